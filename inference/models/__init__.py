@@ -1,0 +1,16 @@
+from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion
+from inference.models.dispatch import DeploymentClock, FairShare, Worker
+from inference.models.jobs import Job, JobPayload, JobState
+
+__all__ = [
+    "Deployment",
+    "DeploymentClock",
+    "FairShare",
+    "Job",
+    "JobPayload",
+    "JobState",
+    "Model",
+    "ModelPrice",
+    "ModelVersion",
+    "Worker",
+]

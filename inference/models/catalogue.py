@@ -1,0 +1,115 @@
+"""What can be asked for: models, their versions and prices, and where they run.
+
+These belong to the platform, not to a tenant.
+"""
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from portal.core.tenancy.models import IdModel
+
+
+class Model(IdModel):
+    """A model by the name that callers use."""
+
+    name = models.SlugField(_("name"), max_length=80, unique=True)
+    title = models.CharField(_("title"), max_length=120)
+    description = models.TextField(_("description"), blank=True)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("model")
+        verbose_name_plural = _("models")
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ModelVersion(IdModel):
+    """One artefact of a model, known by the digest of its weights."""
+
+    model = models.ForeignKey(Model, models.PROTECT, related_name="versions")
+    label = models.CharField(_("version"), max_length=40)
+    digest = models.CharField(_("digest"), max_length=64, help_text=_("SHA-256 of the weights."))
+    path = models.CharField(_("folder"), max_length=500)
+    architecture = models.CharField(_("architecture"), max_length=60, blank=True)
+    quantization = models.CharField(_("quantization"), max_length=40, blank=True)
+    context_length = models.PositiveIntegerField(_("context length"))
+    licence = models.CharField(_("licence"), max_length=80, blank=True)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("model version")
+        verbose_name_plural = _("model versions")
+        constraints = [
+            models.UniqueConstraint(fields=["model", "label"], name="one_version_a_label")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.label}"
+
+    @property
+    def sku(self) -> str:
+        """What the ledger calls it."""
+        return f"{self.model.name}@{self.label}"
+
+
+class ModelPrice(IdModel):
+    """What a version costs from a moment on, in micro-units of currency a million tokens."""
+
+    version = models.ForeignKey(ModelVersion, models.PROTECT, related_name="prices")
+    effective_from = models.DateTimeField(_("from"))
+    prompt_micros_per_million = models.BigIntegerField(_("prompt price"))
+    completion_micros_per_million = models.BigIntegerField(_("completion price"))
+    currency = models.CharField(_("currency"), max_length=3, default="USD")
+
+    class Meta:
+        verbose_name = _("price")
+        verbose_name_plural = _("prices")
+        constraints = [
+            models.UniqueConstraint(fields=["version", "effective_from"], name="one_price_a_moment"),
+            models.CheckConstraint(
+                condition=Q(prompt_micros_per_million__gte=0, completion_micros_per_million__gte=0),
+                name="price_not_negative",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.version} {self.effective_from:%Y-%m-%d}"
+
+
+class Deployment(IdModel):
+    """A version that is served: by which engine, on which queue.
+
+    The queue is a Celery queue; the workers that consume it are the deployment's pool.
+    """
+
+    name = models.SlugField(_("name"), max_length=60, unique=True)
+    model = models.ForeignKey(Model, models.PROTECT, related_name="deployments")
+    version = models.ForeignKey(ModelVersion, models.PROTECT, related_name="deployments")
+    engine = models.CharField(_("engine"), max_length=20, default="auto")
+    options = models.JSONField(_("engine options"), default=dict, blank=True)
+    queue = models.SlugField(_("queue"), max_length=60, unique=True)
+    context_length = models.PositiveIntegerField(_("context length"))
+    default_max_tokens = models.PositiveIntegerField(_("default max_tokens"), default=1024)
+    enabled = models.BooleanField(_("enabled"), default=True)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("deployment")
+        verbose_name_plural = _("deployments")
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["model"], condition=Q(enabled=True), name="one_enabled_deployment_a_model"
+            ),
+            models.CheckConstraint(
+                condition=Q(context_length__gt=0, default_max_tokens__gt=0),
+                name="deployment_lengths_positive",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

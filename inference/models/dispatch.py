@@ -1,0 +1,65 @@
+"""The moving parts of dispatch: virtual clocks and the workers that are up."""
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from inference.models.catalogue import Deployment
+from portal.core.tenancy.models import IdModel, TenantModel
+from tenants.models import Tenant
+
+
+class DeploymentClock(models.Model):
+    """The virtual time of a deployment's queue: the start tag of what was claimed last.
+
+    A table of its own, because claims move it and the catalogue is governed.
+    """
+
+    deployment = models.OneToOneField(
+        Deployment, models.CASCADE, primary_key=True, related_name="clock"
+    )
+    virtual_time = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return str(self.virtual_time)
+
+
+class FairShare(TenantModel):
+    """How far a tenant has drawn on a deployment, in virtual time."""
+
+    pk = models.CompositePrimaryKey("tenant_id", "deployment_id")
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="+", db_constraint=False)
+    deployment = models.ForeignKey(
+        Deployment, models.CASCADE, related_name="+", db_constraint=False
+    )
+    virtual_time = models.BigIntegerField(default=0)
+
+
+class WorkerState(models.TextChoices):
+    LOADING = "loading", _("Loading the model")
+    READY = "ready", _("Ready")
+    DRAINING = "draining", _("Draining")
+    STOPPED = "stopped", _("Stopped")
+    FAILED = "failed", _("Failed")
+
+
+class Worker(IdModel):
+    """An inference worker process, kept alive by its heartbeat."""
+
+    name = models.CharField(_("name"), max_length=80, unique=True)
+    deployment = models.ForeignKey(Deployment, models.CASCADE, related_name="workers")
+    version_digest = models.CharField(max_length=64, blank=True)
+    engine = models.CharField(_("engine"), max_length=20)
+    state = models.CharField(_("state"), max_length=10, choices=WorkerState)
+    detail = models.CharField(_("detail"), max_length=500, blank=True)
+    slots = models.PositiveIntegerField(_("slots"), default=0)
+    running = models.PositiveIntegerField(_("running"), default=0)
+    started_at = models.DateTimeField(_("started"))
+    heartbeat_at = models.DateTimeField(_("heartbeat"))
+
+    class Meta:
+        verbose_name = _("worker")
+        verbose_name_plural = _("workers")
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,123 @@
+"""Jobs: one row a generation, and its encrypted payload beside it."""
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from inference.models.catalogue import Deployment, Model
+from portal.core.tenancy.models import IdModel, TenantModel
+from tenants.models import ApiKey, Tenant, User
+
+
+class JobState(models.IntegerChoices):
+    """Queued and running are live; each job reaches exactly one of the others."""
+
+    QUEUED = 0, _("Queued")
+    RUNNING = 1, _("Running")
+    SUCCEEDED = 2, _("Succeeded")
+    FAILED = 3, _("Failed")
+    CANCELLED = 4, _("Cancelled")
+    DEAD = 5, _("Dead letter")
+
+
+class Job(IdModel, TenantModel):
+    """A generation from admission to settlement."""
+
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="jobs", db_constraint=False)
+    deployment = models.ForeignKey(
+        Deployment, models.PROTECT, related_name="jobs", db_constraint=False
+    )
+    model = models.ForeignKey(Model, models.PROTECT, related_name="jobs", db_constraint=False)
+    api_key = models.ForeignKey(
+        ApiKey, models.PROTECT, related_name="jobs", db_constraint=False, verbose_name=_("API key")
+    )
+    user = models.ForeignKey(
+        User, models.PROTECT, related_name="jobs", db_constraint=False, verbose_name=_("user")
+    )
+    sku = models.CharField(_("model"), max_length=120)
+    kind = models.CharField(_("kind"), max_length=16, default="chat")
+    state = models.SmallIntegerField(_("state"), choices=JobState, default=JobState.QUEUED)
+    stream = models.BooleanField(_("streaming"))
+    parameters = models.JSONField(_("parameters"), default=dict)
+    request_id = models.CharField(_("request id"), max_length=64)
+    gateway = models.CharField(max_length=40, help_text="The gateway process that waits for it.")
+
+    # What was reserved, and the price it was reserved at.
+    quota_ids = ArrayField(models.UUIDField())
+    prompt_tokens = models.IntegerField(_("prompt tokens"))
+    reserved_tokens = models.BigIntegerField(_("reserved tokens"))
+    reserved_cost = models.BigIntegerField(_("reserved cost"))
+    prompt_price = models.BigIntegerField()
+    completion_price = models.BigIntegerField()
+    currency = models.CharField(max_length=3)
+
+    # Fair order and ownership.
+    start_tag = models.BigIntegerField(help_text="Virtual time of start-time fair queueing.")
+    attempts = models.SmallIntegerField(_("attempts"), default=0)
+    fence = models.IntegerField(default=0, help_text="Raised by each claim; guards every write.")
+    worker = models.CharField(_("worker"), max_length=80, blank=True)
+    lease_until = models.DateTimeField(null=True)
+    cancel_requested_at = models.DateTimeField(_("cancel requested"), null=True)
+
+    # The timeline.
+    admitted_at = models.DateTimeField(_("admitted"))
+    deadline = models.DateTimeField()
+    claimed_at = models.DateTimeField(_("claimed"), null=True)
+    first_token_at = models.DateTimeField(_("first token"), null=True)
+    finished_at = models.DateTimeField(_("finished"), null=True)
+
+    # The outcome. ``watermark`` is the number of completion tokens known to be delivered.
+    watermark = models.IntegerField(_("completion tokens"), default=0)
+    finish_reason = models.CharField(_("finish reason"), max_length=16, blank=True)
+    error_code = models.CharField(_("error"), max_length=60, blank=True)
+    error_message = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        verbose_name = _("job")
+        verbose_name_plural = _("jobs")
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "id"], name="job_in_tenant"),
+            models.CheckConstraint(
+                condition=Q(state__in=[0, 1], finished_at__isnull=True)
+                | Q(state__in=[2, 3, 4, 5], finished_at__isnull=False),
+                name="job_finished_iff_terminal",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state=JobState.RUNNING) | Q(lease_until__isnull=False),
+                name="running_job_has_lease",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["deployment", "start_tag", "id"],
+                condition=Q(state=JobState.QUEUED),
+                name="job_claim_order",
+            ),
+            models.Index(
+                fields=["lease_until"], condition=Q(state=JobState.RUNNING), name="job_leases"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class JobPayload(TenantModel):
+    """Prompt and answer of a live job, encrypted; deleted when the job has ended.
+
+    A narrow table of active jobs, so that the bodies do not widen the queue.
+    """
+
+    job = models.OneToOneField(
+        Job, models.CASCADE, primary_key=True, related_name="payload", db_constraint=False
+    )
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False)
+    data_key_version = models.PositiveIntegerField()
+    prompt = models.BinaryField()
+    answer = models.BinaryField(null=True)
+    delete_after = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return str(self.job_id)

@@ -1,0 +1,120 @@
+"""Everything an operator can set, typed, in one place.
+
+A value comes from the environment, else from a file of the same name (lower case) in
+``<data_dir>/secrets/``, else from its default. All faults are reported together.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DatabaseRole = Literal["app", "gateway", "sealer", "owner"]
+
+
+class Env(BaseSettings):
+    """The process's environment; frozen once read."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", case_sensitive=False)
+
+    freehold_data_dir: Path = Field(
+        Path("var"), description="Folder of everything this installation keeps on disk."
+    )
+    freehold_database_role: DatabaseRole = Field(
+        "app", description="Which login role this process uses for Django's connection."
+    )
+    freehold_planes: Literal["both", "control", "data"] = Field(
+        "both", description="Which planes the web process serves; one each in production."
+    )
+    database_url_app: SecretStr = Field(
+        description="PostgreSQL URL of the control plane and the io workers (role portal_app)."
+    )
+    database_url_gateway: SecretStr | None = Field(
+        None, description="PostgreSQL URL of gateway and inference worker (role portal_gateway)."
+    )
+    database_url_sealer: SecretStr | None = Field(
+        None, description="PostgreSQL URL of the audit sealer (role portal_sealer)."
+    )
+    database_url_owner: SecretStr | None = Field(
+        None, description="PostgreSQL URL that migrates (role portal_owner); never serves."
+    )
+    database_url_admin: SecretStr | None = Field(
+        None, description="PostgreSQL URL with CREATEROLE, for `manage.py roles` only."
+    )
+    database_role_prefix: str = Field(
+        "", pattern=r"^[a-z0-9_]{0,20}$", description="Put before the name of every database role."
+    )
+    redis_url: SecretStr = Field(description="Redis or Valkey: wake-ups and token streams.")
+    secret_key: SecretStr = Field(description="Django's signing key for sessions and forms.")
+    encryption_keys: SecretStr = Field(
+        description="Key-encryption keys, newest last: `1:<base64 of 32 bytes>,2:...`."
+    )
+    api_key_peppers: SecretStr = Field(
+        description="HMAC peppers of API keys, newest last: `1:<base64 of 32 bytes>,...`."
+    )
+    allowed_hosts: str = Field(
+        "localhost,127.0.0.1,[::1]", description="Host names this portal answers to, by commas."
+    )
+    trusted_proxies: str = Field(
+        "", description="Networks (CIDR, by commas) whose X-Forwarded-For is believed."
+    )
+    cookie_secure: bool = Field(
+        False, description="Send cookies over HTTPS only; set it wherever TLS is in front."
+    )
+    debug: bool = Field(False, description="Django's debug pages; never in production.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log line that is written."
+    )
+    log_format: Literal["json", "console"] = Field("json", description="Shape of log lines.")
+    worker_deployment: str = Field(
+        "", description="Name of the deployment that this inference worker serves."
+    )
+    max_body_bytes: int = Field(
+        4 * 1024 * 1024, ge=1024, description="Largest request body on /v1, in bytes."
+    )
+    lease_seconds: float = Field(
+        6.0, gt=0.5, description="How long a claimed job stays its worker's without a heartbeat."
+    )
+    heartbeat_seconds: float = Field(
+        1.0, gt=0.05, description="How often a worker renews its leases and writes watermarks."
+    )
+    drain_seconds: float = Field(
+        30.0, ge=0, description="How long a stopping worker lets running generations finish."
+    )
+    max_attempts: int = Field(
+        3, ge=1, description="Runs of a job before it is dead-lettered."
+    )
+    queue_timeout_seconds: float = Field(
+        600.0, gt=0, description="How long an interactive job may wait or run before it is ended."
+    )
+
+
+class EnvironmentFault(Exception):
+    """The environment is unusable; the message lists every fault at once."""
+
+
+def _read() -> Env:
+    data_dir = Path(os.environ.get("FREEHOLD_DATA_DIR", "var"))
+    secrets = data_dir / "secrets"
+    try:
+        return Env(_secrets_dir=secrets if secrets.is_dir() else None)  # type: ignore[call-arg]
+    except ValidationError as fault:
+        lines = [f"  {'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in fault.errors()]
+        raise EnvironmentFault(
+            "The environment is not usable:\n"
+            + "\n".join(lines)
+            + f"\nSet the variables, or run bin/start, which writes them under {secrets}."
+        ) from None
+
+
+@cache
+def env() -> Env:
+    """The environment of this process, read once.
+
+    Raises:
+        EnvironmentFault: with every missing or malformed value in one report.
+    """
+    return _read()

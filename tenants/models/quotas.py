@@ -1,0 +1,121 @@
+"""Quotas (limits, which people set) and their windows (counters, which admission moves).
+
+A quota applies to a request when each of its dimensions that is set equals the request's: a row
+with no user, key and model is the tenant's own. Every tenant has that row from the start, so
+that admission always has one row to serialise a tenant's requests on.
+"""
+
+from typing import Final
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from portal.core.tenancy.models import IdModel, TenantModel
+from tenants.models.keys import ApiKey
+from tenants.models.people import User
+from tenants.models.tenant import Tenant
+
+METRICS: Final = ("tokens", "requests", "cost")
+"""What is limited: tokens (prompt and completion), requests, and cost in nano-units of currency."""
+
+WINDOWS: Final = ("minute", "day", "month", "total")
+"""Over what time; day and month begin at midnight in the tenant's time zone."""
+
+
+def _limit(label: object) -> "models.BigIntegerField[int | None, int | None]":
+    return models.BigIntegerField(label, null=True, blank=True)  # type: ignore[arg-type]
+
+
+def _counter() -> "models.BigIntegerField[int, int]":
+    return models.BigIntegerField(default=0)
+
+
+class Quota(IdModel, TenantModel):
+    """Limits of one scope; an empty limit means none. Governed: every change is audited."""
+
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="quotas")
+    user = models.ForeignKey(User, models.PROTECT, null=True, blank=True, verbose_name=_("user"))
+    api_key = models.ForeignKey(
+        ApiKey,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        verbose_name=_("API key"),
+        db_constraint=False,
+    )
+    # The model catalogue is a floor above: its id, without a foreign key.
+    model_id = models.UUIDField(_("model"), null=True, blank=True)
+    tokens_minute = _limit(_("tokens a minute"))
+    tokens_day = _limit(_("tokens a day"))
+    tokens_month = _limit(_("tokens a month"))
+    tokens_total = _limit(_("tokens in total"))
+    requests_minute = _limit(_("requests a minute"))
+    requests_day = _limit(_("requests a day"))
+    requests_month = _limit(_("requests a month"))
+    requests_total = _limit(_("requests in total"))
+    cost_minute = _limit(_("cost a minute"))
+    cost_day = _limit(_("cost a day"))
+    cost_month = _limit(_("cost a month"))
+    cost_total = _limit(_("cost in total"))
+    concurrency = _limit(_("generations at once"))
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("quota")
+        verbose_name_plural = _("quotas")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "user", "api_key", "model_id"],
+                nulls_distinct=False,
+                name="one_quota_a_scope",
+            ),
+            models.UniqueConstraint(fields=["tenant", "id"], name="quota_in_tenant"),
+        ]
+
+    def __str__(self) -> str:
+        if self.api_key_id is not None:
+            return str(_("Key %s") % self.api_key)
+        if self.user_id is not None:
+            return str(_("User %s") % self.user)
+        return str(_("Tenant"))
+
+
+class QuotaWindow(TenantModel):
+    """Counters of one quota: one row with every window inside, so none is born at a rollover.
+
+    ``*_used`` is charged, ``*_held`` is reserved by requests under way; both belong to the window
+    that began at ``*_start``, and a settlement touches only the window it was admitted in.
+    No trigger: the ledger and the audit trail tell what moved it.
+    """
+
+    quota = models.OneToOneField(
+        Quota, models.CASCADE, primary_key=True, related_name="window", db_constraint=False
+    )
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+")
+    minute_start = models.DateTimeField()
+    day_start = models.DateTimeField()
+    month_start = models.DateTimeField()
+    tokens_minute_used = _counter()
+    tokens_minute_held = _counter()
+    tokens_day_used = _counter()
+    tokens_day_held = _counter()
+    tokens_month_used = _counter()
+    tokens_month_held = _counter()
+    tokens_total_used = _counter()
+    tokens_total_held = _counter()
+    requests_minute_used = _counter()
+    requests_day_used = _counter()
+    requests_month_used = _counter()
+    requests_total_used = _counter()
+    cost_minute_used = _counter()
+    cost_minute_held = _counter()
+    cost_day_used = _counter()
+    cost_day_held = _counter()
+    cost_month_used = _counter()
+    cost_month_held = _counter()
+    cost_total_used = _counter()
+    cost_total_held = _counter()
+    active = _counter()
+
+    def __str__(self) -> str:
+        return str(self.quota_id)
