@@ -113,6 +113,7 @@ class AuditLeaf(TenantModel):
     def __str__(self) -> str:
         return str(self.seq)
 
+
 class LogEntry(AbstractLogEntry):
     """django-auditlog's view of the trail: it renders the readable diff and writes nothing.
 

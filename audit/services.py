@@ -50,6 +50,9 @@ INSERT INTO audit_body (event_id, recorded_at, tenant_id, detail)
 VALUES (%s, statement_timestamp(), %s, %s)
 """
 
+# One statement, so that both rows carry one time and fall into partitions of one month.
+_INSERT_EVENT_AND_BODY = f"WITH event AS ({_INSERT_EVENT}) {_INSERT_BODY}"
+
 
 def record(event: Event, *, context: Context | None = None) -> UUID:
     """Writes one event in the open scope's transaction and returns its id.
@@ -59,33 +62,33 @@ def record(event: Event, *, context: Context | None = None) -> UUID:
     """
     who = context or current_context()
     tenant = who.tenant_id or NIL_TENANT
+    values = [
+        event.id,
+        tenant,
+        event.category,
+        event.action[:80],
+        event.outcome,
+        event.reason[:300],
+        who.actor.type,
+        who.actor.id,
+        who.actor.label[:254],
+        who.on_behalf_of,
+        who.api_key_id,
+        who.auth_method[:20],
+        who.address,
+        who.request_id[:64],
+        who.client_request_id and who.client_request_id[:128],
+        event.object_type,
+        event.object_id[:80],
+        event.object_label[:254],
+        event.occurred_at,
+    ]
+    statement = _INSERT_EVENT
+    if event.detail is not None:
+        statement = _INSERT_EVENT_AND_BODY
+        values += [event.id, tenant, json.dumps(event.detail, default=str)]
     with connection.cursor() as cursor:
-        cursor.execute(
-            _INSERT_EVENT,
-            [
-                event.id,
-                tenant,
-                event.category,
-                event.action[:80],
-                event.outcome,
-                event.reason[:300],
-                who.actor.type,
-                who.actor.id,
-                who.actor.label[:254],
-                who.on_behalf_of,
-                who.api_key_id,
-                who.auth_method,
-                who.address,
-                who.request_id[:64],
-                who.client_request_id,
-                event.object_type,
-                event.object_id[:80],
-                event.object_label[:254],
-                event.occurred_at,
-            ],
-        )
-        if event.detail is not None:
-            cursor.execute(_INSERT_BODY, [event.id, tenant, json.dumps(event.detail, default=str)])
+        cursor.execute(statement, values)
     return event.id
 
 

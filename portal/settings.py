@@ -9,7 +9,7 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 from django.utils.translation import gettext_lazy as _
 
-#LOG from portal.core import logging as portal_logging
+from portal.core import logging as portal_logging
 from portal.core.env import DatabaseRole, env
 
 django_stubs_ext.monkeypatch()
@@ -187,4 +187,4 @@ UNFOLD = {
 }
 
 LOGGING_CONFIG = None
-#LOG portal_logging.configure(ENV.log_format, ENV.log_level)
+portal_logging.configure(ENV.log_format, ENV.log_level, portal_logging.process_name())

@@ -62,7 +62,8 @@ INDEXES = [
 ]
 
 # Partitions inherit neither policies nor grants: row-level security is turned on without a
-# policy, so a partition can be reached through its parent alone.
+# policy, so a partition can be reached through its parent alone. They inherit the row trigger
+# that refuses changes, but not the one against TRUNCATE.
 PARTITIONS = """
 CREATE FUNCTION audit_ensure_partitions(months integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public SET timezone = 'UTC' AS $$
@@ -82,6 +83,9 @@ BEGIN
                 name, parent, first, first + interval '1 month');
             EXECUTE format('ALTER TABLE public.%I ENABLE ROW LEVEL SECURITY', name);
             EXECUTE format('ALTER TABLE public.%I FORCE ROW LEVEL SECURITY', name);
+            EXECUTE format(
+                'CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON public.%I '
+                'FOR EACH STATEMENT EXECUTE FUNCTION public.audit_refuse_change()', name);
             made := made + 1;
         END LOOP;
         name := parent || '_default';
@@ -89,6 +93,9 @@ BEGIN
             EXECUTE format('CREATE TABLE public.%I PARTITION OF public.%I DEFAULT', name, parent);
             EXECUTE format('ALTER TABLE public.%I ENABLE ROW LEVEL SECURITY', name);
             EXECUTE format('ALTER TABLE public.%I FORCE ROW LEVEL SECURITY', name);
+            EXECUTE format(
+                'CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON public.%I '
+                'FOR EACH STATEMENT EXECUTE FUNCTION public.audit_refuse_change()', name);
             made := made + 1;
         END IF;
     END LOOP;
@@ -149,10 +156,10 @@ BEGIN
     VALUES (
         event, stamp, owner, 'change', TG_ARGV[0] || '.' || lower(TG_OP), 'success',
         coalesce(actor ->> 'type', 'database'), (actor ->> 'id')::uuid,
-        coalesce(actor ->> 'label', 'db:' || session_user),
+        left(coalesce(actor ->> 'label', 'db:' || session_user), 254),
         (actor ->> 'on_behalf_of')::uuid, (actor ->> 'api_key_id')::uuid,
-        coalesce(actor ->> 'auth_method', ''), (actor ->> 'address')::inet,
-        coalesce(actor ->> 'request_id', ''), actor ->> 'client_request_id',
+        left(coalesce(actor ->> 'auth_method', ''), 20), (actor ->> 'address')::inet,
+        left(coalesce(actor ->> 'request_id', ''), 64), left(actor ->> 'client_request_id', 128),
         TG_ARGV[0], coalesce(subject ->> 'id', subject ->> 'quota_id', ''),
         left(coalesce(subject ->> TG_ARGV[2], ''), 254),
         nullif(current_setting('portal.intent_id', true), '')::uuid, stamp);

@@ -5,7 +5,8 @@ from django.db import migrations, models
 
 from portal.core.tenancy.operations import RoleSQL
 
-# The readable diff: field -> [old, new], of the columns that differ.
+# The readable diff: field -> [old, new], of the columns that differ. An empty value is the text
+# None, as django-auditlog writes and expects it.
 VIEW = """
 CREATE VIEW audit_logentry WITH (security_invoker = true) AS
 SELECT e.id,
@@ -18,7 +19,8 @@ SELECT e.id,
        CASE split_part(e.action, '.', 3) WHEN 'insert' THEN 0 WHEN 'update' THEN 1 ELSE 2 END
            AS action,
        '' AS changes_text,
-       (SELECT jsonb_object_agg(k, jsonb_build_array(b.before ->> k, b.after ->> k))
+       (SELECT jsonb_object_agg(k, jsonb_build_array(
+                   coalesce(b.before ->> k, 'None'), coalesce(b.after ->> k, 'None')))
           FROM jsonb_object_keys(coalesce(b.before, '{}') || coalesce(b.after, '{}')) AS k
          WHERE b.before -> k IS DISTINCT FROM b.after -> k) AS changes,
        CASE WHEN e.actor_type = 'user' THEN e.actor_id END AS actor_id,
@@ -37,40 +39,84 @@ READERS = "{audit_reader}, {audit_reader_all}"
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('audit', '0002_trail'),
-        ('contenttypes', '0002_remove_content_type_name'),
-        ('tenants', '0001_initial'),
+        ("audit", "0002_trail"),
+        ("contenttypes", "0002_remove_content_type_name"),
+        ("tenants", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='LogEntry',
+            name="LogEntry",
             fields=[
-                ('object_pk', models.CharField(db_index=True, max_length=255, verbose_name='object pk')),
-                ('object_id', models.BigIntegerField(blank=True, db_index=True, null=True, verbose_name='object id')),
-                ('object_repr', models.TextField(verbose_name='object representation')),
-                ('serialized_data', models.JSONField(null=True)),
-                ('action', models.PositiveSmallIntegerField(choices=[(0, 'create'), (1, 'update'), (2, 'delete'), (3, 'access')], db_index=True, verbose_name='action')),
-                ('changes_text', models.TextField(blank=True, verbose_name='change message')),
-                ('changes', models.JSONField(null=True, verbose_name='change message')),
-                ('cid', models.CharField(blank=True, db_index=True, max_length=255, null=True, verbose_name='Correlation ID')),
-                ('remote_addr', models.GenericIPAddressField(blank=True, null=True, verbose_name='remote address')),
-                ('remote_port', models.PositiveIntegerField(blank=True, null=True, verbose_name='remote port')),
-                ('timestamp', models.DateTimeField(db_index=True, default=django.utils.timezone.now, verbose_name='timestamp')),
-                ('additional_data', models.JSONField(blank=True, null=True, verbose_name='additional data')),
-                ('actor_email', models.CharField(blank=True, max_length=254, null=True, verbose_name='actor email')),
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
+                (
+                    "object_pk",
+                    models.CharField(db_index=True, max_length=255, verbose_name="object pk"),
+                ),
+                (
+                    "object_id",
+                    models.BigIntegerField(
+                        blank=True, db_index=True, null=True, verbose_name="object id"
+                    ),
+                ),
+                ("object_repr", models.TextField(verbose_name="object representation")),
+                ("serialized_data", models.JSONField(null=True)),
+                (
+                    "action",
+                    models.PositiveSmallIntegerField(
+                        choices=[(0, "create"), (1, "update"), (2, "delete"), (3, "access")],
+                        db_index=True,
+                        verbose_name="action",
+                    ),
+                ),
+                ("changes_text", models.TextField(blank=True, verbose_name="change message")),
+                ("changes", models.JSONField(null=True, verbose_name="change message")),
+                (
+                    "cid",
+                    models.CharField(
+                        blank=True,
+                        db_index=True,
+                        max_length=255,
+                        null=True,
+                        verbose_name="Correlation ID",
+                    ),
+                ),
+                (
+                    "remote_addr",
+                    models.GenericIPAddressField(
+                        blank=True, null=True, verbose_name="remote address"
+                    ),
+                ),
+                (
+                    "remote_port",
+                    models.PositiveIntegerField(blank=True, null=True, verbose_name="remote port"),
+                ),
+                (
+                    "timestamp",
+                    models.DateTimeField(
+                        db_index=True, default=django.utils.timezone.now, verbose_name="timestamp"
+                    ),
+                ),
+                (
+                    "additional_data",
+                    models.JSONField(blank=True, null=True, verbose_name="additional data"),
+                ),
+                (
+                    "actor_email",
+                    models.CharField(
+                        blank=True, max_length=254, null=True, verbose_name="actor email"
+                    ),
+                ),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
             ],
             options={
-                'verbose_name': 'log entry',
-                'verbose_name_plural': 'log entries',
-                'db_table': 'audit_logentry',
-                'ordering': ['-timestamp'],
-                'get_latest_by': 'timestamp',
-                'abstract': False,
-                'managed': False,
+                "verbose_name": "log entry",
+                "verbose_name_plural": "log entries",
+                "db_table": "audit_logentry",
+                "ordering": ["-timestamp"],
+                "get_latest_by": "timestamp",
+                "abstract": False,
+                "managed": False,
             },
         ),
         RoleSQL(

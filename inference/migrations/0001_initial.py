@@ -8,230 +8,511 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('tenants', '0001_initial'),
+        ("tenants", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Deployment',
+            name="Deployment",
             fields=[
-                ('id', models.UUIDField(default=portal.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('name', models.SlugField(max_length=60, unique=True, verbose_name='name')),
-                ('engine', models.CharField(default='auto', max_length=20, verbose_name='engine')),
-                ('options', models.JSONField(blank=True, default=dict, verbose_name='engine options')),
-                ('queue', models.SlugField(max_length=60, unique=True, verbose_name='queue')),
-                ('context_length', models.PositiveIntegerField(verbose_name='context length')),
-                ('default_max_tokens', models.PositiveIntegerField(default=1024, verbose_name='default max_tokens')),
-                ('enabled', models.BooleanField(default=True, verbose_name='enabled')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=portal.core.ids.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("name", models.SlugField(max_length=60, unique=True, verbose_name="name")),
+                ("engine", models.CharField(default="auto", max_length=20, verbose_name="engine")),
+                (
+                    "options",
+                    models.JSONField(blank=True, default=dict, verbose_name="engine options"),
+                ),
+                ("queue", models.SlugField(max_length=60, unique=True, verbose_name="queue")),
+                ("context_length", models.PositiveIntegerField(verbose_name="context length")),
+                (
+                    "default_max_tokens",
+                    models.PositiveIntegerField(default=1024, verbose_name="default max_tokens"),
+                ),
+                ("enabled", models.BooleanField(default=True, verbose_name="enabled")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
             ],
             options={
-                'verbose_name': 'deployment',
-                'verbose_name_plural': 'deployments',
-                'ordering': ['name'],
+                "verbose_name": "deployment",
+                "verbose_name_plural": "deployments",
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='Model',
+            name="Model",
             fields=[
-                ('id', models.UUIDField(default=portal.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('name', models.SlugField(max_length=80, unique=True, verbose_name='name')),
-                ('title', models.CharField(max_length=120, verbose_name='title')),
-                ('description', models.TextField(blank=True, verbose_name='description')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=portal.core.ids.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("name", models.SlugField(max_length=80, unique=True, verbose_name="name")),
+                ("title", models.CharField(max_length=120, verbose_name="title")),
+                ("description", models.TextField(blank=True, verbose_name="description")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
             ],
             options={
-                'verbose_name': 'model',
-                'verbose_name_plural': 'models',
-                'ordering': ['name'],
+                "verbose_name": "model",
+                "verbose_name_plural": "models",
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='DeploymentClock',
+            name="DeploymentClock",
             fields=[
-                ('deployment', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='clock', serialize=False, to='inference.deployment')),
-                ('virtual_time', models.BigIntegerField(default=0)),
+                (
+                    "deployment",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="clock",
+                        serialize=False,
+                        to="inference.deployment",
+                    ),
+                ),
+                ("virtual_time", models.BigIntegerField(default=0)),
             ],
         ),
         migrations.CreateModel(
-            name='FairShare',
+            name="FairShare",
             fields=[
-                ('pk', models.CompositePrimaryKey('tenant_id', 'deployment_id', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('virtual_time', models.BigIntegerField(default=0)),
-                ('deployment', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='inference.deployment')),
-                ('tenant', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='tenants.tenant')),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "tenant_id",
+                        "deployment_id",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("virtual_time", models.BigIntegerField(default=0)),
+                (
+                    "deployment",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="inference.deployment",
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="tenants.tenant",
+                    ),
+                ),
             ],
             options={
-                'abstract': False,
+                "abstract": False,
             },
         ),
         migrations.CreateModel(
-            name='Job',
+            name="Job",
             fields=[
-                ('id', models.UUIDField(default=portal.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('sku', models.CharField(max_length=120, verbose_name='model')),
-                ('kind', models.CharField(default='chat', max_length=16, verbose_name='kind')),
-                ('state', models.SmallIntegerField(choices=[(0, 'Queued'), (1, 'Running'), (2, 'Succeeded'), (3, 'Failed'), (4, 'Cancelled'), (5, 'Dead letter')], default=0, verbose_name='state')),
-                ('stream', models.BooleanField(verbose_name='streaming')),
-                ('parameters', models.JSONField(default=dict, verbose_name='parameters')),
-                ('request_id', models.CharField(max_length=64, verbose_name='request id')),
-                ('gateway', models.CharField(help_text='The gateway process that waits for it.', max_length=40)),
-                ('quota_ids', django.contrib.postgres.fields.ArrayField(base_field=models.UUIDField(), size=None)),
-                ('prompt_tokens', models.IntegerField(verbose_name='prompt tokens')),
-                ('reserved_tokens', models.BigIntegerField(verbose_name='reserved tokens')),
-                ('reserved_cost', models.BigIntegerField(verbose_name='reserved cost')),
-                ('prompt_price', models.BigIntegerField()),
-                ('completion_price', models.BigIntegerField()),
-                ('currency', models.CharField(max_length=3)),
-                ('start_tag', models.BigIntegerField(help_text='Virtual time of start-time fair queueing.')),
-                ('attempts', models.SmallIntegerField(default=0, verbose_name='attempts')),
-                ('fence', models.IntegerField(default=0, help_text='Raised by each claim; guards every write.')),
-                ('worker', models.CharField(blank=True, max_length=80, verbose_name='worker')),
-                ('lease_until', models.DateTimeField(null=True)),
-                ('cancel_requested_at', models.DateTimeField(null=True, verbose_name='cancel requested')),
-                ('admitted_at', models.DateTimeField(verbose_name='admitted')),
-                ('deadline', models.DateTimeField()),
-                ('claimed_at', models.DateTimeField(null=True, verbose_name='claimed')),
-                ('first_token_at', models.DateTimeField(null=True, verbose_name='first token')),
-                ('finished_at', models.DateTimeField(null=True, verbose_name='finished')),
-                ('watermark', models.IntegerField(default=0, verbose_name='completion tokens')),
-                ('finish_reason', models.CharField(blank=True, max_length=16, verbose_name='finish reason')),
-                ('error_code', models.CharField(blank=True, max_length=60, verbose_name='error')),
-                ('error_message', models.CharField(blank=True, max_length=500)),
-                ('api_key', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to='tenants.apikey', verbose_name='API key')),
-                ('deployment', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to='inference.deployment')),
-                ('tenant', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to='tenants.tenant')),
-                ('user', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to=settings.AUTH_USER_MODEL, verbose_name='user')),
-                ('model', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to='inference.model')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=portal.core.ids.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("sku", models.CharField(max_length=120, verbose_name="model")),
+                ("kind", models.CharField(default="chat", max_length=16, verbose_name="kind")),
+                (
+                    "state",
+                    models.SmallIntegerField(
+                        choices=[
+                            (0, "Queued"),
+                            (1, "Running"),
+                            (2, "Succeeded"),
+                            (3, "Failed"),
+                            (4, "Cancelled"),
+                            (5, "Dead letter"),
+                        ],
+                        default=0,
+                        verbose_name="state",
+                    ),
+                ),
+                ("stream", models.BooleanField(verbose_name="streaming")),
+                ("parameters", models.JSONField(default=dict, verbose_name="parameters")),
+                ("request_id", models.CharField(max_length=64, verbose_name="request id")),
+                (
+                    "gateway",
+                    models.CharField(
+                        help_text="The gateway process that waits for it.", max_length=40
+                    ),
+                ),
+                (
+                    "quota_ids",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.UUIDField(), size=None
+                    ),
+                ),
+                ("prompt_tokens", models.IntegerField(verbose_name="prompt tokens")),
+                ("reserved_tokens", models.BigIntegerField(verbose_name="reserved tokens")),
+                ("reserved_cost", models.BigIntegerField(verbose_name="reserved cost")),
+                ("prompt_price", models.BigIntegerField()),
+                ("completion_price", models.BigIntegerField()),
+                ("currency", models.CharField(max_length=3)),
+                (
+                    "start_tag",
+                    models.BigIntegerField(help_text="Virtual time of start-time fair queueing."),
+                ),
+                ("attempts", models.SmallIntegerField(default=0, verbose_name="attempts")),
+                (
+                    "fence",
+                    models.IntegerField(
+                        default=0, help_text="Raised by each claim; guards every write."
+                    ),
+                ),
+                ("worker", models.CharField(blank=True, max_length=80, verbose_name="worker")),
+                ("lease_until", models.DateTimeField(null=True)),
+                (
+                    "cancel_requested_at",
+                    models.DateTimeField(null=True, verbose_name="cancel requested"),
+                ),
+                ("admitted_at", models.DateTimeField(verbose_name="admitted")),
+                ("deadline", models.DateTimeField()),
+                ("claimed_at", models.DateTimeField(null=True, verbose_name="claimed")),
+                ("first_token_at", models.DateTimeField(null=True, verbose_name="first token")),
+                ("finished_at", models.DateTimeField(null=True, verbose_name="finished")),
+                ("watermark", models.IntegerField(default=0, verbose_name="completion tokens")),
+                (
+                    "finish_reason",
+                    models.CharField(blank=True, max_length=16, verbose_name="finish reason"),
+                ),
+                ("error_code", models.CharField(blank=True, max_length=60, verbose_name="error")),
+                ("error_message", models.CharField(blank=True, max_length=500)),
+                (
+                    "api_key",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="jobs",
+                        to="tenants.apikey",
+                        verbose_name="API key",
+                    ),
+                ),
+                (
+                    "deployment",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="jobs",
+                        to="inference.deployment",
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="jobs",
+                        to="tenants.tenant",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="jobs",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="user",
+                    ),
+                ),
+                (
+                    "model",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="jobs",
+                        to="inference.model",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'job',
-                'verbose_name_plural': 'jobs',
-                'ordering': ['-id'],
+                "verbose_name": "job",
+                "verbose_name_plural": "jobs",
+                "ordering": ["-id"],
             },
         ),
         migrations.AddField(
-            model_name='deployment',
-            name='model',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='deployments', to='inference.model'),
+            model_name="deployment",
+            name="model",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="deployments",
+                to="inference.model",
+            ),
         ),
         migrations.CreateModel(
-            name='ModelVersion',
+            name="ModelVersion",
             fields=[
-                ('id', models.UUIDField(default=portal.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('label', models.CharField(max_length=40, verbose_name='version')),
-                ('digest', models.CharField(help_text='SHA-256 of the weights.', max_length=64, verbose_name='digest')),
-                ('path', models.CharField(max_length=500, verbose_name='folder')),
-                ('architecture', models.CharField(blank=True, max_length=60, verbose_name='architecture')),
-                ('quantization', models.CharField(blank=True, max_length=40, verbose_name='quantization')),
-                ('context_length', models.PositiveIntegerField(verbose_name='context length')),
-                ('licence', models.CharField(blank=True, max_length=80, verbose_name='licence')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('model', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='versions', to='inference.model')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=portal.core.ids.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("label", models.CharField(max_length=40, verbose_name="version")),
+                (
+                    "digest",
+                    models.CharField(
+                        help_text="SHA-256 of the weights.", max_length=64, verbose_name="digest"
+                    ),
+                ),
+                ("path", models.CharField(max_length=500, verbose_name="folder")),
+                (
+                    "architecture",
+                    models.CharField(blank=True, max_length=60, verbose_name="architecture"),
+                ),
+                (
+                    "quantization",
+                    models.CharField(blank=True, max_length=40, verbose_name="quantization"),
+                ),
+                ("context_length", models.PositiveIntegerField(verbose_name="context length")),
+                ("licence", models.CharField(blank=True, max_length=80, verbose_name="licence")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="versions",
+                        to="inference.model",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'model version',
-                'verbose_name_plural': 'model versions',
+                "verbose_name": "model version",
+                "verbose_name_plural": "model versions",
             },
         ),
         migrations.CreateModel(
-            name='ModelPrice',
+            name="ModelPrice",
             fields=[
-                ('id', models.UUIDField(default=portal.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('effective_from', models.DateTimeField(verbose_name='from')),
-                ('prompt_micros_per_million', models.BigIntegerField(verbose_name='prompt price')),
-                ('completion_micros_per_million', models.BigIntegerField(verbose_name='completion price')),
-                ('currency', models.CharField(default='USD', max_length=3, verbose_name='currency')),
-                ('version', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='prices', to='inference.modelversion')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=portal.core.ids.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("effective_from", models.DateTimeField(verbose_name="from")),
+                ("prompt_micros_per_million", models.BigIntegerField(verbose_name="prompt price")),
+                (
+                    "completion_micros_per_million",
+                    models.BigIntegerField(verbose_name="completion price"),
+                ),
+                (
+                    "currency",
+                    models.CharField(default="USD", max_length=3, verbose_name="currency"),
+                ),
+                (
+                    "version",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="prices",
+                        to="inference.modelversion",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'price',
-                'verbose_name_plural': 'prices',
+                "verbose_name": "price",
+                "verbose_name_plural": "prices",
             },
         ),
         migrations.AddField(
-            model_name='deployment',
-            name='version',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='deployments', to='inference.modelversion'),
+            model_name="deployment",
+            name="version",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="deployments",
+                to="inference.modelversion",
+            ),
         ),
         migrations.CreateModel(
-            name='Worker',
+            name="Worker",
             fields=[
-                ('id', models.UUIDField(default=portal.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=80, unique=True, verbose_name='name')),
-                ('version_digest', models.CharField(blank=True, max_length=64)),
-                ('engine', models.CharField(max_length=20, verbose_name='engine')),
-                ('state', models.CharField(choices=[('loading', 'Loading the model'), ('ready', 'Ready'), ('draining', 'Draining'), ('stopped', 'Stopped'), ('failed', 'Failed')], max_length=10, verbose_name='state')),
-                ('detail', models.CharField(blank=True, max_length=500, verbose_name='detail')),
-                ('slots', models.PositiveIntegerField(default=0, verbose_name='slots')),
-                ('running', models.PositiveIntegerField(default=0, verbose_name='running')),
-                ('started_at', models.DateTimeField(verbose_name='started')),
-                ('heartbeat_at', models.DateTimeField(verbose_name='heartbeat')),
-                ('deployment', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='workers', to='inference.deployment')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=portal.core.ids.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("name", models.CharField(max_length=80, unique=True, verbose_name="name")),
+                ("version_digest", models.CharField(blank=True, max_length=64)),
+                ("engine", models.CharField(max_length=20, verbose_name="engine")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("loading", "Loading the model"),
+                            ("ready", "Ready"),
+                            ("draining", "Draining"),
+                            ("stopped", "Stopped"),
+                            ("failed", "Failed"),
+                        ],
+                        max_length=10,
+                        verbose_name="state",
+                    ),
+                ),
+                ("detail", models.CharField(blank=True, max_length=500, verbose_name="detail")),
+                ("slots", models.PositiveIntegerField(default=0, verbose_name="slots")),
+                ("running", models.PositiveIntegerField(default=0, verbose_name="running")),
+                ("started_at", models.DateTimeField(verbose_name="started")),
+                ("heartbeat_at", models.DateTimeField(verbose_name="heartbeat")),
+                (
+                    "deployment",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="workers",
+                        to="inference.deployment",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'worker',
-                'verbose_name_plural': 'workers',
-                'ordering': ['name'],
+                "verbose_name": "worker",
+                "verbose_name_plural": "workers",
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='JobPayload',
+            name="JobPayload",
             fields=[
-                ('job', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='payload', serialize=False, to='inference.job')),
-                ('data_key_version', models.PositiveIntegerField()),
-                ('prompt', models.BinaryField()),
-                ('answer', models.BinaryField(null=True)),
-                ('delete_after', models.DateTimeField(null=True)),
-                ('tenant', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant')),
+                (
+                    "job",
+                    models.OneToOneField(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="payload",
+                        serialize=False,
+                        to="inference.job",
+                    ),
+                ),
+                ("data_key_version", models.PositiveIntegerField()),
+                ("prompt", models.BinaryField()),
+                ("answer", models.BinaryField(null=True)),
+                ("delete_after", models.DateTimeField(null=True)),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.tenant",
+                    ),
+                ),
             ],
             options={
-                'abstract': False,
+                "abstract": False,
             },
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('state', 0)), fields=['deployment', 'start_tag', 'id'], name='job_claim_order'),
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("state", 0)),
+                fields=["deployment", "start_tag", "id"],
+                name="job_claim_order",
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('state', 1)), fields=['lease_until'], name='job_leases'),
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("state", 1)), fields=["lease_until"], name="job_leases"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='job_in_tenant'),
+            model_name="job",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="job_in_tenant"),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('finished_at__isnull', True), ('state__in', [0, 1])), models.Q(('finished_at__isnull', False), ('state__in', [2, 3, 4, 5])), _connector='OR'), name='job_finished_iff_terminal'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("finished_at__isnull", True), ("state__in", [0, 1])),
+                    models.Q(("finished_at__isnull", False), ("state__in", [2, 3, 4, 5])),
+                    _connector="OR",
+                ),
+                name="job_finished_iff_terminal",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state', 1), _negated=True), ('lease_until__isnull', False), _connector='OR'), name='running_job_has_lease'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("state", 1), _negated=True),
+                    ("lease_until__isnull", False),
+                    _connector="OR",
+                ),
+                name="running_job_has_lease",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='modelversion',
-            constraint=models.UniqueConstraint(fields=('model', 'label'), name='one_version_a_label'),
+            model_name="modelversion",
+            constraint=models.UniqueConstraint(
+                fields=("model", "label"), name="one_version_a_label"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='modelprice',
-            constraint=models.UniqueConstraint(fields=('version', 'effective_from'), name='one_price_a_moment'),
+            model_name="modelprice",
+            constraint=models.UniqueConstraint(
+                fields=("version", "effective_from"), name="one_price_a_moment"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='modelprice',
-            constraint=models.CheckConstraint(condition=models.Q(('completion_micros_per_million__gte', 0), ('prompt_micros_per_million__gte', 0)), name='price_not_negative'),
+            model_name="modelprice",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("completion_micros_per_million__gte", 0), ("prompt_micros_per_million__gte", 0)
+                ),
+                name="price_not_negative",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='deployment',
-            constraint=models.UniqueConstraint(condition=models.Q(('enabled', True)), fields=('model',), name='one_enabled_deployment_a_model'),
+            model_name="deployment",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("enabled", True)),
+                fields=("model",),
+                name="one_enabled_deployment_a_model",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='deployment',
-            constraint=models.CheckConstraint(condition=models.Q(('context_length__gt', 0), ('default_max_tokens__gt', 0)), name='deployment_lengths_positive'),
+            model_name="deployment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("context_length__gt", 0), ("default_max_tokens__gt", 0)),
+                name="deployment_lengths_positive",
+            ),
         ),
     ]

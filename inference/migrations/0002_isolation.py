@@ -3,7 +3,12 @@ from django.db import migrations
 from audit.operations import GovernTable
 from portal.core.tenancy.operations import CompositeForeignKey, EnableTenantRLS, Grant, RoleSQL
 
-CATALOGUE = ("inference_model", "inference_modelversion", "inference_modelprice", "inference_deployment")
+CATALOGUE = (
+    "inference_model",
+    "inference_modelversion",
+    "inference_modelprice",
+    "inference_deployment",
+)
 EDIT = "SELECT, INSERT, UPDATE, DELETE"
 
 # The queue's rows live for seconds and move through states: room on the page and eager vacuum
@@ -48,7 +53,9 @@ class Migration(migrations.Migration):
         ),
         RoleSQL(STORAGE, []),
         GovernTable("inference_model", label="inference.model", name="name", tenant=""),
-        GovernTable("inference_modelversion", label="inference.modelversion", name="label", tenant=""),
+        GovernTable(
+            "inference_modelversion", label="inference.modelversion", name="label", tenant=""
+        ),
         GovernTable("inference_modelprice", label="inference.modelprice", tenant=""),
         GovernTable("inference_deployment", label="inference.deployment", name="name", tenant=""),
     ]

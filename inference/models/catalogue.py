@@ -69,7 +69,9 @@ class ModelPrice(IdModel):
         verbose_name = _("price")
         verbose_name_plural = _("prices")
         constraints = [
-            models.UniqueConstraint(fields=["version", "effective_from"], name="one_price_a_moment"),
+            models.UniqueConstraint(
+                fields=["version", "effective_from"], name="one_price_a_moment"
+            ),
             models.CheckConstraint(
                 condition=Q(prompt_micros_per_million__gte=0, completion_micros_per_million__gte=0),
                 name="price_not_negative",

@@ -77,5 +77,3 @@ def _open_tables() -> list[CheckMessage]:
         )
         for table in tables
     ]
-
-

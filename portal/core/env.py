@@ -84,9 +84,7 @@ class Env(BaseSettings):
     drain_seconds: float = Field(
         30.0, ge=0, description="How long a stopping worker lets running generations finish."
     )
-    max_attempts: int = Field(
-        3, ge=1, description="Runs of a job before it is dead-lettered."
-    )
+    max_attempts: int = Field(3, ge=1, description="Runs of a job before it is dead-lettered.")
     queue_timeout_seconds: float = Field(
         600.0, gt=0, description="How long an interactive job may wait or run before it is ended."
     )

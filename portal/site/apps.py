@@ -5,3 +5,10 @@ class PortalAdminConfig(AdminConfig):
     """Django's admin with our site in the place of its default."""
 
     default_site = "portal.site.admin.PortalAdminSite"
+
+    def ready(self) -> None:
+        from portal.core.pages import on_page_permission
+        from portal.site.navigation import allowed_by_name
+
+        on_page_permission(allowed_by_name)
+        super().ready()

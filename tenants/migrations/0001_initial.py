@@ -10,218 +10,514 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='User',
+            name="User",
             fields=[
-                ('password', models.CharField(max_length=128, verbose_name='password')),
-                ('last_login', models.DateTimeField(blank=True, null=True, verbose_name='last login')),
-                ('id', models.UUIDField(default=portal.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('email', models.EmailField(max_length=254, unique=True, verbose_name='e-mail address')),
-                ('full_name', models.CharField(blank=True, max_length=120, verbose_name='name')),
-                ('is_active', models.BooleanField(default=True, verbose_name='active')),
-                ('platform_role', models.CharField(blank=True, choices=[('system', 'System administrator'), ('security', 'Security administrator'), ('audit', 'Audit administrator')], max_length=12, null=True, verbose_name='platform role')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
+                ("password", models.CharField(max_length=128, verbose_name="password")),
+                (
+                    "last_login",
+                    models.DateTimeField(blank=True, null=True, verbose_name="last login"),
+                ),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=portal.core.ids.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "email",
+                    models.EmailField(max_length=254, unique=True, verbose_name="e-mail address"),
+                ),
+                ("full_name", models.CharField(blank=True, max_length=120, verbose_name="name")),
+                ("is_active", models.BooleanField(default=True, verbose_name="active")),
+                (
+                    "platform_role",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("system", "System administrator"),
+                            ("security", "Security administrator"),
+                            ("audit", "Audit administrator"),
+                        ],
+                        max_length=12,
+                        null=True,
+                        verbose_name="platform role",
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
             ],
             options={
-                'verbose_name': 'user',
-                'verbose_name_plural': 'users',
-                'ordering': ['email'],
-                'constraints': [models.UniqueConstraint(django.db.models.functions.text.Lower('email'), name='user_email_any_case')],
+                "verbose_name": "user",
+                "verbose_name_plural": "users",
+                "ordering": ["email"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        django.db.models.functions.text.Lower("email"), name="user_email_any_case"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='ApiKey',
+            name="ApiKey",
             fields=[
-                ('id', models.UUIDField(default=portal.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=80, verbose_name='name')),
-                ('kind', models.CharField(choices=[('standard', 'Standard'), ('playground', 'Playground')], default='standard', max_length=12)),
-                ('public_id', models.CharField(max_length=16, unique=True, verbose_name='key')),
-                ('secret_hmac', models.BinaryField()),
-                ('pepper_version', models.PositiveSmallIntegerField()),
-                ('session_hmac', models.BinaryField(null=True)),
-                ('scopes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=40), size=None, verbose_name='scopes')),
-                ('allowed_models', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=80), blank=True, help_text='Empty means every model.', null=True, size=None, verbose_name='models')),
-                ('expires_at', models.DateTimeField(blank=True, null=True, verbose_name='expires')),
-                ('revoked_at', models.DateTimeField(blank=True, null=True, verbose_name='revoked')),
-                ('revoked_reason', models.CharField(blank=True, max_length=200)),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='api_keys', to=settings.AUTH_USER_MODEL, verbose_name='made by')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=portal.core.ids.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("name", models.CharField(max_length=80, verbose_name="name")),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("standard", "Standard"), ("playground", "Playground")],
+                        default="standard",
+                        max_length=12,
+                    ),
+                ),
+                ("public_id", models.CharField(max_length=16, unique=True, verbose_name="key")),
+                ("secret_hmac", models.BinaryField()),
+                ("pepper_version", models.PositiveSmallIntegerField()),
+                ("session_hmac", models.BinaryField(null=True)),
+                (
+                    "scopes",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=40), size=None, verbose_name="scopes"
+                    ),
+                ),
+                (
+                    "allowed_models",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=80),
+                        blank=True,
+                        help_text="Empty means every model.",
+                        null=True,
+                        size=None,
+                        verbose_name="models",
+                    ),
+                ),
+                ("expires_at", models.DateTimeField(blank=True, null=True, verbose_name="expires")),
+                ("revoked_at", models.DateTimeField(blank=True, null=True, verbose_name="revoked")),
+                ("revoked_reason", models.CharField(blank=True, max_length=200)),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="api_keys",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="made by",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'API key',
-                'verbose_name_plural': 'API keys',
-                'ordering': ['-created_at'],
+                "verbose_name": "API key",
+                "verbose_name_plural": "API keys",
+                "ordering": ["-created_at"],
             },
         ),
         migrations.CreateModel(
-            name='LedgerEntry',
+            name="LedgerEntry",
             fields=[
-                ('id', models.UUIDField(default=portal.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('tenant_id', models.UUIDField()),
-                ('job_id', models.UUIDField()),
-                ('api_key_id', models.UUIDField(null=True)),
-                ('user_id', models.UUIDField(null=True)),
-                ('model_id', models.UUIDField()),
-                ('sku', models.CharField(max_length=120, verbose_name='SKU')),
-                ('prompt_tokens', models.BigIntegerField(verbose_name='prompt tokens')),
-                ('completion_tokens', models.BigIntegerField(verbose_name='completion tokens')),
-                ('cost', models.BigIntegerField(help_text='Nano-units of the currency.', verbose_name='cost')),
-                ('currency', models.CharField(max_length=3)),
-                ('measure', models.CharField(choices=[('measured', 'Measured'), ('estimated', 'Estimated')], max_length=10)),
-                ('admitted_at', models.DateTimeField(verbose_name='admitted')),
-                ('recorded_at', models.DateTimeField(verbose_name='recorded')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=portal.core.ids.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("tenant_id", models.UUIDField()),
+                ("job_id", models.UUIDField()),
+                ("api_key_id", models.UUIDField(null=True)),
+                ("user_id", models.UUIDField(null=True)),
+                ("model_id", models.UUIDField()),
+                ("sku", models.CharField(max_length=120, verbose_name="SKU")),
+                ("prompt_tokens", models.BigIntegerField(verbose_name="prompt tokens")),
+                ("completion_tokens", models.BigIntegerField(verbose_name="completion tokens")),
+                (
+                    "cost",
+                    models.BigIntegerField(
+                        help_text="Nano-units of the currency.", verbose_name="cost"
+                    ),
+                ),
+                ("currency", models.CharField(max_length=3)),
+                (
+                    "measure",
+                    models.CharField(
+                        choices=[("measured", "Measured"), ("estimated", "Estimated")],
+                        max_length=10,
+                    ),
+                ),
+                ("admitted_at", models.DateTimeField(verbose_name="admitted")),
+                ("recorded_at", models.DateTimeField(verbose_name="recorded")),
             ],
             options={
-                'verbose_name': 'ledger entry',
-                'verbose_name_plural': 'ledger',
-                'ordering': ['-recorded_at'],
-                'indexes': [models.Index(fields=['tenant_id', '-recorded_at'], name='ledger_by_time')],
-                'constraints': [models.UniqueConstraint(fields=('tenant_id', 'job_id'), name='one_charge_a_job')],
+                "verbose_name": "ledger entry",
+                "verbose_name_plural": "ledger",
+                "ordering": ["-recorded_at"],
+                "indexes": [
+                    models.Index(fields=["tenant_id", "-recorded_at"], name="ledger_by_time")
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant_id", "job_id"), name="one_charge_a_job")
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Tenant',
+            name="Tenant",
             fields=[
-                ('id', models.UUIDField(default=portal.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=120, verbose_name='name')),
-                ('slug', models.SlugField(max_length=60, unique=True, verbose_name='short name')),
-                ('state', models.CharField(choices=[('active', 'Active'), ('suspended', 'Suspended'), ('closing', 'Closing'), ('closed', 'Closed')], default='active', max_length=12, verbose_name='state')),
-                ('time_zone', models.CharField(default='UTC', help_text='Daily and monthly quotas begin at midnight here.', max_length=64, validators=[tenants.models.tenant.validate_time_zone], verbose_name='time zone')),
-                ('weight', models.PositiveSmallIntegerField(default=1, help_text='Share of a busy queue, relative to other tenants.', verbose_name='weight')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=portal.core.ids.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("name", models.CharField(max_length=120, verbose_name="name")),
+                ("slug", models.SlugField(max_length=60, unique=True, verbose_name="short name")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("active", "Active"),
+                            ("suspended", "Suspended"),
+                            ("closing", "Closing"),
+                            ("closed", "Closed"),
+                        ],
+                        default="active",
+                        max_length=12,
+                        verbose_name="state",
+                    ),
+                ),
+                (
+                    "time_zone",
+                    models.CharField(
+                        default="UTC",
+                        help_text="Daily and monthly quotas begin at midnight here.",
+                        max_length=64,
+                        validators=[tenants.models.tenant.validate_time_zone],
+                        verbose_name="time zone",
+                    ),
+                ),
+                (
+                    "weight",
+                    models.PositiveSmallIntegerField(
+                        default=1,
+                        help_text="Share of a busy queue, relative to other tenants.",
+                        verbose_name="weight",
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
             ],
             options={
-                'verbose_name': 'tenant',
-                'verbose_name_plural': 'tenants',
-                'ordering': ['name'],
-                'constraints': [models.CheckConstraint(condition=models.Q(('weight__gte', 1), ('weight__lte', 100)), name='tenant_weight_1_to_100')],
+                "verbose_name": "tenant",
+                "verbose_name_plural": "tenants",
+                "ordering": ["name"],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("weight__gte", 1), ("weight__lte", 100)),
+                        name="tenant_weight_1_to_100",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Quota',
+            name="Quota",
             fields=[
-                ('id', models.UUIDField(default=portal.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('model_id', models.UUIDField(blank=True, null=True, verbose_name='model')),
-                ('tokens_minute', models.BigIntegerField(blank=True, null=True, verbose_name='tokens a minute')),
-                ('tokens_day', models.BigIntegerField(blank=True, null=True, verbose_name='tokens a day')),
-                ('tokens_month', models.BigIntegerField(blank=True, null=True, verbose_name='tokens a month')),
-                ('tokens_total', models.BigIntegerField(blank=True, null=True, verbose_name='tokens in total')),
-                ('requests_minute', models.BigIntegerField(blank=True, null=True, verbose_name='requests a minute')),
-                ('requests_day', models.BigIntegerField(blank=True, null=True, verbose_name='requests a day')),
-                ('requests_month', models.BigIntegerField(blank=True, null=True, verbose_name='requests a month')),
-                ('requests_total', models.BigIntegerField(blank=True, null=True, verbose_name='requests in total')),
-                ('cost_minute', models.BigIntegerField(blank=True, null=True, verbose_name='cost a minute')),
-                ('cost_day', models.BigIntegerField(blank=True, null=True, verbose_name='cost a day')),
-                ('cost_month', models.BigIntegerField(blank=True, null=True, verbose_name='cost a month')),
-                ('cost_total', models.BigIntegerField(blank=True, null=True, verbose_name='cost in total')),
-                ('concurrency', models.BigIntegerField(blank=True, null=True, verbose_name='generations at once')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('api_key', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.PROTECT, to='tenants.apikey', verbose_name='API key')),
-                ('user', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL, verbose_name='user')),
-                ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='quotas', to='tenants.tenant')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=portal.core.ids.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("model_id", models.UUIDField(blank=True, null=True, verbose_name="model")),
+                (
+                    "tokens_minute",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="tokens a minute"),
+                ),
+                (
+                    "tokens_day",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="tokens a day"),
+                ),
+                (
+                    "tokens_month",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="tokens a month"),
+                ),
+                (
+                    "tokens_total",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="tokens in total"),
+                ),
+                (
+                    "requests_minute",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="requests a minute"),
+                ),
+                (
+                    "requests_day",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="requests a day"),
+                ),
+                (
+                    "requests_month",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="requests a month"),
+                ),
+                (
+                    "requests_total",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="requests in total"),
+                ),
+                (
+                    "cost_minute",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="cost a minute"),
+                ),
+                (
+                    "cost_day",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="cost a day"),
+                ),
+                (
+                    "cost_month",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="cost a month"),
+                ),
+                (
+                    "cost_total",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="cost in total"),
+                ),
+                (
+                    "concurrency",
+                    models.BigIntegerField(
+                        blank=True, null=True, verbose_name="generations at once"
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "api_key",
+                    models.ForeignKey(
+                        blank=True,
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="tenants.apikey",
+                        verbose_name="API key",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="user",
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="quotas",
+                        to="tenants.tenant",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'quota',
-                'verbose_name_plural': 'quotas',
+                "verbose_name": "quota",
+                "verbose_name_plural": "quotas",
             },
         ),
         migrations.CreateModel(
-            name='Membership',
+            name="Membership",
             fields=[
-                ('id', models.UUIDField(default=portal.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('role', models.CharField(choices=[('owner', 'Owner'), ('developer', 'Developer'), ('viewer', 'Viewer'), ('auditor', 'Auditor')], max_length=12, verbose_name='role')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='since')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='memberships', to=settings.AUTH_USER_MODEL)),
-                ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='memberships', to='tenants.tenant')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=portal.core.ids.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[
+                            ("owner", "Owner"),
+                            ("developer", "Developer"),
+                            ("viewer", "Viewer"),
+                            ("auditor", "Auditor"),
+                        ],
+                        max_length=12,
+                        verbose_name="role",
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="since")),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="memberships",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="memberships",
+                        to="tenants.tenant",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'member',
-                'verbose_name_plural': 'members',
-                'ordering': ['-created_at'],
+                "verbose_name": "member",
+                "verbose_name_plural": "members",
+                "ordering": ["-created_at"],
             },
         ),
         migrations.AddField(
-            model_name='apikey',
-            name='tenant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='api_keys', to='tenants.tenant'),
+            model_name="apikey",
+            name="tenant",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="api_keys",
+                to="tenants.tenant",
+            ),
         ),
         migrations.CreateModel(
-            name='TenantDataKey',
+            name="TenantDataKey",
             fields=[
-                ('id', models.UUIDField(default=portal.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('version', models.PositiveIntegerField()),
-                ('wrapped', models.BinaryField()),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='data_keys', to='tenants.tenant')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=portal.core.ids.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("version", models.PositiveIntegerField()),
+                ("wrapped", models.BinaryField()),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="data_keys",
+                        to="tenants.tenant",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='QuotaWindow',
+            name="QuotaWindow",
             fields=[
-                ('quota', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='window', serialize=False, to='tenants.quota')),
-                ('minute_start', models.DateTimeField()),
-                ('day_start', models.DateTimeField()),
-                ('month_start', models.DateTimeField()),
-                ('tokens_minute_used', models.BigIntegerField(default=0)),
-                ('tokens_minute_held', models.BigIntegerField(default=0)),
-                ('tokens_day_used', models.BigIntegerField(default=0)),
-                ('tokens_day_held', models.BigIntegerField(default=0)),
-                ('tokens_month_used', models.BigIntegerField(default=0)),
-                ('tokens_month_held', models.BigIntegerField(default=0)),
-                ('tokens_total_used', models.BigIntegerField(default=0)),
-                ('tokens_total_held', models.BigIntegerField(default=0)),
-                ('requests_minute_used', models.BigIntegerField(default=0)),
-                ('requests_day_used', models.BigIntegerField(default=0)),
-                ('requests_month_used', models.BigIntegerField(default=0)),
-                ('requests_total_used', models.BigIntegerField(default=0)),
-                ('cost_minute_used', models.BigIntegerField(default=0)),
-                ('cost_minute_held', models.BigIntegerField(default=0)),
-                ('cost_day_used', models.BigIntegerField(default=0)),
-                ('cost_day_held', models.BigIntegerField(default=0)),
-                ('cost_month_used', models.BigIntegerField(default=0)),
-                ('cost_month_held', models.BigIntegerField(default=0)),
-                ('cost_total_used', models.BigIntegerField(default=0)),
-                ('cost_total_held', models.BigIntegerField(default=0)),
-                ('active', models.BigIntegerField(default=0)),
-                ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant')),
+                (
+                    "quota",
+                    models.OneToOneField(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="window",
+                        serialize=False,
+                        to="tenants.quota",
+                    ),
+                ),
+                ("minute_start", models.DateTimeField()),
+                ("day_start", models.DateTimeField()),
+                ("month_start", models.DateTimeField()),
+                ("tokens_minute_used", models.BigIntegerField(default=0)),
+                ("tokens_minute_held", models.BigIntegerField(default=0)),
+                ("tokens_day_used", models.BigIntegerField(default=0)),
+                ("tokens_day_held", models.BigIntegerField(default=0)),
+                ("tokens_month_used", models.BigIntegerField(default=0)),
+                ("tokens_month_held", models.BigIntegerField(default=0)),
+                ("tokens_total_used", models.BigIntegerField(default=0)),
+                ("tokens_total_held", models.BigIntegerField(default=0)),
+                ("requests_minute_used", models.BigIntegerField(default=0)),
+                ("requests_day_used", models.BigIntegerField(default=0)),
+                ("requests_month_used", models.BigIntegerField(default=0)),
+                ("requests_total_used", models.BigIntegerField(default=0)),
+                ("cost_minute_used", models.BigIntegerField(default=0)),
+                ("cost_minute_held", models.BigIntegerField(default=0)),
+                ("cost_day_used", models.BigIntegerField(default=0)),
+                ("cost_day_held", models.BigIntegerField(default=0)),
+                ("cost_month_used", models.BigIntegerField(default=0)),
+                ("cost_month_held", models.BigIntegerField(default=0)),
+                ("cost_total_used", models.BigIntegerField(default=0)),
+                ("cost_total_held", models.BigIntegerField(default=0)),
+                ("active", models.BigIntegerField(default=0)),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.tenant",
+                    ),
+                ),
             ],
             options={
-                'abstract': False,
+                "abstract": False,
             },
         ),
         migrations.AddConstraint(
-            model_name='quota',
-            constraint=models.UniqueConstraint(fields=('tenant', 'user', 'api_key', 'model_id'), name='one_quota_a_scope', nulls_distinct=False),
+            model_name="quota",
+            constraint=models.UniqueConstraint(
+                fields=("tenant", "user", "api_key", "model_id"),
+                name="one_quota_a_scope",
+                nulls_distinct=False,
+            ),
         ),
         migrations.AddConstraint(
-            model_name='quota',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='quota_in_tenant'),
+            model_name="quota",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="quota_in_tenant"),
         ),
         migrations.AddConstraint(
-            model_name='membership',
-            constraint=models.UniqueConstraint(fields=('tenant', 'user'), name='one_membership_a_tenant'),
+            model_name="membership",
+            constraint=models.UniqueConstraint(
+                fields=("tenant", "user"), name="one_membership_a_tenant"
+            ),
         ),
         migrations.AddIndex(
-            model_name='apikey',
-            index=models.Index(fields=['tenant', '-created_at'], name='api_key_list'),
+            model_name="apikey",
+            index=models.Index(fields=["tenant", "-created_at"], name="api_key_list"),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='api_key_in_tenant'),
+            model_name="apikey",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="api_key_in_tenant"),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('kind', 'standard'), ('session_hmac__isnull', True)), models.Q(('expires_at__isnull', False), ('kind', 'playground'), ('session_hmac__isnull', False)), _connector='OR'), name='playground_key_is_bound'),
+            model_name="apikey",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("kind", "standard"), ("session_hmac__isnull", True)),
+                    models.Q(
+                        ("expires_at__isnull", False),
+                        ("kind", "playground"),
+                        ("session_hmac__isnull", False),
+                    ),
+                    _connector="OR",
+                ),
+                name="playground_key_is_bound",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='tenantdatakey',
-            constraint=models.UniqueConstraint(fields=('tenant', 'version'), name='one_data_key_a_version'),
+            model_name="tenantdatakey",
+            constraint=models.UniqueConstraint(
+                fields=("tenant", "version"), name="one_data_key_a_version"
+            ),
         ),
     ]

@@ -53,7 +53,9 @@ class ApiKey(IdModel, TenantModel):
             models.UniqueConstraint(fields=["tenant", "id"], name="api_key_in_tenant"),
             models.CheckConstraint(
                 condition=Q(kind=ApiKeyKind.STANDARD, session_hmac__isnull=True)
-                | Q(kind=ApiKeyKind.PLAYGROUND, session_hmac__isnull=False, expires_at__isnull=False),
+                | Q(
+                    kind=ApiKeyKind.PLAYGROUND, session_hmac__isnull=False, expires_at__isnull=False
+                ),
                 name="playground_key_is_bound",
             ),
         ]

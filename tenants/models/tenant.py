@@ -11,7 +11,10 @@ from portal.core.tenancy.models import IdModel, TenantModel
 
 def validate_time_zone(name: str) -> None:
     if name not in zoneinfo.available_timezones():
-        raise ValidationError(_("“%(name)s” is not a time zone; use a name such as Asia/Shanghai."), params={"name": name})
+        raise ValidationError(
+            _("“%(name)s” is not a time zone; use a name such as Asia/Shanghai."),
+            params={"name": name},
+        )
 
 
 class TenantState(models.TextChoices):

@@ -175,7 +175,10 @@ class EnableTenantRLS(_SQLOperation):
         ]
 
     def backwards(self) -> list[str]:
-        names = ["own_tenant", *(f"{r}_all" for r in ("platform", "gateway") if r in self._grants())]
+        names = [
+            "own_tenant",
+            *(f"{r}_all" for r in ("platform", "gateway") if r in self._grants()),
+        ]
         return [
             *Grant(self.table, self._grants()).backwards(),
             *(f'DROP POLICY {name} ON "{self.table}"' for name in names),
@@ -195,7 +198,13 @@ class CompositeForeignKey(_SQLOperation):
     """
 
     def __init__(
-        self, table: str, column: str, *, to: str, to_column: str = "id", on_delete: str = "NO ACTION"
+        self,
+        table: str,
+        column: str,
+        *,
+        to: str,
+        to_column: str = "id",
+        on_delete: str = "NO ACTION",
     ) -> None:
         self.table = table
         self.column = column

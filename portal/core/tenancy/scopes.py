@@ -6,6 +6,7 @@ they end with the transaction and never travel with a pooled connection.
 """
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.db import DEFAULT_DB_ALIAS, close_old_connections, connection, connections, transaction
+from django.db import close_old_connections, connection, transaction
 from psycopg import sql
 
 from portal.core.actors import Context
@@ -28,16 +29,23 @@ class CrossTenantScope(RuntimeError):
     """A scope of another tenant was opened inside a tenant's scope."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Scope:
-    """What is in force on one connection, inside one transaction."""
+    """What is in force on one connection, inside one transaction.
+
+    ``tenant_id`` is the tenant that scopes inside this one must keep to; None lets them choose.
+    """
 
     context: Context
-    connection_id: int
     role: str | None
+    tenant_id: UUID | None
 
 
 _scope: ContextVar[Scope | None] = ContextVar("portal_scope", default=None)
+
+# The innermost open scope of each thread, and so of each connection. The variable above is
+# copied into tasks and threads and can outlive its scope; both must name the same scope.
+_innermost = threading.local()
 
 # The recorder of platform scopes; the audit app, a floor above, sets it.
 _record_platform_scope: Callable[[Context, str], None] | None = None
@@ -49,19 +57,19 @@ def on_platform_scope(recorder: Callable[[Context, str], None]) -> None:
     _record_platform_scope = recorder
 
 
-def _connection_id() -> int:
-    return id(connections[DEFAULT_DB_ALIAS])
-
-
 def active_scope() -> Scope | None:
     """The scope in force on this thread's connection, or None.
 
-    A scope that was opened on another connection (another thread, or an async task that
-    inherited the variable) does not count.
+    A scope that was opened on another connection (by another thread), or that has ended while a
+    copied context still names it, does not count.
     """
-    scope = _scope.get()
-    if scope is None or scope.connection_id != _connection_id():
-        return None
+    scope = _open_on_connection()
+    return scope if scope is _scope.get() else None
+
+
+def _open_on_connection() -> Scope | None:
+    """The innermost scope of this thread's connection, whoever opened it."""
+    scope: Scope | None = getattr(_innermost, "scope", None)
     return scope if connection.in_atomic_block else None
 
 
@@ -73,7 +81,9 @@ def current_context() -> Context:
     """
     scope = active_scope()
     if scope is None:
-        raise RuntimeError("No scope is open: open tenant_scope(), user_scope() or platform_scope().")
+        raise RuntimeError(
+            "No scope is open: open tenant_scope(), user_scope() or platform_scope()."
+        )
     return scope.context
 
 
@@ -116,16 +126,17 @@ _NO_CONTEXT = Context.system("none")
 
 
 @contextmanager
-def _open(context: Context, role: str | None) -> Iterator[None]:
-    outer = active_scope()
+def _open(context: Context, role: str | None, tenant_id: UUID | None) -> Iterator[None]:
+    outer = _open_on_connection()
     with transaction.atomic():
         _apply(context, role, outer.role if outer else None)
-        token = _scope.set(
-            Scope(context, _connection_id(), role)
-        )
+        scope = Scope(context, role, tenant_id)
+        token = _scope.set(scope)
+        _innermost.scope = scope
         try:
             yield
         finally:
+            _innermost.scope = outer
             _scope.reset(token)
         # These settings outlive RELEASE SAVEPOINT, so a nested or borrowed transaction gets
         # back what it had. After an exception the rollback does it.
@@ -134,6 +145,17 @@ def _open(context: Context, role: str | None) -> Iterator[None]:
                 _apply(outer.context, outer.role, role)
             else:
                 _apply(_NO_CONTEXT, None, role)
+
+
+def _kept_tenant() -> UUID | None:
+    outer = _open_on_connection()
+    return None if outer is None else outer.tenant_id
+
+
+def _refuse_another_tenant(tenant_id: UUID) -> None:
+    kept = _kept_tenant()
+    if kept is not None and kept != tenant_id:
+        raise CrossTenantScope("A tenant's scope is open; another tenant's can't be opened in it.")
 
 
 @contextmanager
@@ -146,11 +168,8 @@ def tenant_scope(context: Context) -> Iterator[None]:
     """
     if context.tenant_id is None:
         raise ValueError("tenant_scope() needs a context with a tenant.")
-    outer = active_scope()
-    if outer is not None and outer.role is None and outer.context.tenant_id is not None:
-        if outer.context.tenant_id != context.tenant_id:
-            raise CrossTenantScope("A tenant's scope is open; another tenant's can't be opened in it.")
-    with _open(context, None):
+    _refuse_another_tenant(context.tenant_id)
+    with _open(context, None, context.tenant_id):
         yield
 
 
@@ -159,14 +178,14 @@ def user_scope(context: Context) -> Iterator[None]:
     """One transaction before a tenant is chosen: the user's own memberships, nothing else."""
     if context.user_id is None:
         raise ValueError("user_scope() needs a context with a user.")
-    with _open(replace(context, tenant_id=None), None):
+    with _open(replace(context, tenant_id=None), None, _kept_tenant()):
         yield
 
 
 @contextmanager
 def bare_scope(context: Context) -> Iterator[None]:
     """One transaction without a tenant: reaches no tenant's rows, may write platform events."""
-    with _open(replace(context, tenant_id=None, user_id=None), None):
+    with _open(replace(context, tenant_id=None, user_id=None), None, _kept_tenant()):
         yield
 
 
@@ -177,17 +196,25 @@ def platform_scope(context: Context, *, reason: str) -> Iterator[None]:
     Args:
         reason: why the work crosses tenants; stands in the audit trail.
     """
+    if not reason.strip():
+        raise ValueError("platform_scope() needs a reason for the audit trail.")
     if _record_platform_scope is None:
         raise RuntimeError("platform_scope() is not recorded by anything, so it stays closed.")
-    with _open(context, database_roles().platform):
+    with _open(context, database_roles().platform, None):
         _record_platform_scope(context, reason)
         yield
 
 
 @contextmanager
 def role_scope(context: Context, role: str) -> Iterator[None]:
-    """One transaction as ``role`` (an audit reader), with the context's tenant if it has one."""
-    with _open(context, role):
+    """One transaction as ``role`` (an audit reader), with the context's tenant if it has one.
+
+    Raises:
+        CrossTenantScope: the context names a tenant, inside a scope of another.
+    """
+    if context.tenant_id is not None:
+        _refuse_another_tenant(context.tenant_id)
+    with _open(context, role, context.tenant_id):
         yield
 
 

@@ -1,0 +1,105 @@
+"""What an artefact folder says about itself, and whether it is still what was imported."""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from portal.core.errors import Invalid, NotFound
+
+MANIFEST = "manifest.json"
+_CHUNK = 1 << 20
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """One file: SHA-256 as hex, size in bytes."""
+
+    sha256: str
+    size: int
+
+
+class KvGeometry(msgspec.Struct, frozen=True):
+    """What one token of the key-value cache is made of."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An imported artefact.
+
+    Args:
+        id: name of its folder, the first 16 hex digits of what identifies its content.
+        digest: SHA-256 of the weights (of the tokenizer where there are none), hex.
+        name: for people.
+        format: ``gguf``, or ``byte_level`` for an artefact without weights.
+        architecture: as the file names it, e.g. ``llama``.
+        quantization: e.g. ``Q4_1``.
+        context_length: most tokens the model was trained for.
+        vocab_size: number of token ids.
+        bos_token_id: beginning of text, if the model has one.
+        eos_token_ids: each of them ends a generation.
+        licence: SPDX identifier or the licence's name.
+        provenance: where it came from.
+        kv: geometry of the key-value cache; None without weights.
+        files: by name, everything in the folder but the manifest.
+    """
+
+    id: str
+    digest: str
+    name: str
+    format: str
+    architecture: str
+    quantization: str
+    context_length: int
+    vocab_size: int
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+    licence: str
+    provenance: str
+    kv: KvGeometry | None
+    files: dict[str, FileEntry]
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Hash and size of a file."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return FileEntry(digest.hexdigest(), size)
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """The manifest of an artefact folder; its files are not read.
+
+    Raises:
+        NotFound: no artefact there.
+        Invalid: the manifest is damaged.
+    """
+    try:
+        content = (folder / MANIFEST).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"There is no model artefact in {folder}.") from None
+    try:
+        return msgspec.json.decode(content, type=Manifest)
+    except msgspec.DecodeError as fault:
+        raise Invalid(f"The artefact's {folder / MANIFEST} is damaged: {fault}.") from None
+
+
+def verify(folder: Path) -> Manifest:
+    """Read every file of an artefact and compare it with the manifest.
+
+    Raises:
+        NotFound, Invalid: naming the first file that is missing or differs.
+    """
+    manifest = load_manifest(folder)
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise Invalid(f"The artefact's file {path} is missing; import it again.")
+        if file_entry(path) != expected:
+            raise Invalid(f"The artefact's file {path} is corrupt; import it again.")
+    return manifest

@@ -1,0 +1,55 @@
+"""Wake-ups: telling a deployment's workers that there is work.
+
+A wake-up says only that. What work there is stands in PostgreSQL; a lost wake-up loses nothing,
+for the sweeper rings again for every queue that has waiting jobs.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+import redis.asyncio
+import structlog
+from celery import current_app
+
+from portal.core.broker import AsyncDoorbell, Doorbell, Ring
+
+log = structlog.get_logger(__name__)
+
+WAKE_TASK: Final = "inference.wake"
+_WAKE_EXPIRES_SECONDS: Final = 30
+
+
+def send_wake(queue: str) -> None:
+    """Sends one Celery message to a queue whose worker has gone quiet."""
+    current_app.send_task(
+        WAKE_TASK, queue=queue, expires=_WAKE_EXPIRES_SECONDS, ignore_result=True, retry=False
+    )
+
+
+def ring(bell: Doorbell, queue: str) -> None:
+    """Rings for one queue, from a worker or the sweeper."""
+    if bell.ring(queue) is Ring.WAKE:
+        send_wake(queue)
+
+
+class Ringer:
+    """Rings from the gateway's event loop without making anyone wait for it."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._bell = AsyncDoorbell(client)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def ring(self, queues: Iterable[str]) -> None:
+        for queue in queues:
+            task = asyncio.create_task(self._ring(queue))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _ring(self, queue: str) -> None:
+        try:
+            if await self._bell.ring(queue) is Ring.WAKE:
+                await asyncio.to_thread(send_wake, queue)
+        except (redis.asyncio.RedisError, OSError) as fault:
+            # The sweeper will ring; the job waits a moment longer.
+            log.warning("doorbell.failed", queue=queue, error=str(fault))

@@ -1,0 +1,186 @@
+"""What an engine is: the protocol between a worker and whatever generates tokens.
+
+A worker submits requests and receives events. Every submitted request ends with exactly one
+terminal event (``Done`` or ``Failed``), whatever happens to it, to its neighbours or to the engine.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from portal.core.errors import Conflict, Unavailable
+
+EngineOptions = Mapping[str, Any]
+"""Options of a deployment as they come from its JSON; each engine validates its own."""
+
+StopReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen and when generation ends.
+
+    Args:
+        max_tokens: most completion tokens, at least 1.
+        temperature: 0 takes the most likely token each time.
+        top_p: nucleus sampling, in (0, 1]; 0 is taken as greedy.
+        stop: generation ends before the first of these strings; none is part of the answer.
+        seed: makes sampling repeatable on one machine and one batch; None draws a fresh one.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One generation.
+
+    Args:
+        id: unique among the engine's unfinished requests.
+        prompt_ids: the rendered prompt in the model's own token ids.
+        messages: the same prompt as messages, for engines that render it themselves.
+        sampling: how to generate.
+    """
+
+    id: str
+    prompt_ids: Sequence[int]
+    messages: tuple[Message, ...]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """New text of a request.
+
+    ``tokens`` counts the completion tokens that this text newly covers. A token whose text is
+    still held back (an unfinished UTF-8 sequence, the possible beginning of a stop string, a
+    special token) is counted with the next text, at the latest in a closing event whose text may
+    be empty. The sum over a request equals its terminal event's ``completion_tokens``.
+    """
+
+    request_id: str
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The request ended as asked. Tokens of a stop string or an end-of-text token are counted."""
+
+    request_id: str
+    reason: StopReason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request could not be served; ``code`` is stable, ``message`` is for people.
+
+    Codes: ``context_length_exceeded``, ``invalid_prompt``, ``request_refused`` (the engine's own
+    words are in the message), ``engine_failed``.
+    """
+
+    request_id: str
+    code: str
+    message: str
+
+
+Event = Token | Done | Failed
+Emit = Callable[[Sequence[Event]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A snapshot of an engine.
+
+    Args:
+        slots: requests that can run at once.
+        running: requests that run now.
+        waiting: requests accepted and not yet running.
+        generated_tokens: completion tokens since loading.
+        failure: why the engine is dead, or None while it serves.
+    """
+
+    slots: int
+    running: int
+    waiting: int
+    generated_tokens: int
+    failure: str | None = None
+
+
+class EngineBroken(Unavailable):
+    """The engine failed, and serves nothing until a new one is loaded."""
+
+    code = "engine_failed"
+
+
+class EngineClosed(Unavailable):
+    """The engine is not loaded, is draining or is closed."""
+
+    code = "engine_closed"
+
+
+class DuplicateRequest(Conflict):
+    """An unfinished request already has this id."""
+
+    code = "duplicate_request"
+
+
+class Engine(Protocol):
+    """Generates tokens for many requests at once. All methods are thread-safe.
+
+    An engine is constructed with ``emit``, which it calls from one thread of its own, once a step,
+    with all events of that step. ``emit`` must be quick and must not raise: an engine whose events
+    cannot be delivered stops.
+    """
+
+    def load(self) -> None:
+        """Load the weights and generate one token; blocks, and afterwards the engine is ready.
+
+        Raises:
+            PortalError: the artefact or the options cannot be used.
+        """
+        ...
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Accept a request; its events follow through ``emit``. Never blocks on generation.
+
+        Raises:
+            EngineClosed: not loaded, draining or closed.
+            EngineBroken: the engine has failed.
+            DuplicateRequest: the id belongs to an unfinished request.
+        """
+        ...
+
+    def cancel(self, request_id: str) -> None:
+        """End a request; ``Done('cancelled')`` follows within one step. Unknown ids: nothing."""
+        ...
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Accept no more requests and wait, at most ``timeout`` seconds, until none is left.
+
+        Returns:
+            Whether the engine is idle.
+        """
+        ...
+
+    def stats(self) -> EngineStats:
+        """A snapshot for metrics and for deciding how much work to claim."""
+        ...
+
+    def close(self) -> None:
+        """Cancel what still runs, release the weights. A second call does nothing."""
+        ...

@@ -1,0 +1,171 @@
+"""An engine without a model: fixed text at a fixed pace, for tests and for measuring the rest."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from inference.engines.base import (
+    Done,
+    Emit,
+    EngineOptions,
+    Event,
+    Failed,
+    GenerationRequest,
+    StopReason,
+    Token,
+)
+from inference.engines.options import parse_options
+from inference.engines.stepping import StepEngine
+from inference.engines.text import StopFilter
+
+_WORDS = (
+    "every token here is made by a clock and not by a model so that what is measured is the "
+    "way from the engine to the reader "
+)
+# After a stall the engine catches up at most this long, so that its mean pace holds but a
+# suspended machine does not wake to a flood.
+_MOST_CATCH_UP_SECONDS = 0.25
+
+
+class FakeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Options of the fake engine.
+
+    Args:
+        token_ms: length of a step in milliseconds; 0 gives a whole answer in one step.
+        slots: requests that run at once; each gets one token a step.
+        first_token_ms: least time from the start of a request to its first token.
+        tokens: natural length of an answer; None goes on to ``max_tokens``.
+        text: repeated as the answer, a token a word.
+        fail_on: a request with this in a message fails.
+        fail_after: tokens that such a request still gets.
+    """
+
+    token_ms: Annotated[float, msgspec.Meta(ge=0)] = 5.0
+    slots: Annotated[int, msgspec.Meta(ge=1)] = 64
+    first_token_ms: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    text: Annotated[str, msgspec.Meta(min_length=1)] = _WORDS
+    fail_on: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    fail_after: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class _Run:
+    """One running request."""
+
+    __slots__ = (
+        "emitted",
+        "fail_at",
+        "filter",
+        "first_at",
+        "length",
+        "offset",
+        "reason",
+        "request",
+    )
+
+    def __init__(self, request: GenerationRequest, options: FakeOptions, offset: int) -> None:
+        most, natural = request.sampling.max_tokens, options.tokens
+        self.request = request
+        self.reason: StopReason = "length" if natural is None or natural >= most else "stop"
+        self.length = most if natural is None else min(most, natural)
+        self.offset = offset
+        self.emitted = 0
+        self.first_at = time.monotonic() + options.first_token_ms / 1000
+        self.filter = StopFilter(request.sampling.stop)
+        marker = options.fail_on
+        fails = marker is not None and any(marker in m.content for m in request.messages)
+        self.fail_at = options.fail_after if fails else None
+
+
+class FakeEngine(StepEngine):
+    """Serves without a model; see ``FakeOptions``. The text depends on the prompt alone."""
+
+    def __init__(
+        self,
+        *,
+        artefact_dir: Path,  # noqa: ARG002 - every engine is constructed alike
+        context_length: int,
+        options: EngineOptions,
+        emit: Emit,
+    ) -> None:
+        self._options = parse_options(FakeOptions, options, engine="fake")
+        super().__init__(slots=self._options.slots, context_length=context_length, emit=emit)
+        words = self._options.text.split()
+        self._words = [word + " " for word in words] or [self._options.text]
+        self._runs: dict[str, _Run] = {}
+        self._deadline = 0.0
+
+    def _open(self) -> None:
+        """Nothing to load."""
+
+    def _has_room(self, request: GenerationRequest) -> bool:  # noqa: ARG002 - a slot is enough
+        return True
+
+    def _start(self, request: GenerationRequest) -> None:
+        digest = hashlib.blake2b(repr(list(request.prompt_ids)).encode(), digest_size=2).digest()
+        offset = int.from_bytes(digest) % len(self._words)
+        if not self._runs:
+            self._deadline = time.monotonic()
+        self._runs[request.id] = _Run(request, self._options, offset)
+
+    def _stop(self, request_id: str) -> None:
+        self._runs.pop(request_id, None)
+
+    def _release(self) -> None:
+        self._runs.clear()
+
+    def _step(self) -> Sequence[Event]:
+        if self._options.token_ms and not self._paced():
+            return []
+        now = time.monotonic()
+        events: list[Event] = []
+        for run in list(self._runs.values()):
+            if run.first_at > now:
+                continue
+            self._advance(run, events)
+            while not self._options.token_ms and run.request.id in self._runs:
+                self._advance(run, events)
+        return events
+
+    def _paced(self) -> bool:
+        """Wait for the end of this step; False if a cancellation came first."""
+        step = self._options.token_ms / 1000
+        due = self._deadline + step
+        with self._changed:
+            if self._changed.wait_for(lambda: bool(self._cancels), due - time.monotonic()):
+                return False
+        self._deadline = max(due, time.monotonic() - _MOST_CATCH_UP_SECONDS)
+        return True
+
+    def _advance(self, run: _Run, events: list[Event]) -> None:
+        request_id = run.request.id
+        end = run.length if run.fail_at is None else min(run.length, run.fail_at)
+        count = end - run.emitted
+        # One by one where a stop string may end the answer: nothing is generated after it.
+        if self._options.token_ms or run.request.sampling.stop:
+            count = min(count, 1)
+        start = run.offset + run.emitted
+        words = self._words
+        text = "".join(words[n % len(words)] for n in range(start, start + count))
+        run.emitted += count
+        piece = run.filter.push(text, count)
+        if piece.text or piece.tokens:
+            events.append(Token(request_id, piece.text, piece.tokens))
+        if run.emitted < end and not piece.stopped:
+            return
+        if not piece.stopped:
+            rest = run.filter.finish()
+            if rest.text or rest.tokens:
+                events.append(Token(request_id, rest.text, rest.tokens))
+        del self._runs[request_id]
+        if run.fail_at is not None and run.emitted == run.fail_at and not piece.stopped:
+            message = "The fake engine fails this request as its options say."
+            events.append(Failed(request_id, "request_refused", message))
+            return
+        reason: StopReason = "stop" if piece.stopped else run.reason
+        prompt = len(run.request.prompt_ids)
+        events.append(Done(request_id, reason, prompt, run.emitted))

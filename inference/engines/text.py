@@ -1,0 +1,155 @@
+"""From token ids to text that can be shown: bytes, UTF-8, stop strings, token counts."""
+
+import codecs
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from portal.core.errors import Invalid
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable stand-ins of the 256 bytes (``bytes_to_unicode`` in its encoder.py)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    alphabet = {chr(byte): byte for byte in printable}
+    others = (byte for byte in range(256) if byte not in set(printable))
+    return alphabet | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+class TokenBytes:
+    """The bytes of each token of a byte-level vocabulary; special tokens have none.
+
+    Raises:
+        Invalid: the vocabulary is not byte-level.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        alphabet = _byte_alphabet()
+        added = tokenizer.get_added_tokens_decoder()
+        self._bytes: dict[int, bytes] = {}
+        for text, token_id in tokenizer.get_vocab(with_added_tokens=True).items():
+            if token_id in added:
+                special = added[token_id].special
+                self._bytes[token_id] = b"" if special else text.encode()
+                continue
+            try:
+                self._bytes[token_id] = bytes([alphabet[char] for char in text])
+            except KeyError:
+                raise Invalid(f"Token {token_id} of the tokenizer is not byte-level.") from None
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def __getitem__(self, token_id: int) -> bytes:
+        return self._bytes.get(token_id, b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that may be shown now, and the tokens that it newly covers."""
+
+    text: str
+    tokens: int
+    stopped: bool = False
+
+
+class StopFilter:
+    """Passes text on, up to and not including the first stop string.
+
+    The longest end of the text that could still become a stop string is held back. Tokens are
+    counted with the text that contains their last character.
+    """
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        self._stop = tuple(s for s in stop if s)
+        self._held = ""
+        self._position = 0  # of the start of _held in the whole text
+        self._ends: deque[tuple[int, int]] = deque()  # (end position, tokens)
+        self._uncounted = 0
+
+    def push(self, text: str, tokens: int) -> Piece:
+        """Add ``text``, covered by ``tokens``; returns what may be shown."""
+        held = self._held + text
+        self._ends.append((self._position + len(held), tokens))
+        self._uncounted += tokens
+        cut = self._earliest_stop(held)
+        if cut is not None:
+            self._held = ""
+            return self._all_tokens(held[:cut], stopped=True)
+        keep = self._possible_stop(held)
+        shown = held[: len(held) - keep]
+        self._held = held[len(shown) :]
+        self._position += len(shown)
+        # Text-less tokens wait for text.
+        return Piece(shown, self._count_shown()) if shown else Piece("", 0)
+
+    def finish(self) -> Piece:
+        """What was held back, and every token not yet counted."""
+        held, self._held = self._held, ""
+        return self._all_tokens(held, stopped=False)
+
+    def _all_tokens(self, text: str, *, stopped: bool) -> Piece:
+        tokens, self._uncounted = self._uncounted, 0
+        self._ends.clear()
+        return Piece(text, tokens, stopped)
+
+    def _earliest_stop(self, held: str) -> int | None:
+        found = [at for at in (held.find(stop) for stop in self._stop) if at >= 0]
+        return min(found, default=None)
+
+    def _possible_stop(self, held: str) -> int:
+        for size in range(max(map(len, self._stop), default=1) - 1, 0, -1):
+            if size <= len(held) and any(
+                len(stop) > size and held.endswith(stop[:size]) for stop in self._stop
+            ):
+                return size
+        return 0
+
+    def _count_shown(self) -> int:
+        count = 0
+        while self._ends and self._ends[0][0] <= self._position:
+            count += self._ends.popleft()[1]
+        self._uncounted -= count
+        return count
+
+
+class Detokenizer:
+    """Turns one request's token ids into text as they come, in constant time a token.
+
+    A UTF-8 sequence is shown once it is complete; bytes that are no UTF-8 become U+FFFD.
+    """
+
+    def __init__(self, table: TokenBytes, stop: Sequence[str] = ()) -> None:
+        self._table = table
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._filter = StopFilter(stop)
+        self._unfinished = 0  # tokens whose last character is incomplete
+
+    def push(self, token_ids: Iterable[int]) -> Piece:
+        """Add tokens; text after a stop string is dropped, tokens after it are not taken."""
+        shown: list[str] = []
+        counted = 0
+        for token_id in token_ids:
+            text = self._utf8.decode(self._table[token_id])
+            self._unfinished += 1
+            tokens = 0 if self._utf8.getstate()[0] else self._unfinished
+            self._unfinished -= tokens
+            piece = self._filter.push(text, tokens)
+            shown.append(piece.text)
+            counted += piece.tokens
+            if piece.stopped:
+                counted += self._unfinished
+                self._unfinished = 0
+                return Piece("".join(shown), counted, stopped=True)
+        return Piece("".join(shown), counted)
+
+    def finish(self) -> Piece:
+        """The rest: held text, an unfinished sequence as U+FFFD, all tokens not yet counted."""
+        tail = self._filter.push(self._utf8.decode(b"", final=True), self._unfinished)
+        self._unfinished = 0
+        if tail.stopped:
+            return tail
+        rest = self._filter.finish()
+        return Piece(tail.text + rest.text, tail.tokens + rest.tokens)

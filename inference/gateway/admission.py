@@ -1,0 +1,419 @@
+"""Who is let in: the pure decision behind admission.
+
+``decide`` takes calls, the keys they came with and the quota windows as they stand, and answers
+each call. It reads no clock and no database, so that it can be tested for what must hold: what
+is used and held never passes a limit, and nothing changes for a call that is refused.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from inference.gateway.wire import errors
+from inference.gateway.wire.headers import Allowance
+from portal.core.crypto import Peppers
+from portal.core.errors import Forbidden, PortalError, TooMany, Unavailable
+from portal.core.ids import uuid7
+from tenants.models.quotas import METRICS, WINDOWS
+
+INFERENCE_SCOPE: Final = "inference"
+VIRTUAL_UNIT: Final = 1000
+"""Virtual time of one token at weight 1; integers keep the order exact."""
+
+_SCOPE_WORDS: Final = {"api_key": "API key", "user": "user", "tenant": "tenant"}
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a caller sent: the key's public id and secret, and its browser session if any."""
+
+    public_id: str
+    secret: str
+    session_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """A key with its tenant and user, as the admission transaction reads them."""
+
+    public_id: str
+    id: UUID
+    tenant_id: UUID
+    user_id: UUID
+    name: str
+    kind: str
+    secret_hmac: bytes
+    pepper_version: int
+    session_hmac: bytes | None
+    scopes: frozenset[str]
+    allowed_models: frozenset[str] | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    tenant_state: str
+    time_zone: str
+    weight: int
+    user_active: bool
+    data_key_version: int
+    data_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a generation needs, counted before it is admitted."""
+
+    model_id: UUID
+    model_name: str
+    deployment_id: UUID
+    prompt_tokens: int
+    max_tokens: int
+    prompt_price: int
+    completion_price: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens to reserve: the prompt and the longest possible answer."""
+        return self.prompt_tokens + self.max_tokens
+
+    @property
+    def cost(self) -> int:
+        """Nano-units of currency to reserve, rounded up; prices are micro-units a million."""
+        return cost_of(
+            self.prompt_tokens, self.max_tokens, self.prompt_price, self.completion_price
+        )
+
+
+def cost_of(
+    prompt_tokens: int, completion_tokens: int, prompt_price: int, completion_price: int
+) -> int:
+    """Cost in nano-units of currency, rounded up, of tokens at micro-units a million tokens."""
+    return -(-(prompt_tokens * prompt_price + completion_tokens * completion_price) // 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call as it reaches admission.
+
+    A call without an ``ask`` only needs a valid key (listing the models). ``refusal`` is what
+    its parsing found wrong: a caller with a bad key learns of the key first.
+    """
+
+    credential: Credential | None
+    ask: Ask | None = None
+    refusal: PortalError | None = None
+
+
+@dataclass(slots=True)
+class Window:
+    """One quota's limits and counters; admitted calls of the batch are added as they pass."""
+
+    quota_id: UUID
+    tenant_id: UUID
+    user_id: UUID | None
+    api_key_id: UUID | None
+    model_id: UUID | None
+    limits: Mapping[str, int]
+    starts: dict[str, datetime]
+    taken: dict[str, int]
+    active: int
+    time_zone: str
+    added_tokens: int = 0
+    added_requests: int = 0
+    added_cost: int = 0
+
+    @property
+    def scope(self) -> str:
+        """Whose quota it is, in the words of a refusal."""
+        if self.api_key_id is not None:
+            return _SCOPE_WORDS["api_key"]
+        return _SCOPE_WORDS["user" if self.user_id is not None else "tenant"]
+
+    def applies(self, key: KeyFacts, model_id: UUID | None) -> bool:
+        """Whether each dimension that is set equals the call's."""
+        return (
+            self.tenant_id == key.tenant_id
+            and self.api_key_id in (None, key.id)
+            and self.user_id in (None, key.user_id)
+            and self.model_id in (None, model_id)
+        )
+
+    def roll(self, now: datetime) -> None:
+        """Empties each window that has ended by ``now``."""
+        starts = window_starts(now, self.time_zone)
+        for name, start in starts.items():
+            if start > self.starts[name]:
+                self.starts[name] = start
+                for metric in METRICS:
+                    self.taken[f"{metric}_{name}"] = 0
+
+    def left(self, metric: str, window: str) -> int | None:
+        """What is left under one limit, or None where there is none."""
+        limit = self.limits.get(f"{metric}_{window}")
+        if limit is None:
+            return None
+        return limit - self.taken[f"{metric}_{window}"] - self._added(metric)
+
+    def _added(self, metric: str) -> int:
+        if metric == "tokens":
+            return self.added_tokens
+        return self.added_requests if metric == "requests" else self.added_cost
+
+    def add(self, ask: Ask) -> None:
+        self.added_tokens += ask.tokens
+        self.added_requests += 1
+        self.added_cost += ask.cost
+
+
+@dataclass(slots=True)
+class Share:
+    """A tenant's virtual time on a deployment."""
+
+    virtual_time: int
+    moved: bool = False
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What a batch decides over; windows and shares carry what the admitted add to them."""
+
+    keys: Mapping[str, KeyFacts]
+    windows: Sequence[Window]
+    clocks: Mapping[UUID, int]
+    shares: dict[tuple[UUID, UUID], Share]
+    now: datetime
+    peppers: Peppers
+    _by_tenant: dict[UUID, list[Window]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for window in self.windows:
+            window.roll(self.now)
+            self._by_tenant.setdefault(window.tenant_id, []).append(window)
+
+    def windows_of(self, key: KeyFacts, model_id: UUID | None) -> list[Window]:
+        return [w for w in self._by_tenant.get(key.tenant_id, ()) if w.applies(key, model_id)]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The call goes on as a job."""
+
+    key: KeyFacts
+    job_id: UUID
+    start_tag: int
+    quota_ids: tuple[UUID, ...]
+    requests: Allowance | None
+    tokens: Allowance | None
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The key is good; nothing was reserved."""
+
+    key: KeyFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The call ends here; ``key`` is known unless the caller is a stranger."""
+
+    error: PortalError
+    key: KeyFacts | None
+    requests: Allowance | None = None
+    tokens: Allowance | None = None
+
+
+Verdict = Admitted | Allowed | Refused
+
+
+def decide(calls: Sequence[Call], ledger: Ledger) -> list[Verdict]:
+    """A verdict for each call, in order; earlier calls of the batch count for later ones."""
+    return [_decide_one(call, ledger) for call in calls]
+
+
+def _decide_one(call: Call, ledger: Ledger) -> Verdict:
+    key = _authenticate(call.credential, ledger)
+    if key is None:
+        return Refused(errors.invalid_api_key(), None)
+    refusal = _not_entitled(key) or call.refusal
+    if refusal is not None:
+        return Refused(refusal, key)
+    ask = call.ask
+    if ask is None:
+        return Allowed(key)
+    if key.allowed_models is not None and ask.model_name not in key.allowed_models:
+        return Refused(errors.model_not_found(ask.model_name), key)
+    if ask.deployment_id not in ledger.clocks:
+        return Refused(
+            Unavailable(
+                f"The model '{ask.model_name}' is not served at the moment; try again shortly.",
+                code="model_not_available",
+                retry_after=5,
+            ),
+            key,
+        )
+    windows = ledger.windows_of(key, ask.model_id)
+    full = _first_full(windows, ask, ledger.now)
+    if full is not None:
+        return Refused(full, key, *_allowances(windows, ledger.now))
+    return _admit(key, ask, windows, ledger)
+
+
+def _authenticate(credential: Credential | None, ledger: Ledger) -> KeyFacts | None:
+    """The key that the credential proves; None for unknown, wrong, revoked, expired, unbound."""
+    if credential is None:
+        return None
+    key = ledger.keys.get(credential.public_id)
+    if key is None:
+        return None
+    peppers = ledger.peppers
+    if not peppers.matches(credential.secret.encode(), key.pepper_version, key.secret_hmac):
+        return None
+    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= ledger.now):
+        return None
+    if key.session_hmac is not None:
+        session = (credential.session_key or "").encode()
+        if not peppers.matches(session, key.pepper_version, key.session_hmac):
+            return None
+    return key
+
+
+def _not_entitled(key: KeyFacts) -> PortalError | None:
+    if key.tenant_state != "active":
+        return Forbidden(
+            "This tenant is not active; ask your administrator.", code="tenant_not_active"
+        )
+    if not key.user_active:
+        return Forbidden("The owner of this API key is deactivated.", code="user_not_active")
+    if INFERENCE_SCOPE not in key.scopes:
+        return Forbidden(
+            "This API key may not call models: it lacks the scope 'inference'.",
+            code="insufficient_scope",
+        )
+    return None
+
+
+def _first_full(windows: Sequence[Window], ask: Ask, now: datetime) -> PortalError | None:
+    """The refusal of the first limit that the call does not fit under."""
+    needs = {"tokens": ask.tokens, "requests": 1, "cost": ask.cost}
+    for window in windows:
+        concurrency = window.limits.get("concurrency")
+        if concurrency is not None and window.active + window.added_requests >= concurrency:
+            return _busy(window, concurrency)
+        for name in window.limits:
+            if name == "concurrency":
+                continue
+            metric, _, span = name.partition("_")
+            left = window.left(metric, span)
+            if left is not None and needs[metric] > left:
+                return _over(window, metric, span, needs[metric], now)
+    return None
+
+
+def _busy(window: Window, concurrency: int) -> PortalError:
+    return TooMany(
+        f"Rate limit reached for this {window.scope}: {concurrency} generations at once. "
+        "Try again when one has ended.",
+        code="rate_limit_exceeded",
+        data={"unit": "requests", "scope": window.scope, "limit": concurrency},
+        retry_after=1,
+    )
+
+
+def _over(window: Window, metric: str, span: str, need: int, now: datetime) -> PortalError:
+    limit = window.limits[f"{metric}_{span}"]
+    end = window_end(window.starts[span], span, window.time_zone) if span in _SPANS else None
+    if span == "minute" and end is not None:
+        return errors.rate_limited(
+            unit=metric,
+            scope=window.scope,
+            maximum=limit,
+            window=span,
+            resets_at=end,
+            retry_after=(end - now).total_seconds(),
+        )
+    return errors.insufficient_quota(
+        unit=metric,
+        scope=window.scope,
+        maximum=limit,
+        window=span if span != "total" else "lifetime",
+        resets_at=end,
+        retry_after=(end - now).total_seconds() if end else None,
+    )
+
+
+def _admit(key: KeyFacts, ask: Ask, windows: Sequence[Window], ledger: Ledger) -> Admitted:
+    for window in windows:
+        window.add(ask)
+    share = ledger.shares.setdefault((key.tenant_id, ask.deployment_id), Share(0))
+    # Start-time fair queueing: a tenant that was idle starts at the clock, not in the past.
+    start = max(ledger.clocks[ask.deployment_id], share.virtual_time)
+    share.virtual_time = start + max(1, ask.tokens * VIRTUAL_UNIT // key.weight)
+    share.moved = True
+    return Admitted(
+        key,
+        uuid7(),
+        start,
+        tuple(w.quota_id for w in windows),
+        *_allowances(windows, ledger.now),
+    )
+
+
+def _allowances(
+    windows: Sequence[Window], now: datetime
+) -> tuple[Allowance | None, Allowance | None]:
+    """What is left of requests and of tokens under whichever limit is nearest."""
+    return _nearest(windows, "requests", now), _nearest(windows, "tokens", now)
+
+
+def _nearest(windows: Sequence[Window], metric: str, now: datetime) -> Allowance | None:
+    best: Allowance | None = None
+    for window in windows:
+        for span in WINDOWS:
+            left = window.left(metric, span)
+            if left is None or (best is not None and left >= best.remaining):
+                continue
+            reset = 0.0
+            if span in _SPANS:
+                end = window_end(window.starts[span], span, window.time_zone)
+                reset = (end - now).total_seconds()
+            best = Allowance(window.limits[f"{metric}_{span}"], max(0, left), reset)
+    return best
+
+
+_SPANS: Final = ("minute", "day", "month")
+
+
+@lru_cache(maxsize=4096)
+def _midnights(year: int, month: int, day: int, zone: str) -> tuple[datetime, datetime]:
+    tz = ZoneInfo(zone)
+    return (
+        datetime(year, month, day, tzinfo=tz).astimezone(UTC),
+        datetime(year, month, 1, tzinfo=tz).astimezone(UTC),
+    )
+
+
+def window_starts(now: datetime, zone: str) -> dict[str, datetime]:
+    """When the minute, day and month that hold ``now`` began, in UTC."""
+    local = now.astimezone(ZoneInfo(zone))
+    day, month = _midnights(local.year, local.month, local.day, zone)
+    return {
+        "minute": now.astimezone(UTC).replace(second=0, microsecond=0),
+        "day": day,
+        "month": month,
+    }
+
+
+def window_end(start: datetime, span: str, zone: str) -> datetime:
+    """When the window that began at ``start`` ends, in UTC."""
+    if span == "minute":
+        return start + timedelta(minutes=1)
+    local = start.astimezone(ZoneInfo(zone))
+    if span == "day":
+        # A day can have 23 or 25 hours: the next midnight, not 24 hours on.
+        after = local.date() + timedelta(days=1)
+        return _midnights(after.year, after.month, after.day, zone)[0]
+    year, month = (local.year + 1, 1) if local.month == 12 else (local.year, local.month + 1)
+    return _midnights(year, month, 1, zone)[0]

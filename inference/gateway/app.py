@@ -1,0 +1,158 @@
+"""The data plane: ``/v1`` as an ASGI application.
+
+Thin by design: a request is parsed, handed to the admission desk, waited for and written out.
+What is decided is decided in ``admission``; what is true is in PostgreSQL.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import psycopg
+import structlog
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from inference.gateway.admission import Admitted, Call, Refused, Verdict
+from inference.gateway.answers import respond, respond_error
+from inference.gateway.calls import CHAT, LIST_MODELS, UNKNOWN_ROUTE, Pending
+from inference.gateway.catalogue import model_info
+from inference.gateway.core import Gateway
+from inference.gateway.requests import (
+    Arrival,
+    Receive,
+    Scope,
+    Send,
+    arrival,
+    pending_chat,
+    refused,
+)
+from inference.gateway.stream import answer_stream
+from inference.gateway.whole import answer_whole
+from inference.gateway.wire import errors, response
+from inference.gateway.wire.headers import rate_limit_headers
+from portal.core.errors import PortalError
+
+log = structlog.get_logger(__name__)
+
+
+class _Endpoint:
+    """An ASGI endpoint of one method; whatever is refused is recorded and answered in shape."""
+
+    method: str | None
+    action: str
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        arrived = arrival(scope, self._gateway.proxies)
+        try:
+            if self.method is not None and scope["method"] != self.method:
+                error = errors.method_not_allowed(scope["method"], [self.method])
+                await self._refuse(arrived, send, error)
+                return
+            await self.serve(scope, arrived, receive, send)
+        except ConnectionResetError:
+            return
+        except psycopg.Error as fault:
+            log.error("gateway.database_failed", error=str(fault))
+            await respond_error(send, arrived.origin, errors.unavailable())
+
+    async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
+        raise NotImplementedError
+
+    async def _refuse(self, arrived: Arrival, send: Send, error: PortalError) -> None:
+        verdict = await self._gateway.desk.submit(refused(self.action, arrived, error))
+        assert isinstance(verdict, Refused)
+        await respond_error(send, arrived.origin, verdict.error)
+
+    async def _admit(self, pending: Pending, send: Send) -> Verdict | None:
+        """The verdict, or None once a refusal has been answered."""
+        verdict = await self._gateway.desk.submit(pending)
+        if isinstance(verdict, Refused):
+            limits = rate_limit_headers(requests=verdict.requests, tokens=verdict.tokens)
+            await respond_error(send, pending.origin, verdict.error, limits)
+            return None
+        return verdict
+
+
+class ChatCompletions(_Endpoint):
+    method = "POST"
+    action = CHAT
+
+    async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
+        gateway = self._gateway
+        pending, request = await pending_chat(
+            self.action, arrived, receive, gateway.catalogue, gateway.max_body_bytes
+        )
+        verdict = await self._admit(pending, send)
+        if not isinstance(verdict, Admitted):
+            return
+        assert request is not None and pending.generation is not None
+        waiter = gateway.room.enter(verdict.job_id)
+        answer = answer_stream if request.stream else answer_whole
+        try:
+            ended = await answer(waiter, verdict, pending, request, receive, send)
+        except BaseException:
+            gateway.canceller.cancel(verdict.job_id)
+            raise
+        finally:
+            gateway.room.leave(waiter)
+        if not ended:
+            gateway.canceller.cancel(verdict.job_id)
+
+
+class ListModels(_Endpoint):
+    method = "GET"
+    action = LIST_MODELS
+
+    async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
+        call = Call(arrived.credential)
+        pending = Pending(self.action, arrived.origin, call, arrived.arrived_at)
+        verdict = await self._admit(pending, send)
+        if verdict is None:
+            return
+        allowed = verdict.key.allowed_models  # type: ignore[union-attr]
+        served = await self._gateway.catalogue.models()
+        models = [s for s in served if allowed is None or s.model_name in allowed]
+        name = scope["path_params"].get("model")
+        if name is None:
+            body = response.models_list(map(model_info, models))
+            await respond(send, arrived.origin, 200, body)
+            return
+        found = next((s for s in models if s.model_name == name), None)
+        if found is None:
+            await respond_error(send, arrived.origin, errors.model_not_found(name))
+            return
+        await respond(send, arrived.origin, 200, response.model_object(model_info(found)))
+
+
+class UnknownRoute(_Endpoint):
+    """Everything else under ``/v1``: recorded, and refused in the API's own shape."""
+
+    method = None
+    action = UNKNOWN_ROUTE
+
+    async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
+        await self._refuse(arrived, send, errors.unknown_url(scope["method"], scope["path"]))
+
+
+def routes(gateway: Gateway) -> list[Route]:
+    """The data plane's routes."""
+    return [
+        Route("/v1/chat/completions", ChatCompletions(gateway), methods=None),
+        Route("/v1/models", ListModels(gateway), methods=None),
+        Route("/v1/models/{model}", ListModels(gateway), methods=None),
+        Route("/v1/{path:path}", UnknownRoute(gateway), methods=None),
+    ]
+
+
+def create_gateway_app(gateway: Gateway) -> Starlette:
+    """The data plane alone, as its own application."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with gateway:
+            yield
+
+    return Starlette(routes=routes(gateway), lifespan=lifespan)

@@ -1,0 +1,127 @@
+"""A gateway process: its connections, its desk, its waiting room."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Any, Final, Self
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from inference.dispatch import Ringer
+from inference.gateway.catalogue import Catalogue
+from inference.gateway.desk import AdmissionDesk, Ciphers
+from inference.gateway.jobs import Canceller, Status, statuses
+from inference.gateway.link import Link
+from inference.gateway.reader import ReturnReader
+from inference.gateway.waiting import Waiter, WaitingRoom
+from inference.models.jobs import JobState
+from inference.returns import Text
+from portal.core.broker import async_client
+from portal.core.crypto import Keyring, Peppers
+from portal.core.env import Env
+from portal.core.http import trusted_networks
+from portal.core.ids import uuid7
+
+log = structlog.get_logger(__name__)
+
+SILENCE_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.25
+
+
+class Gateway:
+    """Everything the data plane's endpoints share; an async context manager."""
+
+    def __init__(self, env: Env) -> None:
+        if env.database_url_gateway is None:
+            raise SystemExit("DATABASE_URL_GATEWAY is not set; the data plane needs it.")
+        url = env.database_url_gateway.get_secret_value()
+        self.id = uuid7().hex
+        self.max_body_bytes = env.max_body_bytes
+        self.proxies = tuple(trusted_networks(env.trusted_proxies))
+        self._admission = Link(url, "gateway-admission")
+        self._queries = Link(url, "gateway-queries")
+        self._cancels = Link(url, "gateway-cancels")
+        self._redis = async_client(env.redis_url.get_secret_value())
+        self._ciphers = Ciphers(Keyring.parse(env.encryption_keys.get_secret_value()))
+        self._ringer = Ringer(self._redis)
+        self.room = WaitingRoom()
+        self.canceller = Canceller(self._cancels, self._redis)
+        self.catalogue = Catalogue(self._queries)
+        self.reader = ReturnReader(env.redis_url.get_secret_value(), self.id, self.room.deliver)
+        self.desk = AdmissionDesk(
+            self._admission,
+            gateway=self.id,
+            peppers=Peppers.parse(env.api_key_peppers.get_secret_value()),
+            ciphers=self._ciphers,
+            job_seconds=env.queue_timeout_seconds,
+            ring=self._ringer.ring,
+            abandon=self.canceller.cancel_all,
+        )
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self.reader.start()
+        self._watch = asyncio.create_task(self._watch_silence(), name="silence-watch")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+        await self.desk.close()
+        await self.canceller.close()
+        await self.reader.stop()
+        for link in (self._admission, self._queries, self._cancels):
+            await link.close()
+        await self._redis.aclose()
+
+    async def ready(self, query: str) -> list[Any]:
+        """Rows of a health query over the connection that serves look-ups."""
+
+        async def work(connection: psycopg.AsyncConnection[Any]) -> list[Any]:
+            cursor = await connection.execute(query)  # type: ignore[call-overload]
+            return list(await cursor.fetchall())
+
+        return await self._queries.use(work)
+
+    async def _watch_silence(self) -> None:
+        """Asks PostgreSQL about jobs that have been silent for a second."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            silent = self.room.silent(SILENCE_SECONDS)
+            if not silent:
+                continue
+            try:
+                found = await statuses(self._queries, self._ciphers, [w.job_id for w in silent])
+            except psycopg.Error as fault:
+                log.warning("silence.unanswered", error=str(fault))
+                continue
+            self._tell(silent, found)
+
+    def _tell(self, silent: Sequence[Waiter], found: dict[UUID, Status]) -> None:
+        now = time.monotonic()
+        for waiter in silent:
+            waiter.heard_at = now
+            status = found.get(waiter.job_id)
+            if status is None:
+                waiter.break_off()
+            elif status.end is not None:
+                self._conclude(waiter, status)
+            elif waiter.received and status.fence != waiter.fence:
+                # It runs again, elsewhere, but this caller has already seen text of its first run.
+                waiter.break_off()
+
+    def _conclude(self, waiter: Waiter, status: Status) -> None:
+        end = status.end
+        assert end is not None
+        missing = end.completion_tokens - waiter.received
+        if end.state == JobState.SUCCEEDED and missing > 0:
+            if status.answer is None or waiter.received:
+                waiter.break_off()
+                return
+            waiter.put(Text(waiter.job_id.bytes, end.fence, 0, missing, status.answer))
+        waiter.put(end)

@@ -1,0 +1,55 @@
+"""A gateway's connections to PostgreSQL: few, dedicated, replaced when they fail."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import psycopg
+
+T = TypeVar("T")
+
+# Plans are made once and kept; the pool of statements is small and fixed.
+_PREPARED_MAX = 64
+
+
+class Link:
+    """One connection, one user at a time; after any error it is discarded.
+
+    Autocommit: each caller begins and commits what it means to.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url = url
+        self._name = name
+        self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._lock = asyncio.Lock()
+
+    async def use(self, work: Callable[[psycopg.AsyncConnection[Any]], Awaitable[T]]) -> T:
+        """Runs ``work`` on the connection.
+
+        Raises:
+            psycopg.Error: whatever ``work`` or connecting raised; the next use connects anew.
+        """
+        async with self._lock:
+            connection = await self._open()
+            try:
+                return await work(connection)
+            except BaseException:
+                # Cancelled or failed midway, its state is unknown: never reuse it.
+                self._connection = None
+                await connection.close()
+                raise
+
+    async def _open(self) -> psycopg.AsyncConnection[Any]:
+        if self._connection is None or self._connection.closed:
+            connection = await psycopg.AsyncConnection.connect(
+                self._url, autocommit=True, application_name=self._name, connect_timeout=5
+            )
+            connection.prepared_max = _PREPARED_MAX
+            self._connection = connection
+        return self._connection
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None

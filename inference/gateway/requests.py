@@ -1,0 +1,190 @@
+"""From bytes to a call: credentials, body, model and prompt of one request."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, Final
+
+from inference.gateway.admission import Ask, Call, Credential
+from inference.gateway.calls import Generation, Origin, Pending
+from inference.gateway.catalogue import Catalogue, Served
+from inference.gateway.wire import errors
+from inference.gateway.wire.headers import client_request_id, parse_authorization
+from inference.gateway.wire.request import ChatRequest, parse_chat_request
+from portal.core.errors import Invalid, PortalError
+from portal.core.http import Network, client_address
+from portal.core.ids import uuid7
+from tenants import api_key_format
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+SESSION_COOKIE: Final = "sessionid"
+
+# Prompts longer than this are encoded on a thread, so that they hold up nobody else.
+_INLINE_CHARS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request's head."""
+
+    origin: Origin
+    arrived_at: datetime
+    headers: dict[bytes, bytes]
+    credential: Credential | None
+
+
+def arrival(scope: Scope, proxies: tuple[Network, ...]) -> Arrival:
+    """Reads a request's head; nothing in it can raise."""
+    headers = dict(scope["headers"])
+    peer = scope.get("client")
+    forwarded = headers.get(b"x-forwarded-for")
+    return Arrival(
+        Origin(
+            request_id=f"req-{uuid7().hex}",
+            client_request_id=client_request_id(_text(headers.get(b"x-request-id"))),
+            address=client_address(peer[0] if peer else None, _text(forwarded), proxies),
+        ),
+        datetime.now(UTC),
+        headers,
+        _credential(headers),
+    )
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+def _credential(headers: dict[bytes, bytes]) -> Credential | None:
+    token = parse_authorization(_text(headers.get(b"authorization")))
+    parsed = api_key_format.parse(token) if token else None
+    if parsed is None:
+        return None
+    return Credential(parsed.public_id, parsed.secret, _session_key(headers.get(b"cookie")))
+
+
+def _session_key(cookie: bytes | None) -> str | None:
+    if cookie is None:
+        return None
+    try:
+        morsel = SimpleCookie(cookie.decode("latin-1")).get(SESSION_COOKIE)
+    except CookieError:
+        return None
+    return morsel.value if morsel else None
+
+
+async def read_body(arrived: Arrival, receive: Receive, limit: int) -> bytes:
+    """The request's body.
+
+    Raises:
+        Invalid: it is not declared as JSON, or longer than ``limit`` bytes.
+        ConnectionResetError: the caller went away while sending it.
+    """
+    kind = arrived.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+    if kind != b"application/json":
+        raise errors.unsupported_media_type()
+    declared = arrived.headers.get(b"content-length", b"")
+    if declared.isdigit() and (len(declared) > 15 or int(declared) > limit):
+        raise errors.body_too_large(limit)
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError("the caller went away while sending the body")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise errors.body_too_large(limit)
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def pending_chat(
+    action: str, arrived: Arrival, receive: Receive, catalogue: Catalogue, limit: int
+) -> tuple[Pending, ChatRequest | None]:
+    """The call of a chat completion; what is wrong with it travels inside as its refusal.
+
+    A caller without a well-formed key is not worth parsing for: admission tells it so.
+    """
+    if arrived.credential is None:
+        return refused(action, arrived, errors.invalid_api_key()), None
+    try:
+        body = await read_body(arrived, receive, limit)
+        request = parse_chat_request(body)
+        served = await catalogue.find(request.model)
+        if served is None:
+            raise errors.model_not_found(request.model)
+        generation, ask = await _prepare(request, served)
+    except PortalError as refusal:
+        return refused(action, arrived, refusal), None
+    call = Call(arrived.credential, ask)
+    return Pending(action, arrived.origin, call, arrived.arrived_at, generation), request
+
+
+def refused(action: str, arrived: Arrival, refusal: PortalError) -> Pending:
+    """A call that ends at admission, where it is recorded."""
+    call = Call(arrived.credential, refusal=refusal)
+    return Pending(action, arrived.origin, call, arrived.arrived_at)
+
+
+async def _prepare(request: ChatRequest, served: Served) -> tuple[Generation, Ask]:
+    ids = await _encode(request, served)
+    context = served.context_length
+    if len(ids) >= context:
+        raise errors.context_length_exceeded(
+            context=context, prompt_tokens=len(ids), max_tokens=request.max_tokens
+        )
+    room = context - len(ids)
+    if request.max_tokens is not None and request.max_tokens > room:
+        raise errors.context_length_exceeded(
+            context=context, prompt_tokens=len(ids), max_tokens=request.max_tokens
+        )
+    max_tokens = request.max_tokens or min(served.default_max_tokens, room)
+    generation = Generation(
+        served, request.messages, ids, max_tokens, request.stream, _parameters(request, max_tokens)
+    )
+    ask = Ask(
+        served.model_id,
+        served.model_name,
+        served.deployment_id,
+        len(ids),
+        max_tokens,
+        served.prompt_price,
+        served.completion_price,
+    )
+    return generation, ask
+
+
+async def _encode(request: ChatRequest, served: Served) -> list[int]:
+    chars = sum(len(m.content) for m in request.messages)
+    if chars > served.max_chars:
+        # It can't fit whatever its tokens are; at least this many are needed.
+        raise errors.context_length_exceeded(
+            context=served.context_length,
+            prompt_tokens=chars * served.context_length // served.max_chars,
+            max_tokens=request.max_tokens,
+        )
+    try:
+        if chars > _INLINE_CHARS:
+            return await asyncio.to_thread(served.encoder.encode, request.messages)
+        return served.encoder.encode(request.messages)
+    except Invalid as fault:
+        raise Invalid(fault.message, code="invalid_value", param="messages") from None
+
+
+def _parameters(request: ChatRequest, max_tokens: int) -> dict[str, Any]:
+    """What a job keeps of a request, beside the prompt; never text that the caller wrote."""
+    parameters: dict[str, Any] = {"max_tokens": max_tokens}
+    for name in ("temperature", "top_p", "seed", "user"):
+        value = getattr(request, name)
+        if value is not None:
+            parameters[name] = value
+    if request.stop:
+        parameters["stop"] = request.stop
+    return parameters

@@ -1,0 +1,258 @@
+"""Admission's transaction: two round trips for a whole batch.
+
+READ locks the quota windows in id order, so that two gateways never wait for each other in a
+circle, and takes the time after the locks are held, so that time never runs backwards on a
+window. WRITE is one statement: counters, jobs, payloads and audit rows stand or fall together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from audit.batch import INSERT_BODIES, INSERT_EVENTS
+from inference.gateway.admission import KeyFacts, Ledger, Share, Window
+from portal.core.crypto import Peppers
+from tenants.models.quotas import METRICS, WINDOWS
+
+READ_KEYS: Final = """
+SELECT k.public_id, k.id, k.tenant_id, k.user_id, k.name, k.kind, k.secret_hmac, k.pepper_version,
+       k.session_hmac, k.scopes, k.allowed_models, k.expires_at, k.revoked_at,
+       t.state, t.time_zone, t.weight, u.is_active, d.version, d.wrapped
+  FROM tenants_apikey k
+  JOIN tenants_tenant t ON t.id = k.tenant_id
+  JOIN tenants_user u ON u.id = k.user_id
+  JOIN LATERAL (SELECT version, wrapped FROM tenants_tenantdatakey
+                 WHERE tenant_id = k.tenant_id ORDER BY version DESC LIMIT 1) d ON true
+ WHERE k.public_id = ANY(%s)
+"""
+
+_LIMITS: Final = [*(f"{m}_{w}" for m in METRICS for w in WINDOWS), "concurrency"]
+
+
+def _taken(metric: str, window: str) -> str:
+    used = f"w.{metric}_{window}_used"
+    return used if metric == "requests" else f"{used} + w.{metric}_{window}_held"
+
+
+_TAKEN: Final = [(f"{m}_{w}", _taken(m, w)) for m in METRICS for w in WINDOWS]
+
+READ_WINDOWS: Final = f"""
+SELECT q.id, q.tenant_id, q.user_id, q.api_key_id, q.model_id, t.time_zone,
+       w.minute_start, w.day_start, w.month_start, w.active,
+       {", ".join(f"q.{name}" for name in _LIMITS)},
+       {", ".join(expression for _, expression in _TAKEN)}
+  FROM tenants_apikey k
+  JOIN tenants_tenant t ON t.id = k.tenant_id
+  JOIN tenants_quota q ON q.tenant_id = k.tenant_id
+       AND (q.api_key_id IS NULL OR q.api_key_id = k.id)
+       AND (q.user_id IS NULL OR q.user_id = k.user_id)
+  JOIN tenants_quotawindow w ON w.quota_id = q.id
+ WHERE k.public_id = ANY(%s)
+ ORDER BY w.quota_id
+   FOR NO KEY UPDATE OF w
+"""
+
+READ_CLOCKS: Final = """
+SELECT clock_timestamp(),
+       (SELECT json_object_agg(c.deployment_id, c.virtual_time)
+          FROM inference_deploymentclock c
+          JOIN inference_deployment d ON d.id = c.deployment_id AND d.enabled
+         WHERE c.deployment_id = ANY(%s)),
+       (SELECT json_agg(json_build_array(s.tenant_id, s.deployment_id, s.virtual_time))
+          FROM inference_fairshare s
+         WHERE s.deployment_id = ANY(%s)
+           AND s.tenant_id IN (SELECT tenant_id FROM tenants_apikey WHERE public_id = ANY(%s)))
+"""
+
+
+def _rolled(column: str, span: str, added: str) -> str:
+    """A counter's new value: emptied if its window has ended, then what the batch adds."""
+    value = f"w.{column}"
+    if span != "total":
+        value = f"CASE WHEN w.{span}_start = x.{span}_start THEN {value} ELSE 0 END"
+    return f"{column} = {value}{added}"
+
+
+_COUNTERS: Final = [
+    *(_rolled(f"{m}_{w}_used", w, "") for m in ("tokens", "cost") for w in WINDOWS),
+    *(_rolled(f"{m}_{w}_held", w, f" + x.{m}") for m in ("tokens", "cost") for w in WINDOWS),
+    *(_rolled(f"requests_{w}_used", w, " + x.requests") for w in WINDOWS),
+]
+
+WRITE: Final = f"""
+WITH windows AS (
+    UPDATE tenants_quotawindow w SET
+        minute_start = x.minute_start, day_start = x.day_start, month_start = x.month_start,
+        active = w.active + x.requests,
+        {", ".join(_COUNTERS)}
+      FROM json_to_recordset(%s) AS x(quota_id uuid, minute_start timestamptz,
+           day_start timestamptz, month_start timestamptz, tokens bigint, requests bigint,
+           cost bigint)
+     WHERE w.quota_id = x.quota_id
+), shares AS (
+    INSERT INTO inference_fairshare (tenant_id, deployment_id, virtual_time)
+    SELECT tenant_id, deployment_id, virtual_time
+      FROM json_to_recordset(%s) AS x(tenant_id uuid, deployment_id uuid, virtual_time bigint)
+    ON CONFLICT (tenant_id, deployment_id) DO UPDATE SET virtual_time = EXCLUDED.virtual_time
+), jobs AS (
+    INSERT INTO inference_job (id, tenant_id, deployment_id, model_id, api_key_id, user_id, sku,
+        kind, state, stream, parameters, request_id, gateway, quota_ids, prompt_tokens,
+        reserved_tokens, reserved_cost, prompt_price, completion_price, currency, start_tag,
+        attempts, fence, worker, admitted_at, deadline, watermark, finish_reason, error_code,
+        error_message)
+    SELECT id, tenant_id, deployment_id, model_id, api_key_id, user_id, sku,
+        'chat', 0, stream, parameters, request_id, gateway, quota_ids, prompt_tokens,
+        reserved_tokens, reserved_cost, prompt_price, completion_price, currency, start_tag,
+        0, 0, '', admitted_at, deadline, 0, '', '', ''
+      FROM json_to_recordset(%s) AS x(id uuid, tenant_id uuid, deployment_id uuid, model_id uuid,
+        api_key_id uuid, user_id uuid, sku text, stream boolean, parameters jsonb,
+        request_id text, gateway text, quota_ids uuid[], prompt_tokens integer,
+        reserved_tokens bigint, reserved_cost bigint, prompt_price bigint,
+        completion_price bigint, currency text, start_tag bigint, admitted_at timestamptz,
+        deadline timestamptz, data_key_version integer, prompt text)
+), payloads AS (
+    INSERT INTO inference_jobpayload (job_id, tenant_id, data_key_version, prompt)
+    SELECT id, tenant_id, data_key_version, decode(prompt, 'base64')
+      FROM json_to_recordset(%s) AS x(id uuid, tenant_id uuid, data_key_version integer,
+        prompt text)
+), events AS ({INSERT_EVENTS}), bodies AS ({INSERT_BODIES})
+SELECT 1
+"""
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class Writes:
+    """Everything one batch writes; each list becomes one JSON parameter."""
+
+    windows: list[dict[str, Any]]
+    shares: list[dict[str, Any]]
+    jobs: list[dict[str, Any]]
+    payloads: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    bodies: list[dict[str, Any]]
+
+    def parameters(self) -> list[str]:
+        return [
+            _encode(rows).decode()
+            for rows in (
+                self.windows,
+                self.shares,
+                self.jobs,
+                self.payloads,
+                self.events,
+                self.bodies,
+            )
+        ]
+
+
+async def read(
+    connection: psycopg.AsyncConnection[Any],
+    public_ids: Sequence[str],
+    deployment_ids: Sequence[UUID],
+    peppers: Peppers,
+) -> Ledger:
+    """Locks and loads what a batch is decided over; to be called in pipeline mode."""
+    ids, deployments = list(public_ids), list(deployment_ids)
+    keys = await connection.execute(READ_KEYS, [ids], prepare=True)
+    windows = await connection.execute(READ_WINDOWS, [ids], prepare=True)
+    clocks = await connection.execute(READ_CLOCKS, [deployments, deployments, ids], prepare=True)
+    found = [_key(row) for row in await keys.fetchall()]
+    unique = {row[0]: row for row in await windows.fetchall()}
+    now, virtual_times, shares = (await clocks.fetchall())[0]
+    return Ledger(
+        keys={key.public_id: key for key in found},
+        windows=[_window(row) for row in unique.values()],
+        clocks={UUID(k): v for k, v in (virtual_times or {}).items()},
+        shares={(UUID(t), UUID(d)): Share(v) for t, d, v in shares or ()},
+        now=now,
+        peppers=peppers,
+    )
+
+
+def _key(row: Sequence[Any]) -> KeyFacts:
+    (public_id, key_id, tenant_id, user_id, name, kind, secret, pepper, session, scopes, allowed,
+     expires, revoked, state, zone, weight, active, version, wrapped) = row  # fmt: skip
+    return KeyFacts(
+        public_id=public_id,
+        id=key_id,
+        tenant_id=tenant_id,
+        user_id=user_id,
+        name=name,
+        kind=kind,
+        secret_hmac=secret,
+        pepper_version=pepper,
+        session_hmac=session,
+        scopes=frozenset(scopes),
+        # An empty list means every model, as in the form.
+        allowed_models=frozenset(allowed) if allowed else None,
+        expires_at=expires,
+        revoked_at=revoked,
+        tenant_state=state,
+        time_zone=zone,
+        weight=weight,
+        user_active=active,
+        data_key_version=version,
+        data_key=wrapped,
+    )
+
+
+_FIXED: Final = 10
+
+
+def _window(row: Sequence[Any]) -> Window:
+    quota_id, tenant_id, user_id, api_key_id, model_id, zone, minute, day, month, active = row[
+        :_FIXED
+    ]
+    limits = row[_FIXED : _FIXED + len(_LIMITS)]
+    taken = row[_FIXED + len(_LIMITS) :]
+    return Window(
+        quota_id=quota_id,
+        tenant_id=tenant_id,
+        user_id=user_id,
+        api_key_id=api_key_id,
+        model_id=model_id,
+        limits={
+            name: value for name, value in zip(_LIMITS, limits, strict=True) if value is not None
+        },
+        starts={"minute": minute, "day": day, "month": month},
+        taken={name: value for (name, _), value in zip(_TAKEN, taken, strict=True)},
+        active=active,
+        time_zone=zone,
+    )
+
+
+def window_rows(windows: Sequence[Window]) -> list[dict[str, Any]]:
+    """The windows that the batch adds to, as rows of WRITE."""
+    return [
+        {
+            "quota_id": w.quota_id,
+            "minute_start": w.starts["minute"],
+            "day_start": w.starts["day"],
+            "month_start": w.starts["month"],
+            "tokens": w.added_tokens,
+            "requests": w.added_requests,
+            "cost": w.added_cost,
+        }
+        for w in windows
+        if w.added_requests
+    ]
+
+
+def share_rows(shares: dict[tuple[UUID, UUID], Share]) -> list[dict[str, Any]]:
+    """The fair shares that the batch moved, as rows of WRITE."""
+    return [
+        {"tenant_id": tenant, "deployment_id": deployment, "virtual_time": share.virtual_time}
+        for (tenant, deployment), share in shares.items()
+        if share.moved
+    ]
+
+
+async def write(connection: psycopg.AsyncConnection[Any], writes: Writes) -> None:
+    """Sends one batch's rows; the caller commits."""
+    await connection.execute(WRITE, writes.parameters(), prepare=True)

@@ -1,0 +1,128 @@
+"""Callers that wait for their jobs, and the events that reach them."""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Iterator
+from uuid import UUID
+
+from inference.gateway.requests import Receive
+from inference.returns import Return, Text
+
+
+class Waiter:
+    """One job's events on their way to one caller.
+
+    It guards what the caller sees: text comes from one claim only (a job that ran again after
+    it had shown text must not go on in another's words), in order and without a gap.
+    """
+
+    __slots__ = ("_arrived", "broken", "events", "fence", "gone", "heard_at", "job_id", "received")
+
+    def __init__(self, job_id: UUID) -> None:
+        self.job_id = job_id
+        self.events: deque[Return] = deque()
+        self.heard_at = time.monotonic()
+        self.fence = 0
+        self.received = 0
+        self.broken = False
+        self.gone = False
+        self._arrived: asyncio.Future[None] | None = None
+
+    def put(self, event: Return) -> None:
+        """Takes one event; a stale or repeated one is dropped, a gap breaks the stream."""
+        self.heard_at = time.monotonic()
+        if isinstance(event, Text) and not self._in_order(event):
+            return
+        self.events.append(event)
+        self._wake()
+
+    def _in_order(self, event: Text) -> bool:
+        if event.fence < self.fence or self.broken:
+            return False
+        if event.fence > self.fence and self.received == 0:
+            self.fence = event.fence
+        if event.fence != self.fence or event.offset > self.received:
+            self.break_off()
+            return False
+        if event.offset < self.received:
+            return False
+        self.received += event.tokens
+        return True
+
+    def break_off(self) -> None:
+        """Marks the stream as one that can't be continued."""
+        self.broken = True
+        self._wake()
+
+    def hang_up(self) -> None:
+        """The caller has gone away."""
+        self.gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    async def wait(self) -> None:
+        """Returns once there is an event, the stream is broken, or the caller has gone."""
+        while not (self.events or self.broken or self.gone):
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
+
+
+@contextlib.contextmanager
+def watching(receive: Receive, waiter: Waiter) -> Iterator[None]:
+    """Notices while the body runs that the caller goes away."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        waiter.hang_up()
+
+    task = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+class WaitingRoom:
+    """All waiters of one gateway process, by job."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[bytes, Waiter] = {}
+        # An answer can overtake the verdict: events of jobs not yet known are kept for a moment.
+        self._early: dict[bytes, list[Return]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def enter(self, job_id: UUID) -> Waiter:
+        waiter = Waiter(job_id)
+        self._waiters[job_id.bytes] = waiter
+        for event in self._early.pop(job_id.bytes, ()):
+            waiter.put(event)
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        self._waiters.pop(waiter.job_id.bytes, None)
+
+    def deliver(self, events: list[Return]) -> None:
+        for event in events:
+            waiter = self._waiters.get(event.job)
+            if waiter is not None:
+                waiter.put(event)
+            else:
+                self._keep_early(event)
+
+    def _keep_early(self, event: Return) -> None:
+        if len(self._early) > 1024:
+            self._early.pop(next(iter(self._early)))
+        self._early.setdefault(event.job, []).append(event)
+
+    def silent(self, seconds: float) -> list[Waiter]:
+        """Waiters that have heard nothing for that long."""
+        horizon = time.monotonic() - seconds
+        return [w for w in self._waiters.values() if w.heard_at < horizon]

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible wire: bytes in, typed values out, and back. No I/O."""

@@ -1,0 +1,203 @@
+"""Errors on ``/v1``: OpenAI's error object, and the refusals that the gateway itself makes."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from inference.gateway.wire.diagnose import shown
+from portal.core.errors import (
+    Invalid,
+    NotFound,
+    PortalError,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
+
+# Codes of errors raised below the gateway, in OpenAI's words.
+_CODES: Final = {
+    "unauthenticated": "invalid_api_key",
+    "rate_limited": "rate_limit_exceeded",
+    "invalid": "invalid_value",
+}
+
+
+def error_type(error: PortalError) -> str:
+    """OpenAI's ``type`` of ``error``.
+
+    As OpenAI has it: a bad key or an unknown model is an ``invalid_request_error``, and a rate
+    limit's type is what is limited.
+    """
+    status = error.error_status
+    if status == 429:
+        if error.error_code == "insufficient_quota":
+            return "insufficient_quota"
+        return "tokens" if error.data.get("unit") == "tokens" else "requests"
+    if status == 403:
+        return "permission_error"
+    return "server_error" if status >= 500 else "invalid_request_error"
+
+
+def error_body(error: PortalError, request_id: str) -> bytes:
+    """``error`` as JSON: ``{"error": {"message", "type", "param", "code"}, "request_id"}``."""
+    return msgspec.json.encode(
+        {
+            "error": {
+                "message": error.message,
+                "type": error_type(error),
+                "param": error.param,
+                "code": _CODES.get(error.error_code, error.error_code),
+            },
+            "request_id": request_id,
+        }
+    )
+
+
+def error_event(error: PortalError, request_id: str) -> bytes:
+    """``error`` as the last server-sent event of a stream that has begun.
+
+    Clients take a ``data`` line with an ``error`` member for a failure; no ``[DONE]`` follows.
+    """
+    return b"data: " + error_body(error, request_id) + b"\n\n"
+
+
+def invalid_api_key() -> Unauthenticated:
+    """401: no key, or one that is unknown, malformed, revoked or expired: which is not said."""
+    return Unauthenticated(
+        "Incorrect API key provided. Send a valid key as 'Authorization: Bearer KEY'.",
+        code="invalid_api_key",
+    )
+
+
+def model_not_found(name: str) -> NotFound:
+    """404: no such model, or not for this key; the two look the same."""
+    return NotFound(
+        f"The model '{shown(name)}' does not exist or you do not have access to it.",
+        code="model_not_found",
+        param="model",
+    )
+
+
+def context_length_exceeded(*, context: int, prompt_tokens: int, max_tokens: int | None) -> Invalid:
+    """400: prompt and answer don't fit the model's context; all in tokens."""
+    if max_tokens is None or prompt_tokens >= context:
+        used = f"your messages resulted in {prompt_tokens} tokens. Please reduce the length of"
+        what = "the messages"
+    else:
+        used = (
+            f"you requested {prompt_tokens + max_tokens} tokens ({prompt_tokens} in the messages, "
+            f"{max_tokens} in the completion). Please reduce the length of"
+        )
+        what = "the messages or completion"
+    return Invalid(
+        f"This model's maximum context length is {context} tokens. However, {used} {what}.",
+        code="context_length_exceeded",
+        param="messages",
+    )
+
+
+def rate_limited(
+    *, unit: str, scope: str, maximum: int, window: str, resets_at: datetime, retry_after: float
+) -> TooMany:
+    """429: a limit that refills by itself.
+
+    Args:
+        unit: what is limited, ``requests`` or ``tokens``.
+        scope: whose limit it is, such as ``API key`` or ``tenant``.
+        maximum: how many ``unit`` a ``window`` allows.
+        window: such as ``minute``.
+        resets_at: when the window ends.
+        retry_after: seconds until a retry can succeed.
+    """
+    return TooMany(
+        f"Rate limit reached for this {scope}: {maximum} {unit} per {window}. "
+        f"It resets at {_utc(resets_at)}.",
+        code="rate_limit_exceeded",
+        data={"unit": unit, "scope": scope, "limit": maximum, "resets_at": _utc(resets_at)},
+        retry_after=retry_after,
+    )
+
+
+def insufficient_quota(
+    *,
+    unit: str,
+    scope: str,
+    maximum: int,
+    window: str,
+    resets_at: datetime | None = None,
+    retry_after: float | None = None,
+) -> TooMany:
+    """429: a budget is used up; clients should not retry by themselves.
+
+    Args:
+        unit: such as ``tokens``; the others as in `rate_limited`. ``resets_at`` is None for a
+            budget that an administrator must raise.
+    """
+    when = f"It resets at {_utc(resets_at)}." if resets_at else "Ask your administrator for more."
+    return TooMany(
+        f"You exceeded the quota of this {scope}: {maximum} {unit} per {window}. {when}",
+        code="insufficient_quota",
+        data={
+            "unit": unit,
+            "scope": scope,
+            "limit": maximum,
+            "resets_at": _utc(resets_at) if resets_at else None,
+        },
+        retry_after=retry_after,
+    )
+
+
+def body_too_large(limit: int) -> Invalid:
+    """413: the body is longer than ``limit`` bytes."""
+    return Invalid(
+        f"The body is too large: at most {limit} bytes are allowed.",
+        code="body_too_large",
+        status=413,
+    )
+
+
+def unsupported_media_type() -> Invalid:
+    """415: the body is not declared as JSON."""
+    return Invalid(
+        "Send the body as JSON with 'Content-Type: application/json'.",
+        code="unsupported_media_type",
+        status=415,
+    )
+
+
+def method_not_allowed(method: str, allowed: Iterable[str]) -> Invalid:
+    """405: the path exists for other methods."""
+    return Invalid(
+        f"Method {shown(method)} is not allowed here; use {', '.join(allowed)}.",
+        code="method_not_allowed",
+        status=405,
+    )
+
+
+def unknown_url(method: str, path: str) -> NotFound:
+    """404: nothing is served at ``path``."""
+    return NotFound(f"Invalid URL ({shown(method)} {shown(path)}).", code="unknown_url")
+
+
+def unavailable(retry_after: float = 1.0) -> Unavailable:
+    """503: a part that is needed does not answer; nothing was done or charged."""
+    return Unavailable(
+        "The service is temporarily unavailable; nothing was charged. Try again shortly.",
+        code="service_unavailable",
+        retry_after=retry_after,
+    )
+
+
+def server_error() -> PortalError:
+    """500: a fault of ours; its cause is in the log under the request id, not in the answer."""
+    return PortalError(
+        "The server had an error while processing your request. "
+        "Name the request id if you report it.",
+        code="server_error",
+    )
+
+
+def _utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

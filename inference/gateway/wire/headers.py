@@ -1,0 +1,89 @@
+"""Headers of ``/v1``, in and out. What comes in is hostile; nothing here raises on it."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from portal.core.errors import PortalError
+
+MAX_TOKEN_CHARS: Final = 512
+MAX_REQUEST_ID_CHARS: Final = 128
+
+# RFC 6750, section 2.1: the scheme, spaces, a b64token.
+_BEARER: Final = re.compile(
+    rf"[ \t]*bearer +([A-Za-z0-9._~+/=-]{{1,{MAX_TOKEN_CHARS}}})[ \t]*", re.IGNORECASE
+)
+_UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]+")
+
+HeaderPairs = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What is left of one limit; ``reset_seconds`` until it is whole again."""
+
+    limit: int
+    remaining: int
+    reset_seconds: float
+
+
+def parse_authorization(header: str | None) -> str | None:
+    """The bearer token in an ``Authorization`` header; None if there is no well-formed one."""
+    match = _BEARER.fullmatch(header) if header else None
+    return match[1] if match else None
+
+
+def client_request_id(header: str | None) -> str | None:
+    """A caller's own id for a request: printable ASCII, at most 128 characters, or None."""
+    if not header:
+        return None
+    # Bounded before it is cleaned: what follows the first few hundred characters is never kept.
+    printable = _UNPRINTABLE.sub("", header[: 4 * MAX_REQUEST_ID_CHARS])
+    return printable.strip()[:MAX_REQUEST_ID_CHARS].rstrip() or None
+
+
+def rate_limit_headers(
+    *, requests: Allowance | None = None, tokens: Allowance | None = None
+) -> HeaderPairs:
+    """The ``x-ratelimit-*`` headers of the limits that apply."""
+    headers: HeaderPairs = []
+    for name, allowance in ((b"requests", requests), (b"tokens", tokens)):
+        if allowance is not None:
+            headers += (
+                (b"x-ratelimit-limit-" + name, b"%d" % allowance.limit),
+                (b"x-ratelimit-remaining-" + name, b"%d" % max(0, allowance.remaining)),
+                (b"x-ratelimit-reset-" + name, duration(allowance.reset_seconds).encode()),
+            )
+    return headers
+
+
+def retry_headers(error: PortalError) -> HeaderPairs:
+    """What tells a client when, and whether, to try again; empty for most errors.
+
+    OpenAI's clients retry every 429 by themselves unless ``x-should-retry`` says otherwise.
+    """
+    headers: HeaderPairs = []
+    if error.retry_after is not None:
+        headers.append((b"retry-after", retry_after(error.retry_after).encode()))
+    if error.error_code == "insufficient_quota":
+        headers.append((b"x-should-retry", b"false"))
+    return headers
+
+
+def retry_after(seconds: float) -> str:
+    """``Retry-After`` in whole seconds, rounded up, at least 1."""
+    return str(max(1, math.ceil(seconds)))
+
+
+def duration(seconds: float) -> str:
+    """A time span as OpenAI writes it: ``20ms``, ``1s``, ``7.66s``, ``6m0s``, ``24h0m0s``."""
+    milliseconds = max(0, math.ceil(seconds * 1000))
+    if 0 < milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    tail = f"{rest // 1000}.{rest % 1000:03d}".rstrip("0").rstrip(".") + "s"
+    if not minutes:
+        return tail
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{tail}" if hours else f"{minutes}m{tail}"

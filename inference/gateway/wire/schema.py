@@ -1,0 +1,185 @@
+"""The shape of a chat completion request as it arrives, before its rules are checked.
+
+Parameters that OpenAI defines and that are not served yet are kept as undecoded bytes: they are
+refused by name, and a hostile value costs nothing to hold.
+"""
+
+import operator
+from typing import Any, Final
+
+import msgspec
+
+_ABSENT: Final = msgspec.Raw(b"")
+
+# A harmless value is short; a longer one is refused without being decoded.
+_HARMLESS_BYTES: Final = 64
+
+
+class Part(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One element of a message's content list."""
+
+    type: str
+    text: str | None = None
+    image_url: msgspec.Raw = _ABSENT
+    input_audio: msgspec.Raw = _ABSENT
+    file: msgspec.Raw = _ABSENT
+    refusal: msgspec.Raw = _ABSENT
+    prompt_cache_breakpoint: msgspec.Raw = _ABSENT
+
+
+class IncomingMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One message of the conversation."""
+
+    role: str
+    content: str | list[Part] | None = None
+    name: msgspec.Raw = _ABSENT
+    refusal: msgspec.Raw = _ABSENT
+    tool_calls: msgspec.Raw = _ABSENT
+    tool_call_id: msgspec.Raw = _ABSENT
+    function_call: msgspec.Raw = _ABSENT
+    audio: msgspec.Raw = _ABSENT
+    annotations: msgspec.Raw = _ABSENT
+
+
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What a stream carries beside its text."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class IncomingRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The body of ``POST /v1/chat/completions``."""
+
+    model: str
+    messages: list[IncomingMessage]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    audio: msgspec.Raw = _ABSENT
+    frequency_penalty: msgspec.Raw = _ABSENT
+    function_call: msgspec.Raw = _ABSENT
+    functions: msgspec.Raw = _ABSENT
+    logit_bias: msgspec.Raw = _ABSENT
+    logprobs: msgspec.Raw = _ABSENT
+    metadata: msgspec.Raw = _ABSENT
+    modalities: msgspec.Raw = _ABSENT
+    moderation: msgspec.Raw = _ABSENT
+    n: msgspec.Raw = _ABSENT
+    parallel_tool_calls: msgspec.Raw = _ABSENT
+    prediction: msgspec.Raw = _ABSENT
+    presence_penalty: msgspec.Raw = _ABSENT
+    prompt_cache_options: msgspec.Raw = _ABSENT
+    prompt_cache_retention: msgspec.Raw = _ABSENT
+    reasoning_effort: msgspec.Raw = _ABSENT
+    response_format: msgspec.Raw = _ABSENT
+    service_tier: msgspec.Raw = _ABSENT
+    store: msgspec.Raw = _ABSENT
+    tool_choice: msgspec.Raw = _ABSENT
+    tools: msgspec.Raw = _ABSENT
+    top_logprobs: msgspec.Raw = _ABSENT
+    verbosity: msgspec.Raw = _ABSENT
+    web_search_options: msgspec.Raw = _ABSENT
+
+
+class Unsupported:
+    """The fields of a struct that are known and not served, and the values that ask for nothing.
+
+    Args:
+        accepted: for each field the values beside null that change nothing, such as ``n: 1``.
+    """
+
+    def __init__(self, accepted: dict[str, tuple[object, ...]]) -> None:
+        self.accepted: Final = accepted
+        self._names: Final = tuple(accepted)
+        self._values: Final = operator.attrgetter(*accepted)
+        self._all_absent: Final = (_ABSENT,) * len(accepted)
+
+    def first(self, struct: msgspec.Struct) -> str | None:
+        """The name of the first field that asks for something, or None.
+
+        Raises:
+            msgspec.MsgspecError: a short value is not JSON.
+        """
+        values: tuple[msgspec.Raw, ...] = self._values(struct)
+        if values == self._all_absent:
+            return None
+        for name, raw in zip(self._names, values, strict=True):
+            if raw is not _ABSENT and not self._harmless(name, raw):
+                return name
+        return None
+
+    def _harmless(self, name: str, raw: msgspec.Raw) -> bool:
+        if len(memoryview(raw)) > _HARMLESS_BYTES:
+            return False
+        value: Any = msgspec.json.decode(raw)
+        return value is None or any(_same(value, accepted) for accepted in self.accepted[name])
+
+
+def _same(left: object, right: object) -> bool:
+    """Equality as JSON means it: in Python ``True == 1``."""
+    return left == right and isinstance(left, bool) == isinstance(right, bool)
+
+
+UNSUPPORTED_PARAMETERS: Final = Unsupported(
+    {
+        "tools": ([],),
+        "tool_choice": ("none", "auto"),
+        "functions": ([],),
+        "function_call": ("none", "auto"),
+        "parallel_tool_calls": (True,),
+        "response_format": ({"type": "text"},),
+        "logprobs": (False,),
+        "top_logprobs": (0,),
+        "n": (1,),
+        "logit_bias": ({},),
+        "presence_penalty": (0,),
+        "frequency_penalty": (0,),
+        "audio": (),
+        "modalities": (["text"],),
+        "prediction": (),
+        "reasoning_effort": (),
+        "verbosity": ("medium",),
+        "web_search_options": (),
+        "service_tier": ("auto", "default"),
+        "store": (False,),
+        "metadata": ({},),
+        "moderation": (),
+        "prompt_cache_options": ({}, {"mode": "implicit"}),
+        "prompt_cache_retention": ("in_memory",),
+    }
+)
+
+# The accepted values are those that a client sends when it returns an answer it was given.
+UNSUPPORTED_MESSAGE_FIELDS: Final = Unsupported(
+    {
+        "name": (),
+        "refusal": (),
+        "tool_calls": ([],),
+        "tool_call_id": (),
+        "function_call": (),
+        "audio": (),
+        "annotations": ([],),
+    }
+)
+
+UNSUPPORTED_PART_FIELDS: Final = Unsupported(
+    {
+        "image_url": (),
+        "input_audio": (),
+        "file": (),
+        "refusal": (),
+        "prompt_cache_breakpoint": (),
+    }
+)
+
+UNSUPPORTED_PART_TYPES: Final = frozenset({"image_url", "input_audio", "file", "refusal"})
+UNSUPPORTED_ROLES: Final = frozenset({"tool", "function"})

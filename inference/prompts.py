@@ -1,0 +1,208 @@
+"""From messages to the token ids of a prompt: chat template, then tokenizer.
+
+Text that a caller wrote can never become a control token. Before the template sees a role or a
+content, every spelling of a control token in it is replaced by a mark that cannot be guessed, and
+a mark is set where it ends with the beginning of one or begins with the end of one, which could
+grow together with what the template writes beside it. The rendered text is cut at the control
+tokens that are left, which only the template can have written. In the pieces between, the marks
+become the caller's text again, and the pieces are encoded with the tokenizer's recognition of
+control tokens off: a caller's ``<|im_start|>`` arrives as ordinary text.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jinja2 import Template, TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from inference.artefacts import Manifest, load_manifest
+from inference.engines.base import Message
+from inference.engines.text import TokenBytes
+from portal.core.errors import Invalid, NotFound
+
+# Canonical composition makes at most four characters one (U+1F82 and its like).
+_MOST_COMPOSED = 4
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().astimezone().strftime(form)
+
+
+def _compile(source: str) -> Template:
+    """The environment that transformers gives chat templates (``chat_template_utils.py``)."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment.from_string(source)
+
+
+@dataclass(frozen=True, slots=True)
+class _Control:
+    """The control tokens of a vocabulary: ids by text, and what could become part of one.
+
+    ``mark`` stands for a text that was taken out: Unicode noncharacters around a random number,
+    which never leaves the process, so no caller can write it.
+    """
+
+    ids: dict[str, int]
+    pattern: re.Pattern[str]
+    beginnings: frozenset[str]
+    ends: frozenset[str]
+    longest: int
+    mark: str
+    marks: re.Pattern[str]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "_Control":
+        added = tokenizer.get_added_tokens_decoder()
+        ids = {token.content: token_id for token_id, token in added.items() if token.special}
+        texts = sorted(ids, key=len, reverse=True)  # the longest of several matches wins
+        nothing = "(?!)"
+        mark = f"\ufdd0{secrets.token_hex(8)}:%s\ufdd1"
+        return cls(
+            ids=ids,
+            pattern=re.compile("|".join(map(re.escape, texts)) or nothing),
+            beginnings=frozenset(text[:n] for text in texts for n in range(1, len(text))),
+            ends=frozenset(text[-n:] for text in texts for n in range(1, len(text))),
+            longest=max(map(len, texts), default=0),
+            mark=mark,
+            marks=re.compile(mark % r"(\d*)"),
+        )
+
+
+class _Guard:
+    """Takes control tokens out of the texts of one prompt, and puts them back as plain text."""
+
+    def __init__(self, control: _Control) -> None:
+        self._control = control
+        self._removed: list[str] = []
+        self._marked = False
+
+    def protect(self, text: str) -> str:
+        """``text`` from which no control token can arise, wherever the template puts it."""
+        text = self._control.pattern.sub(self._remove, text)
+        # A template may strip white space, so both ends are looked for behind it.
+        head = len(text) - len(text.lstrip())
+        tail = len(text.rstrip())
+        sizes = range(1, min(self._control.longest, tail - head + 1))
+        if any(text[tail - n : tail] in self._control.beginnings for n in sizes):
+            text = text[:tail] + self._place("") + text[tail:]
+        if any(text[head : head + n] in self._control.ends for n in sizes):
+            text = text[:head] + self._place("") + text[head:]
+        return text
+
+    def restore(self, text: str) -> str:
+        """``text`` as the caller wrote it."""
+        if not self._marked:
+            return text
+        return self._control.marks.sub(lambda m: self._removed[int(m[1])] if m[1] else "", text)
+
+    def _remove(self, found: re.Match[str]) -> str:
+        self._removed.append(found.group())
+        return self._place(str(len(self._removed) - 1))
+
+    def _place(self, number: str) -> str:
+        self._marked = True
+        return self._control.mark % number
+
+
+class PromptEncoder:
+    """Renders and encodes prompts of one artefact. Safe to share between threads."""
+
+    def __init__(self, manifest: Manifest, tokenizer: Tokenizer, template: str) -> None:
+        self._template = _compile(template)
+        self._tokenizer = tokenizer
+        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.no_truncation()
+        self._control = _Control.of(tokenizer)
+        self._bos = "" if manifest.bos_token_id is None else self._text(manifest.bos_token_id)
+        eos = manifest.eos_token_ids
+        self._eos = self._text(eos[0]) if eos else ""
+        table = TokenBytes(tokenizer)
+        longest = max(len(table[token_id]) for token_id in range(tokenizer.get_vocab_size()))
+        self._most_chars_a_token = longest * (_MOST_COMPOSED if tokenizer.normalizer else 1)
+
+    @classmethod
+    def load(cls, artefact_dir: Path) -> "PromptEncoder":
+        """The encoder of an imported artefact.
+
+        Raises:
+            NotFound, Invalid: no artefact there, or it is damaged.
+        """
+        manifest = load_manifest(artefact_dir)
+        try:
+            template = (artefact_dir / "chat_template.jinja").read_bytes().decode()
+            tokenizer = Tokenizer.from_str((artefact_dir / "tokenizer.json").read_bytes().decode())
+            return cls(manifest, tokenizer, template)
+        except FileNotFoundError as fault:
+            raise NotFound(f"The artefact's file {fault.filename} is missing.") from None
+        except (UnicodeDecodeError, TemplateError) as fault:
+            raise Invalid(f"The artefact in {artefact_dir} is damaged: {fault}") from None
+
+    def max_chars(self, context_length: int) -> int:
+        """The most characters that ``context_length`` tokens can stand for.
+
+        Contents that are longer together cannot fit, and need not be tokenised to know it.
+        """
+        return context_length * self._most_chars_a_token
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the prompt, up to where the assistant's answer begins.
+
+        Raises:
+            Invalid: the template refuses these messages.
+        """
+        guard = _Guard(self._control)
+        text = self._render(messages, guard)
+        ids: list[int] = []
+        start = 0
+        for found in self._control.pattern.finditer(text):
+            self._extend(ids, guard.restore(text[start : found.start()]))
+            ids.append(self._control.ids[found.group()])
+            start = found.end()
+        self._extend(ids, guard.restore(text[start:]))
+        return ids
+
+    def _extend(self, ids: list[int], piece: str) -> None:
+        if piece:
+            ids += self._tokenizer.encode(piece, add_special_tokens=False).ids
+
+    def _render(self, messages: Sequence[Message], guard: "_Guard") -> str:
+        guarded = [
+            {"role": guard.protect(m.role), "content": guard.protect(m.content)} for m in messages
+        ]
+        try:
+            return self._template.render(
+                messages=guarded,
+                add_generation_prompt=True,
+                bos_token=self._bos,
+                eos_token=self._eos,
+                tools=None,
+                documents=None,
+            )
+        except (TemplateError, TypeError, ValueError) as fault:
+            raise Invalid(
+                f"The model's chat template refuses these messages: {fault}", param="messages"
+            ) from None
+
+    def _text(self, token_id: int) -> str:
+        return self._tokenizer.id_to_token(token_id) or ""

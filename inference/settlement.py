@@ -1,0 +1,221 @@
+"""Settlement: a job's one way out of the live states.
+
+Worker, sweeper and gateway all end jobs through ``settle``. The statement checks the fence and
+the state, so that of two that try, one wins; what it does stands or falls together: the job
+terminal, the ledger entry, the reservation released, the audit outcome, the payload gone.
+
+What is charged: the prompt and the completion tokens that were delivered, if any were or the
+job succeeded; nothing otherwise. What a crash hid is the operator's loss.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, LiteralString, cast
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from inference.models.jobs import JobState
+from portal.core.ids import uuid7
+from tenants.models.ledger import Measure
+from tenants.models.quotas import WINDOWS
+
+# Windows first, in id order, as admission locks them: no circle of waiting can form.
+LOCK_WINDOWS: Final = """
+SELECT 1 FROM tenants_quotawindow
+ WHERE quota_id IN (SELECT unnest(quota_ids) FROM inference_job WHERE id = ANY(%s))
+ ORDER BY quota_id
+   FOR NO KEY UPDATE
+"""
+
+
+def _sums() -> str:
+    """What each window gives back and takes, over jobs that were admitted in it."""
+    parts = []
+    for span in WINDOWS:
+        within = "" if span == "total" else f" FILTER (WHERE c.admitted_at >= v.{span}_start)"
+        for metric in ("tokens", "cost"):
+            parts.append(f"coalesce(sum(c.reserved_{metric}){within}, 0) AS {metric}_{span}_back")
+            parts.append(f"coalesce(sum(c.charged_{metric}){within}, 0) AS {metric}_{span}_charged")
+    return ", ".join(parts)
+
+
+def _moves() -> str:
+    return ", ".join(
+        f"{metric}_{span}_held = w.{metric}_{span}_held - s.{metric}_{span}_back, "
+        f"{metric}_{span}_used = w.{metric}_{span}_used + s.{metric}_{span}_charged"
+        for span in WINDOWS
+        for metric in ("tokens", "cost")
+    )
+
+
+# ``state + 0`` keeps the planner off the partial indexes on state, which hold every finished job
+# until they are vacuumed.
+SETTLE: Final = f"""
+WITH x AS (
+    SELECT * FROM json_to_recordset(%s) AS x(job_id uuid, fence integer, from_state smallint,
+        to_state smallint, completion integer, finish_reason text, error_code text,
+        error_message text, measure text, lapsed boolean, keep_answer boolean, answer text,
+        ledger_id uuid, event_id uuid, digest text, first_token_at timestamptz)
+), done AS (
+    UPDATE inference_job j SET state = x.to_state, watermark = x.completion,
+        finish_reason = x.finish_reason, error_code = x.error_code,
+        error_message = x.error_message, finished_at = clock_timestamp(), lease_until = NULL,
+        first_token_at = coalesce(j.first_token_at, x.first_token_at)
+      FROM x
+     WHERE j.id = x.job_id AND j.state + 0 = x.from_state
+       AND (x.fence IS NULL OR j.fence = x.fence)
+       AND (NOT x.lapsed OR j.lease_until < clock_timestamp())
+    RETURNING j.*, x.completion, x.measure, x.ledger_id, x.event_id, x.digest, x.keep_answer,
+        x.answer
+), charged AS (
+    SELECT d.*, t.prompt, t.completion_charged, t.prompt + t.completion_charged AS charged_tokens,
+           (t.prompt * d.prompt_price + t.completion_charged * d.completion_price + 999) / 1000
+               AS charged_cost
+      FROM done d, LATERAL (
+        SELECT CASE WHEN d.completion > 0 OR d.state = {JobState.SUCCEEDED.value}
+                    THEN d.prompt_tokens::bigint ELSE 0 END AS prompt,
+               d.completion::bigint AS completion_charged) t
+), ledger AS (
+    INSERT INTO tenants_ledgerentry (id, tenant_id, job_id, api_key_id, user_id, model_id, sku,
+        prompt_tokens, completion_tokens, cost, currency, measure, admitted_at, recorded_at)
+    SELECT ledger_id, tenant_id, id, api_key_id, user_id, model_id, sku, prompt,
+        completion_charged, charged_cost, currency, measure, admitted_at, finished_at
+      FROM charged WHERE charged_tokens > 0
+), sums AS (
+    SELECT v.quota_id, count(*) AS jobs, {_sums()}
+      FROM charged c CROSS JOIN LATERAL unnest(c.quota_ids) AS of_quota(quota_id)
+      JOIN tenants_quotawindow v ON v.quota_id = of_quota.quota_id
+     GROUP BY v.quota_id
+), windows AS (
+    UPDATE tenants_quotawindow w SET active = w.active - s.jobs, {_moves()}
+      FROM sums s WHERE w.quota_id = s.quota_id
+), events AS (
+    INSERT INTO audit_event (id, recorded_at, tenant_id, category, action, outcome, reason,
+        actor_type, actor_id, actor_label, api_key_id, auth_method, request_id, object_type,
+        object_id, object_label, occurred_at)
+    SELECT c.event_id, c.finished_at, c.tenant_id, 'job', 'inference.chat',
+        CASE c.state WHEN {JobState.SUCCEEDED.value} THEN 'success' ELSE 'failure' END,
+        c.error_code, 'api_key', k.id, k.name, k.id, 'api_key', c.request_id, 'inference.job',
+        c.id::text, c.sku, c.finished_at
+      FROM charged c JOIN tenants_apikey k ON k.id = c.api_key_id
+), bodies AS (
+    INSERT INTO audit_body (event_id, recorded_at, tenant_id, detail)
+    SELECT event_id, finished_at, tenant_id, jsonb_build_object(
+        'state', state, 'finish_reason', finish_reason, 'model_digest', digest,
+        'parameters', parameters, 'prompt_tokens', prompt,
+        'completion_tokens', completion_charged, 'cost', charged_cost, 'currency', currency,
+        'measure', measure, 'attempts', attempts, 'fence', fence, 'worker', worker,
+        'admitted_at', admitted_at, 'started_at', claimed_at, 'first_token_at', first_token_at)
+      FROM charged
+), gone AS (
+    DELETE FROM inference_jobpayload p USING charged c
+     WHERE p.job_id = c.id AND NOT c.keep_answer
+), kept AS (
+    UPDATE inference_jobpayload p SET answer = decode(c.answer, 'base64'), prompt = '',
+        delete_after = clock_timestamp() + interval '1 minute'
+      FROM charged c WHERE p.job_id = c.id AND c.keep_answer
+)
+SELECT id, state, gateway, prompt, completion_charged, fence FROM charged
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How one job ends.
+
+    Attributes:
+        fence: the claim that speaks; None where the job was never claimed.
+        from_state: the live state that it must be in.
+        completion_tokens: the watermark: completion tokens delivered.
+        lapsed: settle only if the lease has run out (the sweeper must not end a job whose
+            worker has just renewed it).
+        answer: encrypted answer to keep for a minute, where the caller could not be reached.
+    """
+
+    job_id: UUID
+    from_state: JobState
+    to_state: JobState
+    completion_tokens: int = 0
+    fence: int | None = None
+    finish_reason: str = ""
+    error_code: str = ""
+    error_message: str = ""
+    measure: Measure = Measure.MEASURED
+    lapsed: bool = False
+    answer: str | None = None
+    digest: str = ""
+    first_token_at: datetime | None = None
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "job_id": self.job_id,
+            "fence": self.fence,
+            "from_state": self.from_state.value,
+            "to_state": self.to_state.value,
+            "completion": self.completion_tokens,
+            "finish_reason": self.finish_reason,
+            "error_code": self.error_code[:60],
+            "error_message": self.error_message.replace("\x00", "")[:500],
+            "measure": self.measure.value,
+            "lapsed": self.lapsed,
+            "keep_answer": self.answer is not None,
+            "answer": self.answer,
+            "ledger_id": uuid7(),
+            "event_id": uuid7(),
+            "digest": self.digest,
+            "first_token_at": self.first_token_at,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A job that this settlement ended, and what it was charged, in tokens."""
+
+    job_id: UUID
+    state: JobState
+    gateway: str
+    prompt_tokens: int
+    completion_tokens: int
+    fence: int
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def settle(
+    connection: psycopg.Connection[Any], settlements: Sequence[Settlement]
+) -> "psycopg.Cursor[Any]":
+    """Sends the settlement of a batch; to be called inside a transaction.
+
+    In pipeline mode nothing is waited for: ``settled`` reads the answer of the cursor.
+    """
+    ids = [s.job_id for s in settlements]
+    connection.execute(cast(LiteralString, LOCK_WINDOWS), [ids], prepare=True)
+    rows = _encode([s.row() for s in settlements]).decode()
+    return connection.execute(cast(LiteralString, SETTLE), [rows], prepare=True)
+
+
+def settled(cursor: "psycopg.Cursor[Any]") -> list[Settled]:
+    """The jobs that were ended; one that is missing was no longer ours to end."""
+    return [
+        Settled(job_id, JobState(state), gateway, prompt, completion, fence)
+        for job_id, state, gateway, prompt, completion, fence in cursor.fetchall()
+    ]
+
+
+async def settle_async(
+    connection: psycopg.AsyncConnection[Any], settlements: Sequence[Settlement]
+) -> list[Settled]:
+    """``settle`` and ``settled`` in one transaction of an async connection."""
+    ids = [s.job_id for s in settlements]
+    rows = _encode([s.row() for s in settlements]).decode()
+    async with connection.transaction():
+        await connection.execute(cast(LiteralString, LOCK_WINDOWS), [ids], prepare=True)
+        cursor = await connection.execute(cast(LiteralString, SETTLE), [rows], prepare=True)
+        return [
+            Settled(job_id, JobState(state), gateway, prompt, completion, fence)
+            for job_id, state, gateway, prompt, completion, fence in await cursor.fetchall()
+        ]

@@ -1,0 +1,164 @@
+"""The sweeper: nothing stays live that nobody works on.
+
+It finds jobs whose lease has run out or whose time is up, puts back what may run again, ends
+what may not, rings for queues with waiting jobs, and drops payloads that were kept too long.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, LiteralString, cast
+from uuid import UUID
+
+import psycopg
+
+from inference.models.jobs import JobState
+from inference.returns import FIELD, End, encode_returns, stream_key
+from inference.settlement import Settled, Settlement, settle, settled
+from portal.core.broker import sync_client
+from tenants.models.ledger import Measure
+
+_BATCH: Final = 500
+
+_LAPSED: Final = f"""
+SELECT id, fence, stream, watermark, attempts, cancel_requested_at IS NOT NULL,
+       deadline < clock_timestamp()
+  FROM inference_job
+ WHERE state = {JobState.RUNNING.value} AND lease_until < clock_timestamp()
+ LIMIT {_BATCH}
+"""
+
+_REQUEUE: Final = f"""
+UPDATE inference_job j SET state = {JobState.QUEUED.value}, lease_until = NULL, worker = '',
+       claimed_at = NULL
+  FROM unnest(%s::uuid[], %s::integer[]) AS x(id, fence)
+ WHERE j.id = x.id AND j.fence = x.fence AND j.state + 0 = {JobState.RUNNING.value}
+   AND j.lease_until < clock_timestamp()
+"""
+
+_OVERDUE: Final = f"""
+SELECT id, attempts FROM inference_job
+ WHERE state = {JobState.QUEUED.value}
+   AND (deadline < clock_timestamp() OR cancel_requested_at IS NOT NULL)
+ LIMIT {_BATCH}
+"""
+
+# A generation that runs past its deadline is cancelled where it runs.
+_OVERRUN: Final = f"""
+UPDATE inference_job SET cancel_requested_at = clock_timestamp()
+ WHERE state = {JobState.RUNNING.value} AND deadline < clock_timestamp()
+   AND cancel_requested_at IS NULL
+"""
+
+_WAITING: Final = f"""
+SELECT d.queue FROM inference_deployment d
+ WHERE EXISTS (SELECT 1 FROM inference_job j
+                WHERE j.deployment_id = d.id AND j.state = {JobState.QUEUED.value})
+"""
+
+_EXPIRED: Final = "DELETE FROM inference_jobpayload WHERE delete_after < clock_timestamp()"
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What one round did."""
+
+    requeued: int
+    ended: int
+    waiting_queues: tuple[str, ...]
+
+
+def sweep(database_url: str, redis_url: str, *, max_attempts: int) -> Sweep:
+    """One round over all tenants' jobs, as ``portal_gateway``."""
+    with psycopg.connect(database_url, autocommit=True, connect_timeout=5) as connection:
+        requeue, ends = _sort_lapsed(connection, max_attempts)
+        if requeue:
+            ids, fences = [i for i, _ in requeue], [f for _, f in requeue]
+            connection.execute(cast(LiteralString, _REQUEUE), [ids, fences])
+        ends += _overdue(connection)
+        ended = _end(connection, ends)
+        connection.execute(cast(LiteralString, _OVERRUN))
+        connection.execute(_EXPIRED)
+        waiting = connection.execute(cast(LiteralString, _WAITING)).fetchall()
+    _tell(redis_url, ended, {s.job_id: s for s in ends})
+    return Sweep(len(requeue), len(ended), tuple(row[0] for row in waiting))
+
+
+def _sort_lapsed(
+    connection: psycopg.Connection[Any], max_attempts: int
+) -> tuple[list[tuple[UUID, int]], list[Settlement]]:
+    """Jobs whose worker is gone: those that run again, and those that end."""
+    requeue: list[tuple[UUID, int]] = []
+    ends: list[Settlement] = []
+    for row in connection.execute(cast(LiteralString, _LAPSED)).fetchall():
+        job_id, fence, stream, watermark, attempts, cancelled, overdue = row
+        shown = stream and watermark > 0
+        if shown or attempts >= max_attempts or cancelled or overdue:
+            state, code, message = _verdict(shown=shown, cancelled=cancelled, overdue=overdue)
+            ends.append(
+                Settlement(
+                    job_id,
+                    JobState.RUNNING,
+                    state,
+                    completion_tokens=watermark if shown else 0,
+                    fence=fence,
+                    error_code=code,
+                    error_message=message,
+                    measure=Measure.ESTIMATED,
+                    lapsed=True,
+                )
+            )
+        else:
+            requeue.append((job_id, fence))
+    return requeue, ends
+
+
+def _verdict(*, shown: bool, cancelled: bool, overdue: bool) -> tuple[JobState, str, str]:
+    if cancelled:
+        return JobState.CANCELLED, "cancelled", "The caller went away."
+    if shown:
+        return JobState.FAILED, "worker_lost", "The worker was lost while it was answering."
+    if overdue:
+        return JobState.FAILED, "queue_timeout", "The generation did not begin in time."
+    return JobState.DEAD, "worker_lost", "Every worker that tried was lost."
+
+
+def _overdue(connection: psycopg.Connection[Any]) -> list[Settlement]:
+    rows = connection.execute(cast(LiteralString, _OVERDUE)).fetchall()
+    return [
+        Settlement(
+            job_id,
+            JobState.QUEUED,
+            JobState.FAILED,
+            error_code="queue_timeout",
+            error_message="The generation did not begin in time.",
+        )
+        for job_id, _ in rows
+    ]
+
+
+def _end(connection: psycopg.Connection[Any], ends: list[Settlement]) -> list[Settled]:
+    if not ends:
+        return []
+    with connection.transaction():
+        return settled(settle(connection, ends))
+
+
+def _tell(redis_url: str, ended: list[Settled], asked: dict[UUID, Settlement]) -> None:
+    """Tells the gateways at once; one that misses it asks PostgreSQL within a second."""
+    if not ended:
+        return
+    client = sync_client(redis_url)
+    with client:
+        for job in ended:
+            how = asked[job.job_id]
+            end = End(
+                job.job_id.bytes,
+                job.fence,
+                job.state.value,
+                how.finish_reason,
+                job.prompt_tokens,
+                job.completion_tokens,
+                how.error_code,
+                how.error_message,
+            )
+            client.xadd(stream_key(job.gateway), {FIELD: encode_returns([end])}, maxlen=20_000)
+            client.expire(stream_key(job.gateway), 60)

@@ -1,0 +1,45 @@
+"""Celery tasks of the model's floor: thin shells over services."""
+
+import redis
+import structlog
+from celery import shared_task
+
+from inference import dispatch
+from inference.sweeper import sweep
+from portal.core.broker import Doorbell, sync_client
+from portal.core.env import env
+
+log = structlog.get_logger(__name__)
+
+
+@shared_task(name=dispatch.WAKE_TASK)
+def wake() -> None:
+    """Wakes this worker's runtime: there is work in PostgreSQL."""
+    from inference.worker.bootstep import current_runtime
+
+    runtime = current_runtime()
+    if runtime is not None:
+        runtime.wake()
+
+
+@shared_task(name="inference.sweep")
+def sweep_jobs() -> None:
+    """One round of the sweeper, then a ring for every queue with waiting jobs."""
+    settings = env()
+    if settings.database_url_gateway is None:
+        raise SystemExit("DATABASE_URL_GATEWAY is not set; the sweeper needs it.")
+    redis_url = settings.redis_url.get_secret_value()
+    result = sweep(
+        settings.database_url_gateway.get_secret_value(),
+        redis_url,
+        max_attempts=settings.max_attempts,
+    )
+    if result.requeued or result.ended:
+        log.info("jobs.swept", requeued=result.requeued, ended=result.ended)
+    try:
+        with sync_client(redis_url) as client:
+            bell = Doorbell(client)
+            for queue in result.waiting_queues:
+                dispatch.ring(bell, queue)
+    except (redis.RedisError, OSError) as fault:
+        log.warning("doorbell.failed", error=str(fault))

@@ -1,0 +1,164 @@
+"""Claiming and keeping jobs: what a worker does to the queue, as SQL.
+
+PostgreSQL is the only truth. A claim takes a lease and raises the fence; every later write of
+the worker names that fence, so a worker that was thought dead and lives on changes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, LiteralString, cast
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from inference.models.jobs import JobState
+
+# Fair order is the order of start tags. With a floor the scan skips the dead entries that fast
+# claiming leaves at the head of the index until they are vacuumed; a claim without one, now and
+# then, finds what a floor could hide.
+CLAIM: Final = f"""
+WITH picked AS (
+    SELECT id, start_tag FROM inference_job
+     WHERE deployment_id = %(deployment)s AND state = {JobState.QUEUED.value}
+       AND start_tag >= %(floor)s
+     ORDER BY start_tag, id
+     LIMIT %(limit)s
+       FOR UPDATE SKIP LOCKED
+), clock AS (
+    UPDATE inference_deploymentclock c SET virtual_time = p.latest
+      FROM (SELECT max(start_tag) AS latest FROM picked) p
+     WHERE c.deployment_id = %(deployment)s AND p.latest > c.virtual_time
+), claimed AS (
+    UPDATE inference_job j SET state = {JobState.RUNNING.value}, fence = j.fence + 1,
+           attempts = j.attempts + 1, worker = %(worker)s, claimed_at = clock_timestamp(),
+           lease_until = clock_timestamp() + %(lease)s * interval '1 second'
+      FROM picked WHERE j.id = picked.id
+    RETURNING j.id, j.tenant_id, j.fence, j.stream, j.gateway, j.prompt_tokens, j.parameters,
+              j.start_tag, j.attempts, j.cancel_requested_at
+)
+SELECT c.id, c.tenant_id, c.fence, c.stream, c.gateway, c.prompt_tokens, c.parameters,
+       c.start_tag, c.attempts, c.cancel_requested_at IS NOT NULL, p.prompt, k.version, k.wrapped
+  FROM claimed c
+  JOIN inference_jobpayload p ON p.job_id = c.id
+  JOIN tenants_tenantdatakey k ON k.tenant_id = c.tenant_id AND k.version = p.data_key_version
+"""
+
+RENEW: Final = f"""
+UPDATE inference_job j
+   SET lease_until = clock_timestamp() + %(lease)s * interval '1 second',
+       watermark = greatest(j.watermark, x.watermark),
+       first_token_at = coalesce(j.first_token_at, x.first_token_at)
+  FROM json_to_recordset(%(rows)s) AS x(job_id uuid, fence integer, watermark integer,
+       first_token_at timestamptz)
+ WHERE j.id = x.job_id AND j.fence = x.fence AND j.state + 0 = {JobState.RUNNING.value}
+RETURNING j.id, j.cancel_requested_at IS NOT NULL
+"""
+
+RELEASE: Final = f"""
+UPDATE inference_job j SET state = {JobState.QUEUED.value}, lease_until = NULL, worker = '',
+       claimed_at = NULL, attempts = greatest(0, j.attempts - x.forgive)
+  FROM json_to_recordset(%(rows)s) AS x(job_id uuid, fence integer, forgive smallint)
+ WHERE j.id = x.job_id AND j.fence = x.fence AND j.state + 0 = {JobState.RUNNING.value}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A job that is this worker's for as long as it renews the lease."""
+
+    id: UUID
+    tenant_id: UUID
+    fence: int
+    stream: bool
+    gateway: str
+    prompt_tokens: int
+    parameters: dict[str, Any]
+    start_tag: int
+    attempts: int
+    cancel_requested: bool
+    prompt: bytes
+    data_key_version: int
+    data_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running job has come; ``watermark`` counts delivered completion tokens."""
+
+    job_id: UUID
+    fence: int
+    watermark: int
+    first_token_at: datetime | None
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def send_claim(
+    connection: psycopg.Connection[Any],
+    *,
+    deployment_id: UUID,
+    worker: str,
+    limit: int,
+    lease_seconds: float,
+    floor: int,
+) -> "psycopg.Cursor[Any]":
+    """Sends a claim of up to ``limit`` jobs; ``claimed`` reads what it got."""
+    parameters = {
+        "deployment": deployment_id,
+        "worker": worker,
+        "limit": limit,
+        "lease": lease_seconds,
+        "floor": floor,
+    }
+    return connection.execute(cast(LiteralString, CLAIM), parameters, prepare=True)
+
+
+def claimed(cursor: "psycopg.Cursor[Any]") -> list[Claimed]:
+    """The claimed jobs, in fair order."""
+    jobs = [Claimed(*row) for row in cursor.fetchall()]
+    return sorted(jobs, key=lambda job: (job.start_tag, job.id))
+
+
+def send_renewal(
+    connection: psycopg.Connection[Any], progress: Sequence[Progress], *, lease_seconds: float
+) -> "psycopg.Cursor[Any]":
+    """Sends renewed leases and watermarks; ``renewed`` reads the answer."""
+    rows = _encode(
+        [
+            {
+                "job_id": p.job_id,
+                "fence": p.fence,
+                "watermark": p.watermark,
+                "first_token_at": p.first_token_at,
+            }
+            for p in progress
+        ]
+    ).decode()
+    parameters = {"lease": lease_seconds, "rows": rows}
+    return connection.execute(cast(LiteralString, RENEW), parameters, prepare=True)
+
+
+def renewed(cursor: "psycopg.Cursor[Any]") -> dict[UUID, bool]:
+    """For each job that is still this worker's, whether its cancellation was asked for.
+
+    A job that is missing was lost to another claim or has ended.
+    """
+    return dict(cursor.fetchall())
+
+
+def send_release(
+    connection: psycopg.Connection[Any], jobs: Sequence[tuple[UUID, int]], *, forgive: bool
+) -> None:
+    """Puts jobs that have shown nothing back into the queue, at their old place.
+
+    Args:
+        jobs: id and fence of each.
+        forgive: whether the attempt does not count (a drain is no fault of the job's).
+    """
+    rows = _encode(
+        [{"job_id": i, "fence": f, "forgive": 1 if forgive else 0} for i, f in jobs]
+    ).decode()
+    connection.execute(cast(LiteralString, RELEASE), {"rows": rows}, prepare=True)

@@ -1,0 +1,241 @@
+"""The worker's database thread: settle what has ended, claim what waits, in one transaction."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from inference.settlement import Settled, Settlement, settle, settled
+from inference.worker import claims
+from inference.worker.claims import Claimed, Progress
+
+log = structlog.get_logger(__name__)
+
+_LOOK_SECONDS: Final = 1.0
+_RETRY_SECONDS: Final = 0.2
+# How far behind the clock a claim still looks; see ``claims.CLAIM``.
+_FLOOR_LAG_SECONDS: Final = 2.0
+_MAX_CLAIM: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A job to be put back into the queue."""
+
+    job_id: UUID
+    fence: int
+    forgive: bool
+
+
+class Queue:
+    """Claims and settles for one deployment, on one thread with one connection.
+
+    Args:
+        capacity: how many more jobs the engine can take now.
+        on_claimed: receives claimed jobs, in fair order.
+        on_settled: receives the settlements that were committed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        deployment_id: UUID,
+        worker: str,
+        lease_seconds: float,
+        capacity: Callable[[], int],
+        on_claimed: Callable[[list[Claimed]], None],
+        on_settled: Callable[[list[Settled], list[Settlement]], None],
+        on_more: Callable[[], None],
+    ) -> None:
+        self._url = url
+        self._deployment_id = deployment_id
+        self._worker = worker
+        self._lease_seconds = lease_seconds
+        self._capacity = capacity
+        self._on_claimed = on_claimed
+        self._on_settled = on_settled
+        self._on_more = on_more
+        self._connection: psycopg.Connection[Any] | None = None
+        self._settlements: deque[Settlement] = deque()
+        self._marks: deque[Progress] = deque()
+        self._releases: deque[Release] = deque()
+        self._turn = threading.Event()
+        self._rung = True
+        self._claiming = True
+        self._stopped = False
+        # After a refused statement the settlements go one by one, to find the one at fault.
+        self._singly = False
+        self._floors: deque[tuple[float, int]] = deque()
+        self._look_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="queue", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def ring(self) -> None:
+        """There may be work."""
+        self._rung = True
+        self._turn.set()
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Hands over ended jobs."""
+        self._settlements.extend(settlements)
+        self._turn.set()
+
+    def mark(self, progress: Progress) -> None:
+        """Records a first token at once: from here on the job must not run again."""
+        self._marks.append(progress)
+        self._turn.set()
+
+    def release(self, release: Release) -> None:
+        self._releases.append(release)
+        self._turn.set()
+
+    def stop_claiming(self) -> None:
+        self._claiming = False
+
+    def stop(self) -> None:
+        """Writes what was handed over, then ends the thread."""
+        self._claiming = False
+        self._stopped = True
+        self._turn.set()
+        self._thread.join(timeout=10)
+        if self._connection is not None:
+            self._connection.close()
+
+    def _run(self) -> None:
+        while True:
+            self._turn.wait(timeout=_LOOK_SECONDS)
+            self._turn.clear()
+            try:
+                self._take_turn()
+            except psycopg.Error as fault:
+                self._recover(fault)
+                if self._stopped and isinstance(fault, psycopg.OperationalError):
+                    # Without a database nothing can be written; leases run out by themselves.
+                    return
+            if self._stopped and not (self._settlements or self._releases):
+                return
+
+    def _recover(self, fault: psycopg.Error) -> None:
+        """Drops the connection; nothing handed over is forgotten, for settling twice is safe."""
+        log.warning("queue.database_failed", error=str(fault))
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if isinstance(fault, psycopg.OperationalError):
+            threading.Event().wait(_RETRY_SECONDS)
+        elif self._settlements and self._singly:
+            # This one row is refused: its lease runs out, and the sweeper ends the job.
+            refused = self._settlements.popleft()
+            log.error("settlement.refused", job_id=str(refused.job_id), error=str(fault))
+        else:
+            self._singly = True
+        self._turn.set()
+
+    def _open(self) -> psycopg.Connection[Any]:
+        if self._connection is None:
+            self._connection = psycopg.connect(
+                self._url, autocommit=True, application_name="worker-queue", connect_timeout=5
+            )
+        return self._connection
+
+    def _take_turn(self) -> None:
+        limit = self._limit()
+        settlements = list(self._settlements)[: 1 if self._singly else None]
+        marks = list(self._marks)
+        releases = list(self._releases)
+        if not (limit or settlements or marks or releases):
+            return
+        taken, ended = self._transaction(limit, settlements, marks, releases)
+        # Only now that they are committed are they forgotten.
+        for done, kept in (
+            (settlements, self._settlements),
+            (marks, self._marks),
+            (releases, self._releases),
+        ):
+            for _ in done:
+                kept.popleft()  # type: ignore[attr-defined]
+        if settlements:
+            self._on_settled(ended, settlements)
+        if self._settlements:
+            self._turn.set()
+        else:
+            self._singly = False
+        if taken:
+            self._note_claim(taken, limit)
+            self._on_claimed(taken)
+
+    def _limit(self) -> int:
+        """How many to claim: none unless something says there may be work."""
+        if not self._claiming:
+            return 0
+        due = monotonic() >= self._look_at
+        if not (self._rung or due or self._settlements):
+            return 0
+        limit = min(self._capacity() + len(self._settlements), _MAX_CLAIM)
+        if limit > 0:
+            self._rung = False
+        return max(0, limit)
+
+    def _transaction(
+        self,
+        limit: int,
+        settlements: list[Settlement],
+        marks: list[Progress],
+        releases: list[Release],
+    ) -> tuple[list[Claimed], list[Settled]]:
+        connection = self._open()
+        with connection.pipeline():
+            connection.execute("BEGIN")
+            ending = settle(connection, settlements) if settlements else None
+            if marks:
+                claims.send_renewal(connection, marks, lease_seconds=self._lease_seconds)
+            for forgive in (True, False):
+                jobs = [(r.job_id, r.fence) for r in releases if r.forgive is forgive]
+                if jobs:
+                    claims.send_release(connection, jobs, forgive=forgive)
+            claiming = self._send_claim(connection, limit) if limit else None
+            connection.execute("COMMIT")
+            return (
+                claims.claimed(claiming) if claiming else [],
+                settled(ending) if ending else [],
+            )
+
+    def _send_claim(self, connection: psycopg.Connection[Any], limit: int) -> "psycopg.Cursor[Any]":
+        return claims.send_claim(
+            connection,
+            deployment_id=self._deployment_id,
+            worker=self._worker,
+            limit=limit,
+            lease_seconds=self._lease_seconds,
+            floor=self._floor(),
+        )
+
+    def _floor(self) -> int:
+        """The start tag claimed about two seconds ago; none at all once a second."""
+        now = monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            return 0
+        while len(self._floors) > 1 and self._floors[1][0] < now - _FLOOR_LAG_SECONDS:
+            self._floors.popleft()
+        if not self._floors or self._floors[0][0] > now - _FLOOR_LAG_SECONDS:
+            return 0
+        return self._floors[0][1]
+
+    def _note_claim(self, taken: list[Claimed], limit: int) -> None:
+        self._floors.append((monotonic(), taken[0].start_tag))
+        if len(taken) >= limit:
+            # More may wait: for this worker when a slot is free, for others now.
+            self._rung = True
+            self._on_more()
+            if self._capacity() > 0:
+                self._turn.set()

@@ -1,0 +1,88 @@
+"""The jobs a worker runs, and what has happened to each so far."""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID
+
+from inference.engines.base import Done, Failed
+from inference.worker.claims import Claimed, Progress
+from portal.core.crypto import Cipher
+
+
+@dataclass(slots=True)
+class RunningJob:
+    """One claimed job.
+
+    Attributes:
+        published: completion tokens whose text has reached the broker: the watermark.
+        pieces: text of a job that is answered in one piece, gathered until it ends.
+        lost: another claim has it, or it has ended elsewhere: nothing of it may be written.
+        ending: the engine's terminal event, or the fault that ends it; None while it runs.
+    """
+
+    claim: Claimed
+    cipher: Cipher
+    published: int = 0
+    pieces: list[str] = field(default_factory=list)
+    first_token_at: datetime | None = None
+    lost: bool = False
+    ending: Done | Failed | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether its caller may have seen text: then it must never run again."""
+        return self.claim.stream and self.published > 0
+
+    @property
+    def engine_id(self) -> str:
+        return f"{self.claim.id}:{self.claim.fence}"
+
+    def saw_token(self) -> bool:
+        """Notes the first token's time; whether this was it."""
+        if self.first_token_at is not None:
+            return False
+        self.first_token_at = datetime.now(UTC)
+        return True
+
+    def progress(self) -> Progress:
+        watermark = self.published if self.claim.stream else 0
+        return Progress(self.claim.id, self.claim.fence, watermark, self.first_token_at)
+
+
+class Running:
+    """All running jobs of a worker, by the id the engine knows them by; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: dict[str, RunningJob] = {}
+        self._empty = threading.Condition(self._lock)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def add(self, job: RunningJob) -> None:
+        with self._lock:
+            self._jobs[job.engine_id] = job
+
+    def remove(self, jobs: Iterable[RunningJob]) -> None:
+        with self._lock:
+            for job in jobs:
+                self._jobs.pop(job.engine_id, None)
+            if not self._jobs:
+                self._empty.notify_all()
+
+    def get(self, engine_id: str) -> RunningJob | None:
+        return self._jobs.get(engine_id)
+
+    def all(self) -> list[RunningJob]:
+        with self._lock:
+            return list(self._jobs.values())
+
+    def of_job(self, job_id: UUID) -> RunningJob | None:
+        return next((job for job in self.all() if job.claim.id == job_id), None)
+
+    def wait_empty(self, timeout: float) -> bool:
+        with self._lock:
+            return self._empty.wait_for(lambda: not self._jobs, timeout)

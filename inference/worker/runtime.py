@@ -1,0 +1,400 @@
+"""The inference worker's heart: claimed jobs into the engine, its events out to callers.
+
+Threads: the engine's own, one that talks to PostgreSQL (claim and settle), one that publishes,
+one that listens to the doorbell, one to cancellations, one that beats. They meet in ``Running``.
+"""
+
+import base64
+import os
+import signal
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from inference import dispatch
+from inference.engines import create_engine
+from inference.engines.base import Done, Engine, Event, Failed, GenerationRequest, Sampling, Token
+from inference.models.dispatch import WorkerState
+from inference.models.jobs import JobState
+from inference.payloads import unpack_prompt
+from inference.returns import End
+from inference.settlement import Settled, Settlement
+from inference.worker.bell import BellListener, CancelListener
+from inference.worker.claims import Claimed
+from inference.worker.database import Queue, Release
+from inference.worker.heartbeat import Heartbeat, Presence
+from inference.worker.publisher import Ended, Piece, Publisher
+from inference.worker.running import Running, RunningJob
+from inference.worker.settings import Assignment
+from portal.core.broker import Doorbell, sync_client
+from portal.core.crypto import Cipher, InvalidCiphertext, Keyring
+from portal.core.env import Env
+from portal.core.errors import PortalError
+from portal.core.ids import uuid7
+from tenants.models.ledger import Measure
+
+log = structlog.get_logger(__name__)
+
+_ENGINE_FAILED: Final = "engine_failed"
+
+
+class InferenceRuntime:
+    """Serves one deployment until it is drained."""
+
+    def __init__(self, env: Env, assignment: Assignment) -> None:
+        self._env = env
+        self._assignment = assignment
+        self._name = f"{assignment.name}@{socket.gethostname()}:{os.getpid()}"
+        self._keyring = Keyring.parse(env.encryption_keys.get_secret_value())
+        self._running = Running()
+        self._redis_url = env.redis_url.get_secret_value()
+        self._bell = Doorbell(sync_client(self._redis_url))
+        self._presence = Presence(uuid7(), self._name, assignment.deployment_id, assignment.engine)
+        self._engine: Engine | None = None
+        self._slots = 0
+        self._draining = threading.Event()
+        self._publisher = Publisher(
+            sync_client(self._redis_url), on_sent=self._sent, on_failed=self._unsent
+        )
+        self._queue = Queue(
+            assignment.database_url,
+            deployment_id=assignment.deployment_id,
+            worker=self._name,
+            lease_seconds=env.lease_seconds,
+            capacity=self._capacity,
+            on_claimed=self._start_jobs,
+            on_settled=self._settled,
+            on_more=self._ring,
+        )
+        self._heartbeat = Heartbeat(
+            assignment.database_url,
+            sync_client(self._redis_url),
+            presence=self._presence,
+            running=self._running,
+            interval_seconds=env.heartbeat_seconds,
+            lease_seconds=env.lease_seconds,
+            on_cancel=self._cancel,
+            on_lost=self._lose,
+        )
+        self._listener = BellListener(
+            sync_client(self._redis_url),
+            assignment.queue,
+            has_room=lambda: self._capacity() > 0,
+            is_idle=lambda: not len(self._running),
+            on_ring=self._queue.ring,
+        )
+        self._cancels = CancelListener(
+            sync_client(self._redis_url), assignment.queue, on_cancel=self._cancel_by_id
+        )
+        self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
+
+    # -- life ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begins loading; jobs are claimed once the engine has generated a token."""
+        self._heartbeat.start()
+        self._loader.start()
+
+    def wake(self) -> None:
+        """There is work: called by the Celery task."""
+        self._listener.wake()
+
+    def _load(self) -> None:
+        assignment = self._assignment
+        try:
+            engine = create_engine(
+                assignment.engine,
+                artefact_dir=Path(assignment.artefact_path),
+                context_length=assignment.context_length,
+                options=assignment.options,
+                emit=self._emit,
+            )
+            engine.load()
+        except PortalError as fault:
+            log.error("engine.unloadable", deployment=assignment.name, error=fault.message)
+            self._presence.now(WorkerState.FAILED, fault.message)
+            return
+        self._engine = engine
+        self._slots = engine.stats().slots
+        self._presence.now(WorkerState.READY, slots=self._slots, digest=assignment.digest)
+        log.info("worker.ready", worker=self._name, slots=self._slots)
+        for part in (self._publisher, self._queue, self._listener, self._cancels):
+            part.start()
+
+    def drain(self) -> None:
+        """Claims no more, lets what runs finish within the drain time, puts the rest back."""
+        self._draining.set()
+        self._presence.now(WorkerState.DRAINING)
+        self._loader.join(timeout=self._env.drain_seconds)
+        if self._engine is not None:
+            self._queue.stop_claiming()
+            self._listener.stop()
+            if not self._running.wait_empty(self._env.drain_seconds):
+                self._put_back()
+                self._running.wait_empty(5)
+            self._cancels.stop()
+            self._queue.stop()
+            self._publisher.stop()
+            self._engine.close()
+            self._ring()
+        self._presence.now(WorkerState.STOPPED)
+        self._heartbeat.stop()
+
+    def _put_back(self) -> None:
+        """What has shown nothing waits for another worker; the rest ends where it is."""
+        for job in self._running.all():
+            if job.shown:
+                self._end(job, Failed(job.engine_id, "drained", "The worker was stopped."))
+            else:
+                self._give_back(job, forgive=True)
+
+    # -- in --------------------------------------------------------------------------------
+
+    def _capacity(self) -> int:
+        if self._draining.is_set():
+            return 0
+        return self._slots - len(self._running)
+
+    def _ring(self) -> None:
+        try:
+            dispatch.ring(self._bell, self._assignment.queue)
+        except OSError as fault:
+            log.warning("doorbell.failed", error=str(fault))
+
+    def _start_jobs(self, claimed: list[Claimed]) -> None:
+        for claim in claimed:
+            self._start_job(claim)
+
+    def _start_job(self, claim: Claimed) -> None:
+        assert self._engine is not None
+        try:
+            key = self._keyring.unwrap(claim.data_key, context=claim.tenant_id.bytes)
+            job = RunningJob(claim, Cipher(key))
+            ids, messages = unpack_prompt(job.cipher.decrypt(claim.prompt, row_id=claim.id))
+        except InvalidCiphertext as fault:
+            log.error("payload.unreadable", job_id=str(claim.id))
+            self._queue.settle([_unreadable(claim, fault)])
+            return
+        self._running.add(job)
+        if claim.cancel_requested:
+            self._end(job, Done(job.engine_id, "cancelled", claim.prompt_tokens, 0))
+            return
+        request = GenerationRequest(job.engine_id, ids, messages, _sampling(claim))
+        try:
+            self._engine.submit(request)
+        except PortalError as fault:
+            self._end(job, Failed(job.engine_id, _ENGINE_FAILED, fault.message))
+
+    # -- out -------------------------------------------------------------------------------
+
+    def _emit(self, events: Sequence[Event]) -> None:
+        """All events of one engine step; on the engine's thread, so it only hands them on."""
+        pieces: list[Piece] = []
+        for event in events:
+            job = self._running.get(event.request_id)
+            if job is None or job.lost or job.ending is not None:
+                continue
+            if isinstance(event, Token):
+                self._token(job, event, pieces)
+            else:
+                self._terminal(job, event, pieces)
+        if pieces:
+            self._publisher.send(pieces)
+
+    def _token(self, job: RunningJob, token: Token, pieces: list[Piece]) -> None:
+        first = job.saw_token()
+        if not job.claim.stream:
+            job.pieces.append(token.text)
+            return
+        if first:
+            self._queue.mark(job.progress())
+        pieces.append(Piece(job, token.text, token.tokens))
+
+    def _terminal(self, job: RunningJob, event: Done | Failed, pieces: list[Piece]) -> None:
+        job.ending = event
+        whole = "" if job.claim.stream else "".join(job.pieces)
+        tokens = 0
+        if not job.claim.stream and isinstance(event, Done) and event.reason != "cancelled":
+            tokens = event.completion_tokens
+        pieces.append(Piece(job, whole if tokens else "", tokens, last=True))
+        if isinstance(event, Failed) and event.code == _ENGINE_FAILED:
+            self._engine_died()
+
+    def _end(self, job: RunningJob, event: Done | Failed) -> None:
+        """Ends a job from this side, as if the engine had."""
+        pieces: list[Piece] = []
+        self._terminal(job, event, pieces)
+        self._publisher.send(pieces)
+        if self._engine is not None:
+            self._engine.cancel(job.engine_id)
+
+    def _sent(self, pieces: list[Piece]) -> None:
+        ended: list[Settlement] = []
+        for piece in pieces:
+            job = piece.job
+            job.published += piece.tokens
+            if piece.last and not job.lost:
+                self._finish(job, ended)
+        if ended:
+            self._queue.settle(ended)
+
+    def _finish(self, job: RunningJob, ended: list[Settlement]) -> None:
+        if job.ending is not None and self._worth_another_run(job, job.ending):
+            self._give_back(job, forgive=False)
+            return
+        ended.append(self._settlement(job))
+
+    def _worth_another_run(self, job: RunningJob, ending: Done | Failed) -> bool:
+        """An engine that died is no fault of a job that has shown nothing: it runs again."""
+        if not isinstance(ending, Failed) or ending.code != _ENGINE_FAILED or job.shown:
+            return False
+        return job.claim.attempts < self._env.max_attempts
+
+    def _unsent(self, pieces: list[Piece]) -> None:
+        """The broker is away: streams end at their watermark, whole answers are kept instead."""
+        ended: list[Settlement] = []
+        for piece in pieces:
+            job = piece.job
+            if job.lost:
+                continue
+            if not job.claim.stream and piece.last:
+                ended.append(self._settlement(job, keep=piece))
+            elif piece.last:
+                job.ending = _broker_lost(job)
+                ended.append(self._settlement(job))
+            elif job.ending is None:
+                job.ending = _broker_lost(job)
+                ended.append(self._settlement(job))
+                if self._engine is not None:
+                    self._engine.cancel(job.engine_id)
+        if ended:
+            self._queue.settle(_one_each(ended))
+
+    def _settlement(self, job: RunningJob, keep: Piece | None = None) -> Settlement:
+        ending, claim = job.ending, job.claim
+        answer = None
+        tokens = job.published
+        if keep is not None and keep.tokens:
+            tokens = keep.tokens
+            sealed = job.cipher.encrypt(keep.text.encode(), row_id=claim.id)
+            answer = base64.b64encode(sealed).decode()
+        state, reason, code, message = _outcome(job, self._env.max_attempts)
+        return Settlement(
+            claim.id,
+            JobState.RUNNING,
+            state,
+            completion_tokens=tokens,
+            fence=claim.fence,
+            finish_reason=reason,
+            error_code=code,
+            error_message=message,
+            measure=Measure.MEASURED if isinstance(ending, Done) else Measure.ESTIMATED,
+            answer=answer,
+            digest=self._assignment.digest,
+            first_token_at=job.first_token_at,
+        )
+
+    def _settled(self, ended: list[Settled], asked: list[Settlement]) -> None:
+        """After the commit: tells the gateways, and makes room."""
+        by_id = {s.job_id: s for s in asked}
+        ends = [Ended(s.gateway, _end(s, by_id[s.job_id])) for s in ended]
+        if ends:
+            self._publisher.send(ends)
+        done = [self._running.get(f"{s.job_id}:{s.fence}") for s in asked]
+        self._running.remove(job for job in done if job is not None)
+
+    # -- exceptions to the way ----------------------------------------------------------------
+
+    def _cancel_by_id(self, job_id: UUID) -> None:
+        job = self._running.of_job(job_id)
+        if job is not None:
+            self._cancel(job)
+
+    def _cancel(self, job: RunningJob) -> None:
+        if self._engine is not None and job.ending is None:
+            self._engine.cancel(job.engine_id)
+
+    def _lose(self, job: RunningJob) -> None:
+        """Another claim has the job: it is dropped without a word, for its fence is stale."""
+        log.warning("job.lost", job_id=str(job.claim.id), fence=job.claim.fence)
+        job.lost = True
+        self._running.remove([job])
+        if self._engine is not None:
+            self._engine.cancel(job.engine_id)
+
+    def _give_back(self, job: RunningJob, *, forgive: bool) -> None:
+        job.lost = True
+        self._queue.release(Release(job.claim.id, job.claim.fence, forgive))
+        self._running.remove([job])
+        if self._engine is not None:
+            self._engine.cancel(job.engine_id)
+
+    def _engine_died(self) -> None:
+        """A worker without an engine is of no use: it stops, and is started afresh."""
+        if self._draining.is_set():
+            return
+        self._draining.set()
+        self._presence.now(WorkerState.FAILED, "The engine failed; the worker restarts.")
+        log.error("engine.failed", worker=self._name)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _sampling(claim: Claimed) -> Sampling:
+    parameters = claim.parameters
+    return Sampling(
+        max_tokens=parameters["max_tokens"],
+        temperature=parameters.get("temperature", 1.0),
+        top_p=parameters.get("top_p", 1.0),
+        stop=tuple(parameters.get("stop", ())),
+        seed=parameters.get("seed"),
+    )
+
+
+def _broker_lost(job: RunningJob) -> Failed:
+    return Failed(job.engine_id, "broker_lost", "The token stream was interrupted.")
+
+
+def _unreadable(claim: Claimed, fault: InvalidCiphertext) -> Settlement:
+    return Settlement(
+        claim.id,
+        JobState.RUNNING,
+        JobState.FAILED,
+        fence=claim.fence,
+        error_code=fault.error_code,
+        error_message=fault.message,
+    )
+
+
+def _outcome(job: RunningJob, max_attempts: int) -> tuple[JobState, str, str, str]:
+    """State, finish reason, error code and message of an ended job."""
+    ending = job.ending
+    if isinstance(ending, Done):
+        if ending.reason == "cancelled":
+            return JobState.CANCELLED, "", "cancelled", "The caller went away."
+        return JobState.SUCCEEDED, ending.reason, "", ""
+    assert ending is not None
+    dead = ending.code == _ENGINE_FAILED and job.claim.attempts >= max_attempts
+    state = JobState.DEAD if dead and not job.shown else JobState.FAILED
+    return state, "", ending.code, ending.message
+
+
+def _one_each(settlements: list[Settlement]) -> list[Settlement]:
+    return list({s.job_id: s for s in settlements}.values())
+
+
+def _end(settled: Settled, asked: Settlement) -> End:
+    return End(
+        settled.job_id.bytes,
+        settled.fence,
+        settled.state.value,
+        asked.finish_reason,
+        settled.prompt_tokens,
+        settled.completion_tokens,
+        asked.error_code,
+        asked.error_message,
+    )

@@ -1,0 +1,51 @@
+"""The ASGI application: either plane, or both in one process for the embedded default."""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+
+import django
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Mount
+from starlette.staticfiles import StaticFiles
+
+from portal.core.env import env
+
+
+def create_app() -> Starlette:
+    """What ``FREEHOLD_PLANES`` says: the control plane, the data plane, or both."""
+    django.setup()
+    import portal.celery  # noqa: F401  (makes it the current Celery app)
+    from inference.gateway.app import routes
+    from inference.gateway.core import Gateway
+    from portal.health import health_routes
+
+    planes = env().freehold_planes
+    gateway = Gateway(env()) if planes in ("both", "data") else None
+    parts: list[BaseRoute] = [*health_routes(gateway)]
+    if gateway is not None:
+        parts += routes(gateway)
+    if planes in ("both", "control"):
+        parts += _control_plane()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if gateway is None:
+            yield
+            return
+        async with gateway:
+            yield
+
+    return Starlette(routes=parts, lifespan=lifespan)
+
+
+def _control_plane() -> list[BaseRoute]:
+    from django.conf import settings
+    from django.core.asgi import get_asgi_application
+
+    return [
+        Mount("/static", StaticFiles(directory=settings.STATIC_ROOT, check_dir=False)),
+        Mount("/", get_asgi_application()),
+    ]

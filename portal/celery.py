@@ -1,0 +1,71 @@
+"""The Celery application: inference workers, io workers and beat.
+
+Messages only wake and schedule; what there is to do stands in PostgreSQL. So a message that is
+lost or delivered twice changes nothing.
+"""
+
+import os
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+
+from celery import Celery
+from celery.signals import setup_logging
+
+from portal.core import logging as portal_logging
+from portal.core.env import env
+
+
+def broker_url(url: str) -> str:
+    """A Redis URL as kombu spells it: Unix sockets differ."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        return url
+    database = parse_qs(parts.query).get("db", ["0"])[0]
+    login = f"{parts.netloc}" if "@" in parts.netloc else ""
+    return f"redis+socket://{login}{parts.path}?virtual_host={database}"
+
+
+app = Celery("freehold")
+app.conf.update(
+    broker_url=broker_url(env().redis_url.get_secret_value()),
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "visibility_timeout": 3600,
+    },
+    task_ignore_result=True,
+    task_serializer="json",
+    accept_content=["json"],
+    task_default_queue="io",
+    worker_prefetch_multiplier=1,
+    worker_enable_remote_control=False,
+    worker_send_task_events=False,
+    worker_hijack_root_logger=False,
+    timezone="UTC",
+    imports=("inference.tasks", "audit.tasks"),
+    beat_schedule={
+        "sweep": {"task": "inference.sweep", "schedule": 1.0, "options": {"expires": 1.0}},
+        "partitions": {"task": "audit.ensure_partitions", "schedule": 6 * 3600.0},
+    },
+    beat_max_loop_interval=1,
+)
+
+
+@setup_logging.connect
+def _configure_logging(**kwargs: Any) -> None:
+    portal_logging.configure(env().log_format, env().log_level, portal_logging.process_name())
+
+
+def _add_inference_worker() -> None:
+    """An inference worker is a Celery worker with a deployment to serve."""
+    if env().worker_deployment:
+        from inference.worker.bootstep import InferenceStep
+
+        app.steps["worker"].add(InferenceStep)
+
+
+_add_inference_worker()

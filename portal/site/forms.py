@@ -1,0 +1,59 @@
+"""Forms of the site itself: log-in, change of password, entering a tenant."""
+
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from portal.core.pages import INPUT, ServiceForm
+from tenants.models import User
+
+
+class EmailAuthenticationForm(AuthenticationForm):
+    """Log-in by e-mail address; says the same whatever was wrong."""
+
+    error_messages: ClassVar[dict[str, Any]] = {
+        "invalid_login": _("The e-mail address or the password is not right."),
+        "inactive": _("The e-mail address or the password is not right."),
+    }
+
+    def __init__(self, request: HttpRequest | None = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(request, *args, **kwargs)
+        address = self.fields["username"]
+        address.label = _("E-mail address")
+        address.widget = forms.EmailInput(
+            attrs={**INPUT, "autocomplete": "username", "autofocus": True, "maxlength": 254}
+        )
+        self.fields["password"].label = _("Password")
+        self.fields["password"].widget.attrs.update(INPUT)
+
+    def get_invalid_login_error(self) -> ValidationError:
+        return ValidationError(self.error_messages["invalid_login"], code="invalid_login")
+
+
+class OwnPasswordForm(PasswordChangeForm[User]):
+    """A user's own new password."""
+
+    template_name = "site/form_fields.html"
+
+    def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:
+        super().__init__(user, *args, **kwargs)
+        for field in self.fields.values():
+            field.widget.attrs.update(INPUT)
+        self.fields["new_password1"].help_text = _(
+            "At least 12 characters, not a common password and not like your name or address."
+        )
+
+
+class EnterTenantForm(ServiceForm):
+    """Why a platform administrator enters a tenant."""
+
+    reason = forms.CharField(
+        label=_("Reason"),
+        max_length=200,
+        help_text=_("It stands in the tenant's audit trail, beside your name."),
+        widget=forms.TextInput(attrs=INPUT),
+    )

@@ -1,0 +1,51 @@
+// Small behaviours of every page: copy buttons, forms that are sent once, menus that close.
+"use strict";
+
+document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (button) {
+        const source = document.getElementById(button.dataset.copy);
+        const label = button.textContent;
+        if (await copyText(source)) {
+            button.textContent = button.dataset.copied;
+            setTimeout(() => { button.textContent = label; }, 2000);
+        }
+    }
+    document.querySelectorAll("details.fh-user[open], details.fh-switcher[open]").forEach((menu) => {
+        if (!menu.contains(event.target)) menu.open = false;
+    });
+});
+
+async function copyText(source) {
+    // The clipboard interface is missing on plain http: selecting and copying works there too.
+    if (navigator.clipboard && window.isSecureContext) {
+        await navigator.clipboard.writeText(source.textContent);
+        return true;
+    }
+    const range = document.createRange();
+    range.selectNodeContents(source);
+    const selection = window.getSelection();
+    selection.removeAllRanges();
+    selection.addRange(range);
+    return document.execCommand("copy");
+}
+
+document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    document.querySelectorAll("details.fh-user[open], details.fh-switcher[open]").forEach((menu) => {
+        menu.open = false;
+        menu.querySelector("summary").focus();
+    });
+});
+
+document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (!form.matches("[data-once]")) return;
+    const button = form.querySelector("[data-busy]");
+    button.textContent = button.dataset.busy;
+    // After this turn, so that the button's own value is still sent.
+    setTimeout(() => { button.disabled = true; }, 0);
+});
+
+// A page taken from the browser's history must not keep its button busy.
+window.addEventListener("pageshow", (event) => { if (event.persisted) window.location.reload(); });

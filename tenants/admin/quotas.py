@@ -1,0 +1,203 @@
+"""Quotas of the active tenant: limits, and what is used and held now."""
+
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+from unfold.decorators import display
+
+from portal.core.pages import (
+    INPUT,
+    FormPage,
+    PortalModelAdmin,
+    ServiceForm,
+    context_of,
+    may,
+)
+from tenants.admin.usage import NANOS, usage_of
+from tenants.models import ApiKey, Membership, Quota
+from tenants.permissions import Action
+from tenants.services.quotas import LIMITS, set_quota
+
+
+class LimitsForm(ServiceForm):
+    """Every limit; an empty field means none."""
+
+    def __init__(self, request: HttpRequest, subject: Quota | None = None, **kwargs: Any) -> None:
+        super().__init__(request, subject, **kwargs)
+        for name in LIMITS:
+            label = str(Quota._meta.get_field(name).verbose_name)
+            if name.startswith("cost_"):
+                self.fields[name] = forms.DecimalField(
+                    label=label[:1].upper() + label[1:],
+                    required=False,
+                    min_value=0,
+                    max_digits=18,
+                    decimal_places=9,
+                    help_text=_("In units of the price's currency; empty means no limit."),
+                    widget=forms.NumberInput(attrs={**INPUT, "step": "any"}),
+                )
+            else:
+                self.fields[name] = forms.IntegerField(
+                    label=label[:1].upper() + label[1:],
+                    required=False,
+                    min_value=0,
+                    max_value=2**53,
+                    help_text=_("Empty means no limit."),
+                    widget=forms.NumberInput(attrs=INPUT),
+                )
+            if subject is not None:
+                value = getattr(subject, name)
+                is_cost = name.startswith("cost_") and value is not None
+                self.fields[name].initial = value / NANOS if is_cost else value
+
+    def limits(self) -> dict[str, int | None]:
+        """The limits as the service takes them: cost in nano-units."""
+        found: dict[str, int | None] = {}
+        for name in LIMITS:
+            value = self.cleaned_data[name]
+            is_cost = name.startswith("cost_") and value is not None
+            found[name] = int(value * NANOS) if is_cost else value
+        return found
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or self.cleaned_data
+        if not self.errors:
+            data = {**data, "limits": self.limits()}
+        return data
+
+
+class NewQuotaForm(LimitsForm):
+    """Limits of a key or a member."""
+
+    subject_choice = forms.ChoiceField(label=_("For"), widget=forms.Select(attrs=INPUT))
+
+    def __init__(self, request: HttpRequest, subject: None = None, **kwargs: Any) -> None:
+        super().__init__(request, subject, **kwargs)
+        taken = Quota.objects.exclude(api_key=None, user=None)
+        keys = ApiKey.objects.filter(revoked_at=None, kind="standard").exclude(
+            pk__in=taken.filter(user=None).values("api_key_id")
+        )
+        members = Membership.objects.select_related("user").exclude(
+            user_id__in=taken.filter(api_key=None).values("user_id")
+        )
+        choice = self.fields["subject_choice"]
+        assert isinstance(choice, forms.ChoiceField)
+        choice.choices = [
+            (_("API keys"), [(f"key:{key.pk}", key.name) for key in keys[:500]]),
+            (_("Members"), [(f"user:{m.user_id}", m.user.email) for m in members[:500]]),
+        ]
+
+
+def _detail(quota: Quota) -> str:
+    return reverse("admin:tenants_quota_change", args=[quota.pk])
+
+
+def _edit(request: HttpRequest, quota: Quota, data: dict[str, Any]) -> str:
+    set_quota(
+        context=context_of(request),
+        user_id=quota.user_id,
+        api_key_id=quota.api_key_id,
+        model_id=quota.model_id,
+        **data["limits"],
+    )
+    return _detail(quota)
+
+
+def _create(request: HttpRequest, _obj: None, data: dict[str, Any]) -> str:
+    kind, _colon, wanted = data["subject_choice"].partition(":")
+    quota = set_quota(
+        context=context_of(request),
+        user_id=UUID(wanted) if kind == "user" else None,
+        api_key_id=UUID(wanted) if kind == "key" else None,
+        **data["limits"],
+    )
+    return _detail(quota)
+
+
+@admin.register(Quota)
+class QuotaAdmin(PortalModelAdmin):
+    """Limits of the tenant, its keys and its members."""
+
+    view_action = Action.QUOTA_READ
+    add_page = FormPage(
+        "add",
+        Action.QUOTA_EDIT,
+        _("New quota"),
+        NewQuotaForm,
+        _create,
+        button=_("Set limits"),
+        intro=_("Limits of one key or one member, inside those of the whole tenant."),
+        done=_("The limits hold from the next request on."),
+    )
+    pages = (
+        FormPage(
+            "edit",
+            Action.QUOTA_EDIT,
+            _("Change limits"),
+            LimitsForm,
+            _edit,
+            button=_("Set limits"),
+            done=_("The limits hold from the next request on."),
+        ),
+    )
+    detail_template = "site/quota.html"
+    empty_title = _("No quota yet")
+    empty_text = _("Without a quota, nothing limits this tenant's calls.")
+    list_text = _("The tenant's own limits hold for everything; a key's or a member's hold inside them.")
+    list_display = ("scope_name", "tokens", "requests", "concurrency_limit")
+
+    def allows(self, request: HttpRequest, page: FormPage, obj: Any) -> bool:
+        if page.name == "edit" and obj is not None and not (obj.user_id or obj.api_key_id):
+            return may(request, Action.QUOTA_EDIT_TENANT)
+        return super().allows(request, page, obj)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Quota]:
+        return Quota.objects.select_related("window", "tenant", "user", "api_key").order_by(
+            "created_at", "pk"
+        )
+
+    @display(description=_("For"))
+    def scope_name(self, quota: Quota) -> str:
+        return str(quota)
+
+    @display(description=_("Tokens"))
+    def tokens(self, quota: Quota) -> str:
+        return _shortest(quota, "tokens")
+
+    @display(description=_("Requests"))
+    def requests(self, quota: Quota) -> str:
+        return _shortest(quota, "requests")
+
+    @display(description=_("At once"), ordering="concurrency")
+    def concurrency_limit(self, quota: Quota) -> str:
+        return "" if quota.concurrency is None else str(quota.concurrency)
+
+    def detail_context(self, request: HttpRequest, obj: Quota) -> dict[str, Any]:
+        window = getattr(obj, "window", None)
+        usages = usage_of(obj, window, obj.tenant.time_zone)
+        return {
+            "limited": [u for u in usages if u.limit is not None],
+            "unlimited": [u for u in usages if u.limit is None],
+            "concurrency": obj.concurrency,
+            "active": 0 if window is None else window.active,
+        }
+
+
+def _shortest(quota: Quota, metric: str) -> str:
+    """The most telling bar of a metric in words: the fullest limit, else what is used this month."""
+    usages = [
+        u
+        for u in usage_of(quota, getattr(quota, "window", None), quota.tenant.time_zone)
+        if u.name.startswith(metric)
+    ]
+    limited = [u for u in usages if u.limit is not None]
+    if limited:
+        fullest = max(limited, key=lambda u: u.used_width + u.held_width)
+        return f"{fullest.label}: {fullest.text}"
+    return next(u.text for u in usages if u.name.endswith("_month"))

@@ -1,0 +1,128 @@
+"""What of a quota is used and held now, ready to be shown."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from django.utils import formats, timezone
+from django.utils.translation import gettext as _
+
+from tenants.models import METRICS, WINDOWS, Quota, QuotaWindow
+from tenants.windows import window_starts
+
+NANOS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """One limit and how far it is drawn.
+
+    Numbers are tokens, requests, or units of currency; the widths are percent of the bar.
+    """
+
+    name: str
+    label: str
+    limit: int | float | None
+    used: int | float
+    held: int | float
+    resets: str
+
+    @property
+    def used_width(self) -> float:
+        return _percent(self.used, self.limit)
+
+    @property
+    def held_width(self) -> float:
+        return min(_percent(self.held, self.limit), 100 - self.used_width)
+
+    @property
+    def full(self) -> bool:
+        return self.limit is not None and self.used + self.held >= self.limit
+
+    @property
+    def text(self) -> str:
+        """The numbers in words."""
+        values = {"used": _number(self.used), "held": _number(self.held)}
+        if self.limit is None:
+            return _("%(used)s used, no limit") % values
+        values["limit"] = _number(self.limit)
+        if self.held:
+            return _("%(used)s used and %(held)s held of %(limit)s") % values
+        return _("%(used)s used of %(limit)s") % values
+
+
+def _percent(part: float, whole: float | None) -> float:
+    if whole is None:
+        return 0.0
+    if whole == 0:
+        return 100.0
+    return round(min(100.0, 100 * part / whole), 2)
+
+
+def _number(value: float) -> str:
+    return formats.number_format(value, use_l10n=True, force_grouping=True)
+
+
+def _labels() -> dict[str, str]:
+    return {
+        "tokens_minute": _("Tokens a minute"),
+        "tokens_day": _("Tokens a day"),
+        "tokens_month": _("Tokens a month"),
+        "tokens_total": _("Tokens in total"),
+        "requests_minute": _("Requests a minute"),
+        "requests_day": _("Requests a day"),
+        "requests_month": _("Requests a month"),
+        "requests_total": _("Requests in total"),
+        "cost_minute": _("Cost a minute"),
+        "cost_day": _("Cost a day"),
+        "cost_month": _("Cost a month"),
+        "cost_total": _("Cost in total"),
+    }
+
+
+def next_reset(window: str, now: datetime, zone: str) -> datetime | None:
+    """When a window of the tenant's begins anew, in the tenant's time zone; None for ``total``."""
+    local = ZoneInfo(zone)
+    if window == "total":
+        return None
+    if window == "minute":
+        return (now + timedelta(minutes=1)).replace(second=0, microsecond=0).astimezone(local)
+    # A day and a half, or 32 days, after a beginning lies in the next window whatever the clocks do.
+    later = timedelta(hours=36) if window == "day" else timedelta(days=32)
+    begun = window_starts(now, zone)[window]
+    return window_starts(begun + later, zone)[window].astimezone(local)
+
+
+def _reset_text(window: str, now: datetime, zone: str) -> str:
+    moment = next_reset(window, now, zone)
+    if moment is None:
+        return _("never begins anew")
+    if window == "minute":
+        return _("begins anew each minute")
+    return _("begins anew %(time)s (%(zone)s)") % {
+        "time": formats.date_format(moment, "DATETIME_FORMAT"),
+        "zone": zone,
+    }
+
+
+def usage_of(quota: Quota, window: QuotaWindow | None, zone: str) -> list[Usage]:
+    """Every metric and window of a quota, with counters of windows that have ended as nought."""
+    now = timezone.now()
+    starts = window_starts(now, zone)
+    labels = _labels()
+    found = []
+    for metric in METRICS:
+        for span in WINDOWS:
+            name = f"{metric}_{span}"
+            live = window is not None and (
+                span == "total" or getattr(window, f"{span}_start") >= starts[span]
+            )
+            used = getattr(window, f"{name}_used", 0) if live else 0
+            held = getattr(window, f"{name}_held", 0) if live else 0
+            limit = getattr(quota, name)
+            if metric == "cost":
+                used, held = used / NANOS, held / NANOS
+                limit = None if limit is None else limit / NANOS
+            reset = _reset_text(span, now, zone)
+            found.append(Usage(name, labels[name], limit, used, held, reset))
+    return found

@@ -1,0 +1,57 @@
+"""What the tenants app tells the audit trail, and how each event reads."""
+
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+
+class TenantsEvent(StrEnum):
+    """Names of this app's events; they are stored, so they never change."""
+
+    TENANT_CREATE = "tenant.create"
+    TENANT_EDIT = "tenant.edit"
+    TENANT_SUSPEND = "tenant.suspend"
+    TENANT_RESUME = "tenant.resume"
+    TENANT_ENTER = "tenant.enter"
+    TENANT_LEAVE = "tenant.leave"
+    USER_CREATE = "user.create"
+    USER_DEACTIVATE = "user.deactivate"
+    USER_REACTIVATE = "user.reactivate"
+    USER_SET_ROLE = "user.set_role"
+    MEMBER_ADD = "member.add"
+    MEMBER_CHANGE_ROLE = "member.change_role"
+    MEMBER_REMOVE = "member.remove"
+    KEY_CREATE = "key.create"
+    KEY_CREATE_PLAYGROUND = "key.create_playground"
+    KEY_REVOKE = "key.revoke"
+    QUOTA_SET = "quota.set"
+    LOG_IN = "auth.log_in"
+    LOG_OUT = "auth.log_out"
+
+
+TEXTS: Final = MappingProxyType[TenantsEvent, "str | Promise"](
+    {
+        TenantsEvent.TENANT_CREATE: _("Tenant created"),
+        TenantsEvent.TENANT_EDIT: _("Tenant edited"),
+        TenantsEvent.TENANT_SUSPEND: _("Tenant suspended"),
+        TenantsEvent.TENANT_RESUME: _("Tenant resumed"),
+        TenantsEvent.TENANT_ENTER: _("Tenant entered by an administrator"),
+        TenantsEvent.TENANT_LEAVE: _("Tenant left by an administrator"),
+        TenantsEvent.USER_CREATE: _("User created"),
+        TenantsEvent.USER_DEACTIVATE: _("User deactivated"),
+        TenantsEvent.USER_REACTIVATE: _("User reactivated"),
+        TenantsEvent.USER_SET_ROLE: _("Platform role set"),
+        TenantsEvent.MEMBER_ADD: _("Member added"),
+        TenantsEvent.MEMBER_CHANGE_ROLE: _("Member's role changed"),
+        TenantsEvent.MEMBER_REMOVE: _("Member removed"),
+        TenantsEvent.KEY_CREATE: _("API key created"),
+        TenantsEvent.KEY_CREATE_PLAYGROUND: _("Playground key created"),
+        TenantsEvent.KEY_REVOKE: _("API key revoked"),
+        TenantsEvent.QUOTA_SET: _("Quota set"),
+        TenantsEvent.LOG_IN: _("Log-in"),
+        TenantsEvent.LOG_OUT: _("Log-out"),
+    }
+)

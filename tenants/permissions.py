@@ -1,0 +1,220 @@
+"""Who may do what: one table a kind of role, and nothing outside the tables.
+
+A caller with an API key may do what the key's scopes say, whoever made the key. A person may do
+what the platform role says and, inside a tenant, what the role there says.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from portal.core.actors import ActorType, Context, PlatformRole, TenantRole
+from portal.core.errors import Forbidden
+
+
+class Action(StrEnum):
+    """Everything that can be done through the control plane."""
+
+    TENANT_READ = "tenant.read"
+    TENANT_CREATE = "tenant.create"
+    TENANT_EDIT = "tenant.edit"
+    TENANT_SUSPEND = "tenant.suspend"
+    TENANT_ENTER = "tenant.enter"
+    USER_READ = "user.read"
+    USER_CREATE = "user.create"
+    USER_DEACTIVATE = "user.deactivate"
+    USER_SET_ROLE = "user.set_role"
+    MEMBER_READ = "member.read"
+    MEMBER_MANAGE = "member.manage"
+    KEY_READ = "key.read"
+    KEY_CREATE = "key.create"
+    KEY_REVOKE = "key.revoke"
+    KEY_REVOKE_OWN = "key.revoke_own"
+    QUOTA_READ = "quota.read"
+    QUOTA_EDIT = "quota.edit"
+    QUOTA_EDIT_TENANT = "quota.edit_tenant"
+    JOB_READ = "job.read"
+    USAGE_READ = "usage.read"
+    MODEL_READ = "model.read"
+    MODEL_EDIT = "model.edit"
+    DEPLOYMENT_READ = "deployment.read"
+    DEPLOYMENT_EDIT = "deployment.edit"
+    PLAYGROUND_USE = "playground.use"
+    INFERENCE_CALL = "inference.call"
+    AUDIT_READ = "audit.read"
+    AUDIT_READ_ALL = "audit.read_all"
+
+
+class Scope(StrEnum):
+    """What an API key can be allowed to do."""
+
+    INFERENCE = "inference"
+    TENANT_READ = "tenant:read"
+    KEYS_READ = "keys:read"
+    KEYS_WRITE = "keys:write"
+    JOBS_READ = "jobs:read"
+    AUDIT_READ = "audit:read"
+
+
+PLATFORM_ACTIONS: Final[Mapping[PlatformRole, frozenset[Action]]] = MappingProxyType(
+    {
+        PlatformRole.SYSTEM: frozenset(
+            {
+                Action.TENANT_READ,
+                Action.TENANT_CREATE,
+                Action.TENANT_EDIT,
+                Action.TENANT_SUSPEND,
+                Action.TENANT_ENTER,
+                Action.USER_READ,
+                Action.USER_CREATE,
+                Action.MEMBER_READ,
+                Action.MEMBER_MANAGE,
+                Action.KEY_READ,
+                Action.QUOTA_READ,
+                Action.QUOTA_EDIT_TENANT,
+                Action.JOB_READ,
+                Action.USAGE_READ,
+                Action.MODEL_READ,
+                Action.MODEL_EDIT,
+                Action.DEPLOYMENT_READ,
+                Action.DEPLOYMENT_EDIT,
+            }
+        ),
+        PlatformRole.SECURITY: frozenset(
+            {
+                Action.TENANT_READ,
+                Action.TENANT_ENTER,
+                Action.USER_READ,
+                Action.USER_CREATE,
+                Action.USER_DEACTIVATE,
+                Action.USER_SET_ROLE,
+                Action.MEMBER_READ,
+                Action.KEY_READ,
+                Action.KEY_REVOKE,
+            }
+        ),
+        PlatformRole.AUDIT: frozenset(
+            {Action.TENANT_READ, Action.AUDIT_READ, Action.AUDIT_READ_ALL}
+        ),
+    }
+)
+
+TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType(
+    {
+        TenantRole.OWNER: frozenset(
+            {
+                Action.TENANT_READ,
+                Action.MEMBER_READ,
+                Action.MEMBER_MANAGE,
+                Action.KEY_READ,
+                Action.KEY_CREATE,
+                Action.KEY_REVOKE,
+                Action.KEY_REVOKE_OWN,
+                Action.QUOTA_READ,
+                Action.QUOTA_EDIT,
+                Action.JOB_READ,
+                Action.USAGE_READ,
+                Action.MODEL_READ,
+                Action.PLAYGROUND_USE,
+                Action.INFERENCE_CALL,
+            }
+        ),
+        TenantRole.DEVELOPER: frozenset(
+            {
+                Action.TENANT_READ,
+                Action.KEY_READ,
+                Action.KEY_CREATE,
+                Action.KEY_REVOKE_OWN,
+                Action.QUOTA_READ,
+                Action.JOB_READ,
+                Action.USAGE_READ,
+                Action.MODEL_READ,
+                Action.PLAYGROUND_USE,
+                Action.INFERENCE_CALL,
+            }
+        ),
+        TenantRole.VIEWER: frozenset(
+            {
+                Action.TENANT_READ,
+                Action.KEY_READ,
+                Action.QUOTA_READ,
+                Action.JOB_READ,
+                Action.USAGE_READ,
+                Action.MODEL_READ,
+            }
+        ),
+        TenantRole.AUDITOR: frozenset({Action.TENANT_READ, Action.JOB_READ, Action.AUDIT_READ}),
+    }
+)
+
+SCOPE_ACTIONS: Final[Mapping[Scope, frozenset[Action]]] = MappingProxyType(
+    {
+        Scope.INFERENCE: frozenset({Action.INFERENCE_CALL, Action.MODEL_READ}),
+        Scope.TENANT_READ: frozenset({Action.TENANT_READ, Action.QUOTA_READ, Action.USAGE_READ}),
+        Scope.KEYS_READ: frozenset({Action.KEY_READ}),
+        Scope.KEYS_WRITE: frozenset({Action.KEY_READ, Action.KEY_CREATE, Action.KEY_REVOKE}),
+        Scope.JOBS_READ: frozenset({Action.JOB_READ}),
+        Scope.AUDIT_READ: frozenset({Action.AUDIT_READ}),
+    }
+)
+
+GRANTABLE_SCOPES: Final[Mapping[TenantRole, frozenset[Scope]]] = MappingProxyType(
+    {
+        # An owner hands the trail to the tenant's own audit system without reading it in person.
+        TenantRole.OWNER: frozenset(Scope),
+        TenantRole.DEVELOPER: frozenset(
+            {Scope.INFERENCE, Scope.TENANT_READ, Scope.KEYS_READ, Scope.JOBS_READ}
+        ),
+        TenantRole.VIEWER: frozenset(),
+        TenantRole.AUDITOR: frozenset(),
+    }
+)
+"""Which scopes a member may put on a key; a key may hand on no scope that it lacks itself."""
+
+_NOTHING: Final[frozenset[Action]] = frozenset()
+_EVERYTHING: Final = frozenset(Action)
+
+
+def actions_of(context: Context) -> frozenset[Action]:
+    """Every action that the context's caller may take; empty for a caller nobody knows."""
+    if context.api_key_id is not None:
+        return _NOTHING.union(*(SCOPE_ACTIONS[s] for s in Scope if s.value in context.scopes))
+    if context.actor.type == ActorType.SYSTEM:
+        # The product's own work: seeding, scheduled tasks. No request can make this actor.
+        return _EVERYTHING if context.auth_method == "internal" else _NOTHING
+    if context.actor.type != ActorType.USER:
+        return _NOTHING
+    found = _NOTHING
+    if context.platform_role is not None:
+        found |= PLATFORM_ACTIONS[context.platform_role]
+    if context.tenant_role is not None and context.tenant_id is not None:
+        found |= TENANT_ACTIONS[context.tenant_role]
+    return found
+
+
+def allowed(context: Context, action: Action) -> bool:
+    """Whether the caller may take this action."""
+    return action in actions_of(context)
+
+
+def require(context: Context, action: Action) -> None:
+    """Goes on only if the caller may take this action.
+
+    Raises:
+        Forbidden: naming the action.
+    """
+    if not allowed(context, action):
+        raise Forbidden(
+            f"You may not do this; it needs the permission '{action}'.",
+            data={"action": action.value},
+        )
+
+
+def grantable_scopes(context: Context) -> frozenset[Scope]:
+    """The scopes that the caller may put on a new API key."""
+    if context.api_key_id is not None:
+        return frozenset(s for s in Scope if s.value in context.scopes)
+    if context.actor.type == ActorType.USER and context.tenant_role is not None:
+        return GRANTABLE_SCOPES[context.tenant_role]
+    return frozenset()

@@ -1,0 +1,54 @@
+"""Verbs of the tenants app: keyword-only, permission first, one transaction, audited."""
+
+from tenants.services.keys import (
+    CreatedKey,
+    create_api_key,
+    create_playground_key,
+    revoke_api_key,
+    revoke_session_keys,
+)
+from tenants.services.members import (
+    AddedMember,
+    add_member,
+    change_member_role,
+    remove_member,
+)
+from tenants.services.quotas import LIMITS, set_quota
+from tenants.services.tenants import (
+    CreatedTenant,
+    create_tenant,
+    edit_tenant,
+    resume_tenant,
+    suspend_tenant,
+)
+from tenants.services.users import (
+    CreatedUser,
+    create_user,
+    deactivate_user,
+    reactivate_user,
+    set_platform_role,
+)
+
+__all__ = [
+    "LIMITS",
+    "AddedMember",
+    "CreatedKey",
+    "CreatedTenant",
+    "CreatedUser",
+    "add_member",
+    "change_member_role",
+    "create_api_key",
+    "create_playground_key",
+    "create_tenant",
+    "create_user",
+    "deactivate_user",
+    "edit_tenant",
+    "reactivate_user",
+    "remove_member",
+    "resume_tenant",
+    "revoke_api_key",
+    "revoke_session_keys",
+    "set_platform_role",
+    "set_quota",
+    "suspend_tenant",
+]

@@ -1,0 +1,133 @@
+"""Quotas: limits that people set, and the window rows that admission counts in."""
+
+from dataclasses import replace
+from typing import Final
+from uuid import UUID
+
+from django.utils import timezone
+
+from audit.services import intent
+from portal.core.actors import Context
+from portal.core.errors import Invalid, NotFound
+from portal.core.tenancy import platform_scope, tenant_scope
+from tenants.events import TenantsEvent
+from tenants.models import METRICS, WINDOWS, ApiKey, Membership, Quota, QuotaWindow, Tenant
+from tenants.permissions import Action, require
+from tenants.services.checks import require_tenant
+from tenants.windows import window_starts
+
+LIMITS: Final = (*(f"{metric}_{window}" for metric in METRICS for window in WINDOWS), "concurrency")
+"""Names of all limits; cost is in nano-units of currency."""
+
+_MOST: Final = 2**63 - 1
+
+
+def set_quota(
+    *,
+    context: Context,
+    tenant_id: UUID | None = None,
+    user_id: UUID | None = None,
+    api_key_id: UUID | None = None,
+    model_id: UUID | None = None,
+    **limits: int | None,
+) -> Quota:
+    """Sets limits of one scope: of the tenant, a user, a key, a model, or a mix of them.
+
+    A row is made where the scope has none yet. A limit that is not named stays as it is; None
+    takes it away. The limits of the tenant as a whole belong to the platform.
+
+    Args:
+        tenant_id: the tenant; the context's own if not given. Others are the platform's to name.
+
+    Raises:
+        Forbidden: the caller may not.
+        NotFound: no such tenant, user or key here.
+        Invalid: an unknown limit or a value out of range.
+    """
+    whole_tenant = user_id is None and api_key_id is None
+    require(context, Action.QUOTA_EDIT_TENANT if whole_tenant else Action.QUOTA_EDIT)
+    _check(limits)
+    if whole_tenant:
+        inside = replace(context, tenant_id=tenant_id or require_tenant(context))
+        with platform_scope(inside, reason="a tenant's limits are set"):
+            return _set(inside, None, None, model_id, limits)
+    if tenant_id not in (None, context.tenant_id):
+        raise NotFound("There is no such tenant.")
+    require_tenant(context)
+    with tenant_scope(context):
+        if user_id is not None and not Membership.objects.filter(user_id=user_id).exists():
+            raise NotFound("There is no such member.")
+        if api_key_id is not None and not ApiKey.objects.filter(pk=api_key_id).exists():
+            raise NotFound("There is no such API key.")
+        return _set(context, user_id, api_key_id, model_id, limits)
+
+
+def _set(
+    context: Context,
+    user_id: UUID | None,
+    api_key_id: UUID | None,
+    model_id: UUID | None,
+    limits: dict[str, int | None],
+) -> Quota:
+    # The tenant's row is the lock, so that two callers make one row of a scope.
+    tenant = _tenant(context)
+    quota = (
+        Quota.objects.select_for_update(of=("self",))
+        .filter(tenant=tenant, user=user_id, api_key=api_key_id, model_id=model_id)
+        .first()
+    )
+    found = quota or Quota(tenant=tenant, user_id=user_id, api_key_id=api_key_id, model_id=model_id)
+    for name, value in limits.items():
+        setattr(found, name, value)
+    with intent(
+        TenantsEvent.QUOTA_SET,
+        object_type="tenants.quota",
+        object_id=found.id,
+        object_label=str(api_key_id or user_id or tenant.name),
+        detail=dict(limits),
+    ):
+        if quota is None:
+            _insert(found)
+        else:
+            quota.save(update_fields=list(limits))
+    return found
+
+
+def _tenant(context: Context) -> Tenant:
+    tenant = Tenant.objects.filter(pk=require_tenant(context)).first()
+    if tenant is None:
+        raise NotFound("There is no such tenant.")
+    # A row of the tenant's own is always there to be locked.
+    Quota.objects.select_for_update().filter(
+        tenant=tenant, user=None, api_key=None, model_id=None
+    ).first()
+    return tenant
+
+
+def new_quota(tenant: Tenant) -> Quota:
+    """The tenant's own quota row and its window, without limits, in the open scope."""
+    quota = Quota(tenant=tenant)
+    _insert(quota)
+    return quota
+
+
+def _insert(quota: Quota) -> None:
+    quota.save(force_insert=True)
+    starts = window_starts(timezone.now(), quota.tenant.time_zone)
+    QuotaWindow(
+        quota=quota,
+        tenant=quota.tenant,
+        minute_start=starts["minute"],
+        day_start=starts["day"],
+        month_start=starts["month"],
+    ).save(force_insert=True)
+
+
+def _check(limits: dict[str, int | None]) -> None:
+    if not limits:
+        raise Invalid("Name at least one limit.")
+    for name, value in limits.items():
+        if name not in LIMITS:
+            raise Invalid(f"There is no limit '{name[:40]}'.", param=name[:40])
+        if value is not None and (isinstance(value, bool) or not 0 <= value <= _MOST):
+            raise Invalid(f"'{name}' must be a whole number from 0 on.", param=name)

@@ -1,0 +1,206 @@
+"""The OpenVINO engine with the shipped model, as it is served: in its own process."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from inference.artefacts import import_byte_level, import_gguf, load_manifest, shipped_gguf
+from inference.engines import create_engine
+from inference.engines.base import Done, Engine, Event, GenerationRequest, Message, Sampling, Token
+from inference.prompts import PromptEncoder
+from portal.core.errors import PortalError
+from tests.inference.engines.support import Sink
+
+CONTEXT = 2048
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("store")
+    manifest = import_gguf(
+        shipped_gguf(), store, name="SmolLM2", licence="Apache-2.0", provenance="test"
+    )
+    return store / manifest.id
+
+
+@pytest.fixture(scope="module")
+def loaded(artefact: Path) -> Iterator[tuple[Engine, list[Sink]]]:
+    sinks: list[Sink] = []
+
+    def emit(events: Sequence[Event]) -> None:
+        sinks[-1](events)
+
+    engine = create_engine(
+        "auto",
+        artefact_dir=artefact,
+        context_length=CONTEXT,
+        options={"cache_mb": 16, "slots": 4},
+        emit=emit,
+    )
+    engine.load()
+    yield engine, sinks
+    engine.close()
+
+
+@pytest.fixture
+def engine(loaded: tuple[Engine, list[Sink]]) -> Engine:
+    return loaded[0]
+
+
+@pytest.fixture
+def sink(loaded: tuple[Engine, list[Sink]]) -> Iterator[Sink]:
+    fresh = Sink()
+    loaded[1].append(fresh)
+    yield fresh
+    stats = loaded[0].stats()
+    assert (stats.running, stats.waiting, stats.failure) == (0, 0, None)
+
+
+@pytest.fixture(scope="module")
+def capital(artefact: Path) -> list[int]:
+    question = Message("user", "What is the capital of France?")
+    return PromptEncoder.load(artefact).encode([question])
+
+
+def generation(name: str, ids: list[int], **sampling: object) -> GenerationRequest:
+    return GenerationRequest(name, ids, (), Sampling(**sampling))  # type: ignore[arg-type]
+
+
+def test_generate_greedily_answers_and_stops(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    engine.submit(generation("a", capital, max_tokens=60, temperature=0.0))
+    done = sink.done("a")
+    assert "Paris" in sink.text("a")
+    assert "<|im_end|>" not in sink.text("a")
+    assert done == Done("a", "stop", len(capital), sink.tokens("a"))
+    assert len([e for e in sink.of("a") if isinstance(e, Token)]) > 3
+
+
+def test_generate_to_max_tokens_ends_with_length(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    engine.submit(generation("a", capital, max_tokens=3, temperature=0.0))
+    assert sink.done("a") == Done("a", "length", len(capital), 3)
+    assert sink.tokens("a") == 3
+
+
+def test_generate_with_stop_across_tokens_ends_before_it(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    engine.submit(generation("a", capital, max_tokens=60, temperature=0.0, stop=("l of Fr",)))
+    done = sink.done("a")
+    assert sink.text("a") == "The capita"
+    assert done.reason == "stop"
+    assert done.completion_tokens == sink.tokens("a") < 8
+
+
+def test_generate_with_seed_is_repeatable_and_without_differs(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    sampled = {"max_tokens": 16, "temperature": 1.5}
+    for name, seed in (("a", 7), ("b", 7), ("c", None), ("d", None), ("e", None)):
+        engine.submit(generation(name, capital, seed=seed, **sampled))
+        sink.done(name)
+    assert sink.text("a") == sink.text("b")
+    assert len({sink.text(name) for name in "cde"}) > 1
+
+
+def test_generate_with_zero_top_p_is_greedy(engine: Engine, sink: Sink, capital: list[int]) -> None:
+    engine.submit(generation("a", capital, max_tokens=5, temperature=0.0))
+    engine.submit(generation("b", capital, max_tokens=5, temperature=1.0, top_p=0.0))
+    sink.done("a")
+    sink.done("b")
+    assert sink.text("a") == sink.text("b")
+
+
+def test_cancel_ends_one_and_leaves_the_others(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    engine.submit(generation("a", [*capital, 5], max_tokens=500, temperature=0.0))
+    engine.submit(generation("b", capital, max_tokens=20, temperature=0.0))
+    sink.wait(lambda: bool(sink.text("a")))
+    engine.cancel("a")
+    done = sink.done("a")
+    assert done.reason == "cancelled"
+    assert done.completion_tokens == sink.tokens("a") < 500
+    assert "Paris" in sink.text("b") or sink.done("b").reason == "stop"
+    sink.done("b")
+
+
+@pytest.mark.parametrize(
+    ("ids", "max_tokens", "code"),
+    [
+        ([1] * 2000, 49, "context_length_exceeded"),
+        ([1] * 1200, 49, "context_length_exceeded"),
+        ([49152], 5, "invalid_prompt"),
+        ([-1], 5, "invalid_prompt"),
+        ([], 5, "invalid_prompt"),
+    ],
+)
+def test_refuse_unservable_without_harming_the_next(
+    engine: Engine, sink: Sink, capital: list[int], ids: list[int], max_tokens: int, code: str
+) -> None:
+    engine.submit(generation("bad", ids, max_tokens=max_tokens))
+    engine.submit(generation("good", capital, max_tokens=2, temperature=0.0))
+    assert sink.failed("bad").code == code
+    assert sink.done("good").completion_tokens == 2
+
+
+def test_refuse_bad_sampling_in_the_engines_words(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    engine.submit(generation("bad", capital, max_tokens=5, top_p=1.5))
+    assert sink.failed("bad").code == "request_refused"
+    assert "top_p" in sink.failed("bad").message
+
+
+def test_more_than_the_cache_holds_waits_and_all_finish(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    # 16 MiB hold 38 blocks of 32 tokens, two of these at a time, though there are four slots.
+    names = [str(index) for index in range(4)]
+    for name in names:
+        engine.submit(generation(name, capital, max_tokens=530, temperature=0.0))
+    for name in names:
+        assert sink.done(name).completion_tokens == sink.tokens(name)
+
+
+def test_load_without_weights_is_refused(tmp_path: Path) -> None:
+    manifest = import_byte_level(tmp_path, context_length=64)
+    engine = create_engine(
+        "openvino",
+        artefact_dir=tmp_path / manifest.id,
+        context_length=64,
+        options={},
+        emit=Sink(),
+    )
+    with pytest.raises(PortalError, match="no weights"):
+        engine.load()
+
+
+def test_import_reaches_for_nothing_and_writes_nothing_home(tmp_path: Path) -> None:
+    program = """
+import sys
+reached = []
+sys.addaudithook(lambda name, args: reached.append(name) if name in (
+    "socket.connect", "socket.getaddrinfo", "urllib.Request") else None)
+import inference.engines.openvino
+assert sys.modules["openvino_telemetry"] is None
+assert "openvino" in sys.modules
+assert not reached, reached
+"""
+    root = Path(__file__).parents[3]
+    environment = {"HOME": str(tmp_path), "PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=60)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_manifest_describes_the_shipped_model(artefact: Path) -> None:
+    manifest = load_manifest(artefact)
+    assert (manifest.architecture, manifest.quantization) == ("llama", "Q4_1")
+    assert (manifest.context_length, manifest.vocab_size) == (8192, 49152)
+    assert (manifest.bos_token_id, manifest.eos_token_ids) == (1, (2, 0))

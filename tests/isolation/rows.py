@@ -1,0 +1,139 @@
+"""One row in every table of tenants' rows, so that no check passes for want of something to see.
+
+Several of these tables are written by the gateway or the sealer alone; a superuser's connection
+stands in for them here.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from portal.core.ids import uuid7
+from tests.factories import Organisation, unique
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Populated:
+    """A tenant and, by table, the key column and key of one row of its own."""
+
+    organisation: Organisation
+    keys: dict[str, tuple[str, UUID]]
+
+    @property
+    def id(self) -> UUID:
+        return self.organisation.id
+
+
+def insert(superuser: psycopg.Connection, table: str, row: Row) -> None:
+    """Inserts one row, bound by no policy."""
+    superuser.execute(
+        sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+            sql.Identifier(table),
+            sql.SQL(", ").join(map(sql.Identifier, row)),
+            sql.SQL(", ").join(sql.Placeholder() for _ in row),
+        ),
+        list(row.values()),
+    )
+
+
+def new_row(table: str, organisation: Organisation, references: dict[str, UUID]) -> Row:
+    """A valid row of a table, whose references are the given ids by column name."""
+    tenant, user = organisation.id, organisation.developer.user.id
+    now = datetime.now(UTC)
+    rows: dict[str, Row] = {
+        "tenants_apikey": {
+            "id": uuid7(), "user_id": user, "name": "seen", "kind": "standard",
+            "public_id": uuid7().hex[-16:], "secret_hmac": b"h", "pepper_version": 1,
+            "scopes": ["inference"], "revoked_reason": "", "created_at": now,
+        },
+        "tenants_quota": {
+            "id": uuid7(), "api_key_id": references.get("api_key_id"), "created_at": now,
+        },
+        "tenants_quotawindow": {
+            "quota_id": references.get("quota_id"),
+            "minute_start": now, "day_start": now, "month_start": now,
+            **_zeros(),
+        },
+        "tenants_tenantdatakey": {
+            "id": uuid7(), "version": 32_000, "wrapped": b"w", "created_at": now,
+        },
+        "tenants_ledgerentry": {
+            "id": uuid7(), "job_id": uuid7(), "model_id": uuid7(), "sku": "m@1",
+            "prompt_tokens": 1, "completion_tokens": 1, "cost": 1, "currency": "USD",
+            "measure": "measured", "admitted_at": now, "recorded_at": now,
+        },
+        "inference_job": {
+            "id": uuid7(), "deployment_id": uuid7(), "model_id": uuid7(), "user_id": user,
+            "api_key_id": references.get("api_key_id"), "sku": "m@1", "kind": "chat", "state": 2,
+            "stream": False, "parameters": "{}", "request_id": unique("req"), "gateway": "g",
+            "quota_ids": [], "prompt_tokens": 1, "reserved_tokens": 2, "reserved_cost": 0,
+            "prompt_price": 0, "completion_price": 0, "currency": "USD", "start_tag": 0,
+            "attempts": 1, "fence": 1, "worker": "w", "admitted_at": now, "deadline": now,
+            "finished_at": now, "watermark": 1, "finish_reason": "stop", "error_code": "",
+            "error_message": "",
+        },
+        "inference_jobpayload": {
+            "job_id": references.get("job_id"), "data_key_version": 1, "prompt": b"p",
+        },
+        "inference_fairshare": {"deployment_id": uuid7(), "virtual_time": 0},
+        "audit_event": {
+            "id": uuid7(), "category": "intent", "action": "test.seen", "outcome": "success",
+            "actor_type": "system", "recorded_at": now,
+        },
+        "audit_body": {
+            "event_id": references.get("event_id"), "detail": '{"a": 1}', "recorded_at": now,
+        },
+        "audit_leaf": {
+            "event_id": references.get("event_id"), "recorded_at": now, "seq": 1,
+            "header": b"h", "leaf": b"l",
+        },
+    }  # fmt: skip
+    return {"tenant_id": tenant, **rows[table]}
+
+
+def _zeros() -> Row:
+    moved = ("used", "held")
+    tokens = {f"tokens_{w}_{m}": 0 for w in ("minute", "day", "month", "total") for m in moved}
+    cost = {f"cost_{w}_{m}": 0 for w in ("minute", "day", "month", "total") for m in moved}
+    requests = {f"requests_{w}_used": 0 for w in ("minute", "day", "month", "total")}
+    return {**tokens, **cost, **requests, "active": 0}
+
+
+# Table -> its key column and what it refers to: column -> table. In order of insertion.
+TABLES: dict[str, tuple[str, dict[str, str]]] = {
+    "tenants_apikey": ("id", {}),
+    "tenants_quota": ("id", {"api_key_id": "tenants_apikey"}),
+    "tenants_quotawindow": ("quota_id", {"quota_id": "tenants_quota"}),
+    "tenants_tenantdatakey": ("id", {}),
+    "tenants_ledgerentry": ("id", {}),
+    "inference_job": ("id", {"api_key_id": "tenants_apikey"}),
+    "inference_jobpayload": ("job_id", {"job_id": "inference_job"}),
+    "inference_fairshare": ("deployment_id", {}),
+    "audit_event": ("id", {}),
+    "audit_body": ("event_id", {"event_id": "audit_event"}),
+    "audit_leaf": ("event_id", {"event_id": "audit_event"}),
+}
+
+
+def populate(superuser: psycopg.Connection, organisation: Organisation) -> Populated:
+    """Gives an organisation one row in every table of tenants' rows."""
+    membership = superuser.execute(
+        "SELECT id FROM tenants_membership WHERE user_id = %s", [organisation.viewer.user.id]
+    ).fetchone()
+    assert membership is not None
+    keys: dict[str, tuple[str, UUID]] = {
+        "tenants_tenant": ("id", organisation.id),
+        "tenants_membership": ("id", membership[0]),
+    }
+    for table, (key, references) in TABLES.items():
+        found = {column: keys[other][1] for column, other in references.items()}
+        row = new_row(table, organisation, found)
+        insert(superuser, table, row)
+        keys[table] = (key, row[key])
+    return Populated(organisation, keys)
