@@ -11,7 +11,7 @@ job succeeded; nothing otherwise. What a crash hid is the operator's loss.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, LiteralString, cast
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -50,6 +50,8 @@ def _moves() -> str:
         for metric in ("tokens", "cost")
     )
 
+
+_STATE_WORDS: Final = " ".join(f"WHEN {s.value} THEN '{s.name.lower()}'" for s in JobState)
 
 # ``state + 0`` keeps the planner off the partial indexes on state, which hold every finished job
 # until they are vacuumed.
@@ -104,7 +106,7 @@ WITH x AS (
 ), bodies AS (
     INSERT INTO audit_body (event_id, recorded_at, tenant_id, detail)
     SELECT event_id, finished_at, tenant_id, jsonb_build_object(
-        'state', state, 'finish_reason', finish_reason, 'model_digest', digest,
+        'state', CASE state {_STATE_WORDS} END, 'finish_reason', finish_reason, 'model_digest', digest,
         'parameters', parameters, 'prompt_tokens', prompt,
         'completion_tokens', completion_charged, 'cost', charged_cost, 'currency', currency,
         'measure', measure, 'attempts', attempts, 'fence', fence, 'worker', worker,
@@ -193,9 +195,9 @@ def settle(
     In pipeline mode nothing is waited for: ``settled`` reads the answer of the cursor.
     """
     ids = [s.job_id for s in settlements]
-    connection.execute(cast(LiteralString, LOCK_WINDOWS), [ids], prepare=True)
+    connection.execute(LOCK_WINDOWS, [ids], prepare=True)
     rows = _encode([s.row() for s in settlements]).decode()
-    return connection.execute(cast(LiteralString, SETTLE), [rows], prepare=True)
+    return connection.execute(SETTLE, [rows], prepare=True)
 
 
 def settled(cursor: "psycopg.Cursor[Any]") -> list[Settled]:
@@ -213,8 +215,8 @@ async def settle_async(
     ids = [s.job_id for s in settlements]
     rows = _encode([s.row() for s in settlements]).decode()
     async with connection.transaction():
-        await connection.execute(cast(LiteralString, LOCK_WINDOWS), [ids], prepare=True)
-        cursor = await connection.execute(cast(LiteralString, SETTLE), [rows], prepare=True)
+        await connection.execute(LOCK_WINDOWS, [ids], prepare=True)
+        cursor = await connection.execute(SETTLE, [rows], prepare=True)
         return [
             Settled(job_id, JobState(state), gateway, prompt, completion, fence)
             for job_id, state, gateway, prompt, completion, fence in await cursor.fetchall()

@@ -5,7 +5,7 @@ what may not, rings for queues with waiting jobs, and drops payloads that were k
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, LiteralString, cast
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
@@ -56,6 +56,9 @@ SELECT d.queue FROM inference_deployment d
 
 _EXPIRED: Final = "DELETE FROM inference_jobpayload WHERE delete_after < clock_timestamp()"
 
+# A worker that has not been heard of for an hour is history.
+_GONE: Final = "DELETE FROM inference_worker WHERE heartbeat_at < now() - interval '1 hour'"
+
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
@@ -72,12 +75,13 @@ def sweep(database_url: str, redis_url: str, *, max_attempts: int) -> Sweep:
         requeue, ends = _sort_lapsed(connection, max_attempts)
         if requeue:
             ids, fences = [i for i, _ in requeue], [f for _, f in requeue]
-            connection.execute(cast(LiteralString, _REQUEUE), [ids, fences])
+            connection.execute(_REQUEUE, [ids, fences])
         ends += _overdue(connection)
         ended = _end(connection, ends)
-        connection.execute(cast(LiteralString, _OVERRUN))
+        connection.execute(_OVERRUN)
         connection.execute(_EXPIRED)
-        waiting = connection.execute(cast(LiteralString, _WAITING)).fetchall()
+        connection.execute(_GONE)
+        waiting = connection.execute(_WAITING).fetchall()
     _tell(redis_url, ended, {s.job_id: s for s in ends})
     return Sweep(len(requeue), len(ended), tuple(row[0] for row in waiting))
 
@@ -88,7 +92,7 @@ def _sort_lapsed(
     """Jobs whose worker is gone: those that run again, and those that end."""
     requeue: list[tuple[UUID, int]] = []
     ends: list[Settlement] = []
-    for row in connection.execute(cast(LiteralString, _LAPSED)).fetchall():
+    for row in connection.execute(_LAPSED).fetchall():
         job_id, fence, stream, watermark, attempts, cancelled, overdue = row
         shown = stream and watermark > 0
         if shown or attempts >= max_attempts or cancelled or overdue:
@@ -122,7 +126,7 @@ def _verdict(*, shown: bool, cancelled: bool, overdue: bool) -> tuple[JobState, 
 
 
 def _overdue(connection: psycopg.Connection[Any]) -> list[Settlement]:
-    rows = connection.execute(cast(LiteralString, _OVERDUE)).fetchall()
+    rows = connection.execute(_OVERDUE).fetchall()
     return [
         Settlement(
             job_id,

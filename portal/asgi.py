@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
+from portal.core.boot import refuse_unbound_role
 from portal.core.env import env
 
 
@@ -23,6 +24,8 @@ def create_app() -> Starlette:
     from portal.health import health_routes
 
     planes = env().freehold_planes
+    if planes in ("both", "control"):
+        refuse_unbound_role(env().database_url_app.get_secret_value())
     gateway = Gateway(env()) if planes in ("both", "data") else None
     parts: list[BaseRoute] = [*health_routes(gateway)]
     if gateway is not None:

@@ -11,9 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_init
 
 from portal.core import logging as portal_logging
+from portal.core.boot import refuse_unbound_role
 from portal.core.env import env
 
 
@@ -53,6 +54,11 @@ app.conf.update(
     },
     beat_max_loop_interval=1,
 )
+
+
+@worker_init.connect
+def _refuse_unbound_role(**kwargs: Any) -> None:
+    refuse_unbound_role(env().database_url_app.get_secret_value())
 
 
 @setup_logging.connect

@@ -33,7 +33,7 @@ from django.db import connection  # noqa: E402
 from pytest_django import DjangoDbBlocker  # noqa: E402
 
 from portal.core.actors import Context, PlatformRole  # noqa: E402
-from tests import factories  # noqa: E402
+from tests import factories, live  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -125,3 +125,19 @@ def sealer_sql(servers: SessionServers) -> Iterator[psycopg.Connection]:
     """A bare connection as ``portal_sealer``; transactions are explicit."""
     with psycopg.connect(servers.url("sealer"), autocommit=True) as sealer:
         yield sealer
+
+
+@pytest.fixture(scope="session")
+def live_portal(servers: SessionServers, database: None) -> Iterator[live.LivePortal]:
+    """A whole portal that runs for the session, on the session's servers."""
+    portal = live.start_portal(servers)
+    yield portal
+    portal.programs.stop()
+
+
+@pytest.fixture
+def programs(servers: SessionServers, database: None) -> Iterator[live.Programs]:
+    """Starts further processes of the product; they end with the test."""
+    started = live.Programs(servers)
+    yield started
+    started.stop()

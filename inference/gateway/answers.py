@@ -74,7 +74,8 @@ def error_of(end: End) -> PortalError:
 def interrupted() -> PortalError:
     """The connection to the worker was lost after text had been shown, or the text itself was."""
     return Unavailable(
-        "The generation was interrupted and can't be continued; only what was delivered is charged.",
+        "The generation was interrupted and can't be continued; "
+        "only what was delivered is charged.",
         code="stream_interrupted",
         retry_after=1,
     )

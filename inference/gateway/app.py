@@ -88,7 +88,7 @@ class ChatCompletions(_Endpoint):
         verdict = await self._admit(pending, send)
         if not isinstance(verdict, Admitted):
             return
-        assert request is not None and pending.generation is not None
+        assert request is not None, "what is admitted was parsed"
         waiter = gateway.room.enter(verdict.job_id)
         answer = answer_stream if request.stream else answer_whole
         try:

@@ -19,6 +19,7 @@ from inference.gateway.reader import ReturnReader
 from inference.gateway.waiting import Waiter, WaitingRoom
 from inference.models.jobs import JobState
 from inference.returns import Text
+from portal.core.boot import refuse_unbound_role
 from portal.core.broker import async_client
 from portal.core.crypto import Keyring, Peppers
 from portal.core.env import Env
@@ -38,6 +39,7 @@ class Gateway:
         if env.database_url_gateway is None:
             raise SystemExit("DATABASE_URL_GATEWAY is not set; the data plane needs it.")
         url = env.database_url_gateway.get_secret_value()
+        refuse_unbound_role(url)
         self.id = uuid7().hex
         self.max_body_bytes = env.max_body_bytes
         self.proxies = tuple(trusted_networks(env.trusted_proxies))
@@ -83,7 +85,7 @@ class Gateway:
         """Rows of a health query over the connection that serves look-ups."""
 
         async def work(connection: psycopg.AsyncConnection[Any]) -> list[Any]:
-            cursor = await connection.execute(query)  # type: ignore[call-overload]
+            cursor = await connection.execute(query)
             return list(await cursor.fetchall())
 
         return await self._queries.use(work)

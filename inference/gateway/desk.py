@@ -158,7 +158,8 @@ class AdmissionDesk:
     ) -> str:
         """Adds the job and its encrypted prompt; returns the prompt's fingerprint."""
         generation, ask, key = pending.generation, pending.call.ask, verdict.key
-        assert generation is not None and ask is not None
+        assert generation is not None, "only generations are admitted"
+        assert ask is not None
         served = generation.served
         writes.jobs.append(
             {

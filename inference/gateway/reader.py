@@ -121,7 +121,7 @@ class _Wire:
         Raises:
             OSError, hiredis.HiredisError: the connection or the server failed.
         """
-        self._writer.write(hiredis.pack_command(arguments))
+        self._writer.write(hiredis.pack_command(arguments))  # type: ignore[arg-type]
         while (reply := self._parser.gets()) is False:
             data = await self._reader.read(_READ_BYTES)
             if not data:

@@ -118,7 +118,7 @@ class CancelListener:
                 self._stopped.wait(_RETRY_SECONDS)
 
     def _listen(self) -> None:
-        with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
+        with self._redis.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
             channel.subscribe(self._channel)
             while not self._stopped.is_set():
                 message = channel.get_message(timeout=_WAIT_SECONDS)

@@ -7,7 +7,7 @@ the worker names that fence, so a worker that was thought dead and lives on chan
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, LiteralString, cast
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -113,7 +113,7 @@ def send_claim(
         "lease": lease_seconds,
         "floor": floor,
     }
-    return connection.execute(cast(LiteralString, CLAIM), parameters, prepare=True)
+    return connection.execute(CLAIM, parameters, prepare=True)
 
 
 def claimed(cursor: "psycopg.Cursor[Any]") -> list[Claimed]:
@@ -138,7 +138,7 @@ def send_renewal(
         ]
     ).decode()
     parameters = {"lease": lease_seconds, "rows": rows}
-    return connection.execute(cast(LiteralString, RENEW), parameters, prepare=True)
+    return connection.execute(RENEW, parameters, prepare=True)
 
 
 def renewed(cursor: "psycopg.Cursor[Any]") -> dict[UUID, bool]:
@@ -161,4 +161,4 @@ def send_release(
     rows = _encode(
         [{"job_id": i, "fence": f, "forgive": 1 if forgive else 0} for i, f in jobs]
     ).decode()
-    connection.execute(cast(LiteralString, RELEASE), {"rows": rows}, prepare=True)
+    connection.execute(RELEASE, {"rows": rows}, prepare=True)

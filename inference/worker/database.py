@@ -162,7 +162,7 @@ class Queue:
             (releases, self._releases),
         ):
             for _ in done:
-                kept.popleft()  # type: ignore[attr-defined]
+                kept.popleft()
         if settlements:
             self._on_settled(ended, settlements)
         if self._settlements:

@@ -5,12 +5,14 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import namedtuple_row
+from psycopg.rows import dict_row
 
+from portal.core.boot import refuse_unbound_role
 from portal.core.env import Env
 
 _QUERY: Final = """
-SELECT d.id, d.name, d.queue, d.engine, d.options, d.context_length, v.path, v.digest
+SELECT d.id AS deployment_id, d.name, d.queue, d.engine, d.options, d.context_length,
+       v.path AS artefact_path, v.digest
   FROM inference_deployment d JOIN inference_modelversion v ON v.id = d.version_id
  WHERE d.name = %s
 """
@@ -40,19 +42,10 @@ def read_assignment(env: Env) -> Assignment:
     if env.database_url_gateway is None:
         raise SystemExit("DATABASE_URL_GATEWAY is not set; an inference worker needs it.")
     url = env.database_url_gateway.get_secret_value()
+    refuse_unbound_role(url)
     with psycopg.connect(url, connect_timeout=10) as connection:
-        cursor = connection.cursor(row_factory=namedtuple_row)
+        cursor = connection.cursor(row_factory=dict_row)
         row = cursor.execute(_QUERY, [env.worker_deployment]).fetchone()
     if row is None:
         raise SystemExit(f"There is no deployment named '{env.worker_deployment}'.")
-    return Assignment(
-        row.id,
-        row.name,
-        row.queue,
-        row.engine,
-        row.options,
-        row.context_length,
-        row.path,
-        row.digest,
-        url,
-    )
+    return Assignment(**row, database_url=url)

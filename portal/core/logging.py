@@ -7,10 +7,10 @@ Events are named by verbs, ``subject.verb_in_past_tense``: ``quota.exceeded``,
 import json
 import logging
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal, TextIO
+from typing import Final, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -57,10 +57,8 @@ def configure(
         )
     )
     root = logging.getLogger()
-    for old in root.handlers[:]:
-        if isinstance(old, _Handler):
-            root.removeHandler(old)
-    root.addHandler(handler)
+    # Any other handler would write records that nothing has redacted.
+    root.handlers[:] = [handler]
     root.setLevel(threshold)
     logging.captureWarnings(True)
     structlog.configure(

@@ -24,7 +24,7 @@ from portal.core.pages import (
 )
 from portal.core.tenancy import platform_scope
 from tenants.admin.common import TENANT_STATE_KINDS, ReasonForm, secret_page
-from tenants.identity.visits import enter_tenant
+from tenants.identity.sessions import enter_tenant
 from tenants.models import Tenant
 from tenants.models.tenant import TenantState
 from tenants.permissions import Action
@@ -115,7 +115,12 @@ def _resume(request: HttpRequest, tenant: Tenant, data: dict[str, Any]) -> str:
 
 
 def _enter(request: HttpRequest, tenant: Tenant, data: dict[str, Any]) -> str:
-    enter_tenant(request, tenant_id=tenant.pk, reason=data["reason"])
+    enter_tenant(
+        context=context_of(request),
+        session=request.session,
+        tenant_id=tenant.pk,
+        reason=data["reason"],
+    )
     return reverse("admin:index")
 
 

@@ -64,11 +64,13 @@ def session_context(user: User, session: SessionBase, *, base: Context) -> Conte
     return known
 
 
-def enter_tenant(*, context: Context, session: SessionBase, tenant_id: UUID) -> Tenant:
+def enter_tenant(
+    *, context: Context, session: SessionBase, tenant_id: UUID, reason: str = ""
+) -> Tenant:
     """Makes a tenant the session's active one.
 
     A member picks among the own memberships. An administrator of the platform may enter any
-    tenant, which stands in that tenant's audit trail.
+    tenant, which stands in that tenant's audit trail with the reason.
 
     Raises:
         Forbidden: an administrator whose role may not.
@@ -79,7 +81,7 @@ def enter_tenant(*, context: Context, session: SessionBase, tenant_id: UUID) -> 
         tenant = _own_tenant(context, tenant_id)
     else:
         require(context, Action.TENANT_ENTER)
-        tenant = _record(context, tenant_id, TenantsEvent.TENANT_ENTER)
+        tenant = _record(context, tenant_id, TenantsEvent.TENANT_ENTER, reason)
     session[ACTIVE_TENANT] = str(tenant.id)
     return tenant
 
@@ -114,14 +116,20 @@ def _own_tenant(context: Context, tenant_id: UUID) -> Tenant:
     return membership.tenant
 
 
-def _record(context: Context, tenant_id: UUID, event: TenantsEvent) -> Tenant:
+def _record(
+    context: Context, tenant_id: UUID, event: TenantsEvent, reason: str = ""
+) -> Tenant:
     inside = replace(context, tenant_id=tenant_id)
     with platform_scope(inside, reason=event.value):
         tenant = Tenant.objects.filter(pk=tenant_id).first()
         if tenant is None:
             raise NotFound("There is no such tenant.")
         with intent(
-            event, object_type="tenants.tenant", object_id=tenant.id, object_label=tenant.name
+            event,
+            object_type="tenants.tenant",
+            object_id=tenant.id,
+            object_label=tenant.name,
+            reason=reason,
         ):
             return tenant
 

@@ -12,7 +12,7 @@ class Measure(models.TextChoices):
 
 
 class LedgerEntry(IdModel, TenantModel):
-    """One charge. Append-only: serving roles hold INSERT and SELECT, and a trigger refuses the rest.
+    """One charge. Append-only: serving roles insert and read, and a trigger refuses the rest.
 
     It outlives what it names, so it holds ids and labels and no foreign key.
     """

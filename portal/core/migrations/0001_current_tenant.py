@@ -28,7 +28,7 @@ ROLES = "{app}, {gateway}, {sealer}, {platform}, {audit_reader}, {audit_reader_a
 
 class Migration(migrations.Migration):
     initial = True
-    dependencies: list[tuple[str, str]] = []
+    dependencies = []
 
     operations = [
         RoleSQL(

@@ -10,7 +10,9 @@ from portal.core.ids import uuid7
 class IdModel(models.Model):
     """A row with a UUIDv7 made by the client, so that it is known before it is written."""
 
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    id: "models.UUIDField[UUID, UUID]" = models.UUIDField(
+        primary_key=True, default=uuid7, editable=False
+    )
 
     class Meta:
         abstract = True

@@ -157,22 +157,20 @@ class EnableTenantRLS(_SQLOperation):
 
     def forwards(self) -> list[str]:
         roles = database_roles()
-        policies = [
-            f'CREATE POLICY own_tenant ON "{self.table}" TO "{roles.app}" '
-            f"USING ({self.using}) WITH CHECK ({self.using})"
-        ]
-        for role in ("platform", "gateway"):
-            if role in self._grants():
-                policies.append(
-                    f'CREATE POLICY {role}_all ON "{self.table}" TO "{getattr(roles, role)}" '
-                    "USING (true) WITH CHECK (true)"
-                )
+        crossing = [role for role in ("platform", "gateway") if role in self._grants()]
         return [
             f'ALTER TABLE "{self.table}" ENABLE ROW LEVEL SECURITY',
             f'ALTER TABLE "{self.table}" FORCE ROW LEVEL SECURITY',
-            *policies,
+            self._policy("own_tenant", roles.app, self.using),
+            *(self._policy(f"{r}_all", getattr(roles, r), "true") for r in crossing),
             *Grant(self.table, self._grants()).forwards(),
         ]
+
+    def _policy(self, name: str, role: str, condition: str) -> str:
+        return (
+            f'CREATE POLICY {name} ON "{self.table}" TO "{role}" '
+            f"USING ({condition}) WITH CHECK ({condition})"
+        )
 
     def backwards(self) -> list[str]:
         names = [

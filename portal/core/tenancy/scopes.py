@@ -119,7 +119,7 @@ def _apply(context: Context, role: str | None, previous_role: str | None) -> Non
             cursor.execute("RESET ROLE")
         cursor.execute(f"SELECT {calls}", values)
         if role is not None and role != previous_role:
-            cursor.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))  # type: ignore[arg-type]
+            cursor.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
 
 
 _NO_CONTEXT = Context.system("none")

@@ -1,0 +1,448 @@
+"""Admin pages of jobs, and of what serves them."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Count, Q, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import formats, timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+from unfold.decorators import display
+from unfold.paginator import InfinitePaginator
+
+from audit.selectors import EventFilter, read_events
+from inference.models import Deployment, Job, JobState, Model, ModelPrice, ModelVersion, Worker
+from inference.services import set_deployment_enabled
+from portal.core.pages import (
+    STATUS_KINDS,
+    FormPage,
+    PortalModelAdmin,
+    ServiceForm,
+    Text,
+    context_of,
+    may,
+)
+from portal.core.tenancy import platform_scope
+from tenants.models import LedgerEntry
+from tenants.permissions import Action
+
+JOB_STATE_KINDS = {
+    JobState.QUEUED: "info",
+    JobState.RUNNING: "info",
+    JobState.SUCCEEDED: "success",
+    JobState.FAILED: "danger",
+    JobState.CANCELLED: "warning",
+    JobState.DEAD: "danger",
+}
+WORKER_STATE_KINDS = {
+    "loading": "info",
+    "ready": "success",
+    "draining": "warning",
+    "stopped": "default",
+    "failed": "danger",
+}
+SILENT_AFTER = timedelta(seconds=15)
+"""A worker that has not been heard of for this long counts as gone."""
+
+ERROR_TEXTS: dict[str, Text] = {
+    "cancelled": _("The caller closed the connection."),
+    "queue_timeout": _("It waited or ran for too long."),
+    "interrupted": _("The worker was lost while it ran."),
+    "stream_interrupted": _("The worker was lost after the first token, so it was not run again."),
+    "request_refused": _("The engine refused the request."),
+    "server_error": _("The engine failed."),
+}
+FINISH_TEXTS: dict[str, Text] = {
+    "stop": _("The model had finished"),
+    "length": _("The longest allowed answer was reached"),
+    "cancelled": _("It was cancelled"),
+    "error": _("An error ended it"),
+}
+
+
+class AgeFilter(admin.SimpleListFilter):
+    """How long ago something was admitted."""
+
+    title = _("Time")
+    parameter_name = "age"
+    _spans = {
+        "hour": timedelta(hours=1),
+        "day": timedelta(days=1),
+        "week": timedelta(days=7),
+        "month": timedelta(days=31),
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [
+            ("hour", _("The last hour")),
+            ("day", _("The last 24 hours")),
+            ("week", _("The last 7 days")),
+            ("month", _("The last 31 days")),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
+        span = self._spans.get(self.value() or "")
+        return queryset.filter(admitted_at__gte=timezone.now() - span) if span else queryset
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A point of a job's timeline; ``since`` tells how long the step before it took."""
+
+    title: str
+    at: datetime | None
+    since: str
+
+
+def duration_text(span: timedelta) -> str:
+    """A span in the unit a person would use."""
+    seconds = span.total_seconds()
+    if seconds < 1:
+        return gettext("%(n)s ms") % {"n": round(seconds * 1000)}
+    if seconds < 60:
+        return gettext("%(n)s s") % {"n": formats.number_format(seconds, 2)}
+    minutes, rest = divmod(round(seconds), 60)
+    return gettext("%(m)s min %(s)s s") % {"m": minutes, "s": rest}
+
+
+def timeline(job: Job) -> list[Step]:
+    """Admitted, claimed, first token, finished, with the time between."""
+    points = [
+        (gettext("Admitted"), job.admitted_at),
+        (gettext("Claimed by a worker"), job.claimed_at),
+        (gettext("First token"), job.first_token_at),
+        (gettext("Finished"), job.finished_at),
+    ]
+    steps = []
+    before: datetime | None = None
+    for title, at in points:
+        # What never happened to an ended job is no step of it.
+        if at is None and job.finished_at is not None:
+            continue
+        since = duration_text(at - before) if at and before else ""
+        steps.append(Step(title, at, since))
+        before = at or before
+    return steps
+
+
+def money(nanos: int, currency: str) -> str:
+    """An amount of nano-units in words."""
+    amount = f"{nanos / 1_000_000_000:.6f}".rstrip("0").rstrip(".")
+    return f"{amount or '0'} {currency}"
+
+
+def price_text(price: ModelPrice | None) -> str:
+    """A price a million tokens in words; empty where there is none."""
+    if price is None:
+        return ""
+    return gettext("%(prompt)s for prompts, %(completion)s for answers") % {
+        "prompt": money(price.prompt_micros_per_million * 1000, price.currency),
+        "completion": money(price.completion_micros_per_million * 1000, price.currency),
+    }
+
+
+@admin.register(Job)
+class JobAdmin(PortalModelAdmin):
+    """Generations of the active tenant."""
+
+    view_action = Action.JOB_READ
+    detail_template = "site/job.html"
+    paginator = InfinitePaginator
+    empty_title = _("No job yet")
+    empty_text = _("Each call of a model is a job. Make an API key, or try the playground.")
+    list_display = (
+        "admitted",
+        "state_label",
+        "sku",
+        "api_key_name",
+        "prompt_tokens",
+        "watermark",
+        "took",
+    )
+    list_filter = ("state", AgeFilter, "stream")
+    search_fields = ("request_id", "sku", "api_key__name")
+    ordering = ("-id",)
+    sortable_by = ()
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
+        return Job.objects.select_related("api_key", "user", "deployment").defer(
+            "api_key__secret_hmac", "api_key__session_hmac"
+        )
+
+    @display(description=_("Admitted"))
+    def admitted(self, job: Job) -> str:
+        return formats.date_format(timezone.localtime(job.admitted_at), "SHORT_DATETIME_FORMAT")
+
+    @display(description=_("State"), label=STATUS_KINDS)
+    def state_label(self, job: Job) -> tuple[str, str]:
+        return JOB_STATE_KINDS[JobState(job.state)], str(job.get_state_display())
+
+    @display(description=_("API key"))
+    def api_key_name(self, job: Job) -> str:
+        return job.api_key.name
+
+    @display(description=_("Took"))
+    def took(self, job: Job) -> str:
+        return duration_text(job.finished_at - job.admitted_at) if job.finished_at else ""
+
+    def detail_context(self, request: HttpRequest, obj: Job) -> dict[str, Any]:
+        charge = LedgerEntry.objects.filter(job_id=obj.pk).first()
+        context = context_of(request)
+        events = (
+            read_events(context, EventFilter(subject=str(obj.pk))).events
+            if may(request, Action.AUDIT_READ)
+            else ()
+        )
+        if charge is not None:
+            cost = money(charge.cost, charge.currency)
+        elif obj.finished_at is None:
+            cost = _("Not settled yet")
+        else:
+            cost = _("Nothing was charged")
+        return {
+            "timeline": timeline(obj),
+            "state_kind": JOB_STATE_KINDS[JobState(obj.state)],
+            "error": ERROR_TEXTS.get(obj.error_code) or obj.error_message or obj.error_code,
+            "error_detail": obj.error_message if obj.error_code in ERROR_TEXTS else "",
+            "facts": [
+                (_("Model"), obj.sku),
+                (_("Prompt tokens"), obj.prompt_tokens),
+                (_("Completion tokens"), obj.watermark),
+                (_("Cost"), cost),
+                (_("Why it ended"), FINISH_TEXTS.get(obj.finish_reason, obj.finish_reason)),
+                (_("Streaming"), _("Yes") if obj.stream else _("No")),
+                (_("API key"), obj.api_key.name),
+                (_("User"), obj.user.email),
+                (_("Deployment"), obj.deployment.name),
+                (_("Worker"), obj.worker),
+                (_("Attempts"), obj.attempts),
+                (_("Request"), obj.request_id),
+            ],
+            "parameters": sorted(obj.parameters.items()),
+            "events": events,
+            "may_audit": may(request, Action.AUDIT_READ),
+        }
+
+
+class _PlatformPage(PortalModelAdmin):
+    """A page of the catalogue: it belongs to the platform and holds no tenant's rows."""
+
+    side = "platform"
+
+
+def _set_enabled(request: HttpRequest, deployment: Deployment, *, enabled: bool) -> str:
+    set_deployment_enabled(
+        context=context_of(request), deployment_id=deployment.pk, enabled=enabled
+    )
+    return reverse("admin:inference_deployment_change", args=[deployment.pk])
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a deployment is, in words; ``kind`` is the colour of its label."""
+
+    kind: str
+    text: str
+    detail: str = ""
+
+
+def health_of(deployment: Deployment, workers: Sequence[Worker], now: datetime) -> Health:
+    """What a deployment's workers say together."""
+    live = [w for w in workers if now - w.heartbeat_at < SILENT_AFTER and w.state != "stopped"]
+    if not deployment.enabled:
+        return Health("default", gettext("Disabled"))
+    if any(w.state == "ready" for w in live):
+        return Health("success", gettext("Ready"))
+    failed = next((w for w in live if w.state == "failed"), None)
+    if failed is not None:
+        return Health("danger", gettext("The worker failed"), failed.detail)
+    if any(w.state == "loading" for w in live):
+        return Health("info", gettext("A worker is loading the model"))
+    if any(w.state == "draining" for w in live):
+        return Health("warning", gettext("The only worker is stopping"))
+    silent = max(workers, key=lambda w: w.heartbeat_at, default=None)
+    if silent is None:
+        return Health(
+            "danger",
+            gettext("No worker"),
+            gettext("Start a worker with WORKER_DEPLOYMENT=%(name)s.") % {"name": deployment.name},
+        )
+    return Health(
+        "danger",
+        gettext("No worker"),
+        gettext("%(worker)s was last heard of %(time)s. %(detail)s")
+        % {
+            "worker": silent.name,
+            "time": formats.date_format(
+                timezone.localtime(silent.heartbeat_at), "SHORT_DATETIME_FORMAT"
+            ),
+            "detail": silent.detail,
+        },
+    )
+
+
+@admin.register(Deployment)
+class DeploymentAdmin(_PlatformPage):
+    """What is served, by which engine and on which queue."""
+
+    view_action = Action.DEPLOYMENT_READ
+    pages = (
+        FormPage(
+            "enable",
+            Action.DEPLOYMENT_EDIT,
+            _("Enable"),
+            ServiceForm,
+            lambda request, deployment, _data: _set_enabled(request, deployment, enabled=True),
+            button=_("Enable deployment"),
+            intro=_("Calls of its model are admitted to this deployment from now on."),
+            done=_("The deployment is enabled."),
+            offered=lambda deployment: not deployment.enabled,
+        ),
+        FormPage(
+            "disable",
+            Action.DEPLOYMENT_EDIT,
+            _("Disable"),
+            ServiceForm,
+            lambda request, deployment, _data: _set_enabled(request, deployment, enabled=False),
+            button=_("Disable deployment"),
+            intro=_("New calls of its model are refused; jobs under way are finished."),
+            done=_("The deployment is disabled."),
+            danger=True,
+            offered=lambda deployment: deployment.enabled,
+        ),
+    )
+    detail_template = "site/deployment.html"
+    empty_title = _("No deployment yet")
+    empty_text = _("A deployment serves one version of a model on one queue of workers.")
+    list_display = ("name", "model", "engine", "health", "waiting", "enabled")
+    list_filter = ("enabled", "engine")
+    search_fields = ("name", "model__name")
+    ordering = ("name",)
+
+    def scope(self, request: HttpRequest) -> AbstractContextManager[None]:
+        # Queue lengths count every tenant's jobs.
+        context = replace(context_of(request), tenant_id=None)
+        return platform_scope(context, reason="deployments are listed")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Deployment]:
+        return (
+            Deployment.objects.select_related("model", "version")
+            .prefetch_related("workers")
+            .annotate(
+                queued=Count("jobs", filter=Q(jobs__state=JobState.QUEUED)),
+            )
+        )
+
+    @display(description=_("Health"), label=STATUS_KINDS)
+    def health(self, deployment: Deployment) -> tuple[str, str]:
+        found = health_of(deployment, list(deployment.workers.all()), timezone.now())
+        return found.kind, found.text
+
+    @display(description=_("Waiting"), ordering="queued")
+    def waiting(self, deployment: Any) -> int:
+        return int(deployment.queued)
+
+    def detail_context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        workers = list(obj.workers.all())
+        return {
+            "health": health_of(obj, workers, timezone.now()),
+            "workers": [(w, WORKER_STATE_KINDS[w.state]) for w in workers],
+            "facts": [
+                (_("Model"), obj.model.name),
+                (_("Version"), obj.version.label),
+                (_("Engine"), obj.engine),
+                (_("Queue"), obj.queue),
+                (_("Jobs waiting"), str(obj.queued)),
+                (_("Context length"), obj.context_length),
+                (_("Default max_tokens"), obj.default_max_tokens),
+                (_("Created"), obj.created_at),
+            ],
+        }
+
+
+@admin.register(Worker)
+class WorkerAdmin(_PlatformPage):
+    """The processes that hold models."""
+
+    view_action = Action.DEPLOYMENT_READ
+    detail_template = "site/detail.html"
+    empty_title = _("No worker yet")
+    empty_text = _("A worker shows up here as soon as it is started.")
+    list_display = (
+        "name",
+        "deployment",
+        "state_label",
+        "engine",
+        "running",
+        "slots",
+        "heartbeat_at",
+    )
+    list_filter = ("state", "deployment")
+    search_fields = ("name",)
+    ordering = ("name",)
+
+    @display(description=_("State"), ordering="state", label=STATUS_KINDS)
+    def state_label(self, worker: Worker) -> tuple[str, str]:
+        if worker.state != "stopped" and timezone.now() - worker.heartbeat_at >= SILENT_AFTER:
+            return "danger", gettext("Not heard of")
+        return WORKER_STATE_KINDS[worker.state], str(worker.get_state_display())
+
+    def detail_context(self, request: HttpRequest, obj: Worker) -> dict[str, Any]:
+        return {
+            "facts": [
+                (_("Deployment"), obj.deployment.name),
+                (_("State"), self.state_label(obj)[1]),
+                (_("Detail"), obj.detail),
+                (_("Engine"), obj.engine),
+                (_("Running"), str(obj.running)),
+                (_("Slots"), str(obj.slots)),
+                (_("Started"), obj.started_at),
+                (_("Heartbeat"), obj.heartbeat_at),
+                (_("Digest of the version"), obj.version_digest),
+            ]
+        }
+
+
+@admin.register(Model)
+class ModelPages(_PlatformPage):
+    """The catalogue of models."""
+
+    view_action = Action.MODEL_READ
+    side = "any"
+    detail_template = "site/model.html"
+    empty_title = _("No model yet")
+    empty_text = _("Models are imported by a system administrator.")
+    list_display = ("name", "title", "served", "created_at")
+    search_fields = ("name", "title")
+    ordering = ("name",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Model]:
+        return Model.objects.annotate(
+            serving=Count("deployments", filter=Q(deployments__enabled=True))
+        )
+
+    @display(description=_("Served"), boolean=True)
+    def served(self, model: Any) -> bool:
+        return bool(model.serving)
+
+    def detail_context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        now = timezone.now()
+        versions = []
+        for version in ModelVersion.objects.filter(model=obj).prefetch_related("prices"):
+            prices = [p for p in version.prices.all() if p.effective_from <= now]
+            price = max(prices, key=lambda p: p.effective_from, default=None)
+            versions.append((version, price_text(price)))
+        return {
+            "facts": [
+                (_("Title"), obj.title),
+                (_("Description"), obj.description),
+                (_("Served"), _("Yes") if obj.serving else _("No")),
+            ],
+            "versions": versions,
+        }

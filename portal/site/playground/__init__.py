@@ -1,0 +1,1 @@
+"""The playground: a page that talks to a model with a key of its own."""
