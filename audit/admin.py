@@ -11,6 +11,7 @@ from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from audit.models import AuditEvent, Category, Outcome
@@ -108,7 +109,7 @@ class AuditEventAdmin(PortalModelAdmin):
         form = FilterForm(request.GET, all_tenants=all_tenants)
         page = {
             **self.admin_site.each_context(request),
-            "title": self.opts.verbose_name_plural,
+            "title": capfirst(self.opts.verbose_name_plural),
             "form": form,
             "all_tenants": all_tenants,
             "nil_tenant": NIL_TENANT,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.contrib import admin
@@ -98,6 +98,13 @@ class Step:
     title: str
     at: datetime | None
     since: str
+
+    @property
+    def moment(self) -> str:
+        """The time to the millisecond; empty if it has not come."""
+        if self.at is None:
+            return ""
+        return self.at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
 
 
 def duration_text(span: timedelta) -> str:

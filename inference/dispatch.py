@@ -11,12 +11,16 @@ from typing import Final
 import redis.asyncio
 import structlog
 from celery import current_app
+from kombu.exceptions import OperationalError
 
 from portal.core.broker import AsyncDoorbell, Doorbell, Ring
 
 log = structlog.get_logger(__name__)
 
 WAKE_TASK: Final = "inference.wake"
+BROKER_FAULTS: Final = (redis.RedisError, OperationalError, OSError)
+"""What ringing raises when the broker is away: redis-py's, kombu's and the system's words."""
+
 _WAKE_EXPIRES_SECONDS: Final = 30
 
 
@@ -28,9 +32,15 @@ def send_wake(queue: str) -> None:
 
 
 def ring(bell: Doorbell, queue: str) -> None:
-    """Rings for one queue, from a worker or the sweeper."""
-    if bell.ring(queue) is Ring.WAKE:
-        send_wake(queue)
+    """Rings for one queue, from a worker or the sweeper.
+
+    A broker that is away is no fault of the caller's: workers look for work by themselves too.
+    """
+    try:
+        if bell.ring(queue) is Ring.WAKE:
+            send_wake(queue)
+    except BROKER_FAULTS as fault:
+        log.warning("doorbell.failed", queue=queue, error=str(fault))
 
 
 class Ringer:
@@ -50,6 +60,6 @@ class Ringer:
         try:
             if await self._bell.ring(queue) is Ring.WAKE:
                 await asyncio.to_thread(send_wake, queue)
-        except (redis.asyncio.RedisError, OSError) as fault:
+        except BROKER_FAULTS as fault:
             # The sweeper will ring; the job waits a moment longer.
             log.warning("doorbell.failed", queue=queue, error=str(fault))

@@ -1,20 +1,231 @@
-"""Verbs of the catalogue."""
+"""Verbs of the catalogue, which belongs to the platform and to no tenant."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
-from django.db import IntegrityError, transaction
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, models, transaction
+from django.utils import timezone
 
 from audit.services import intent
-from inference.models import Deployment
+from inference.artefacts import Manifest
+from inference.models import Deployment, DeploymentClock, Model, ModelPrice, ModelVersion
 from portal.core.actors import Context
-from portal.core.errors import Conflict, NotFound
+from portal.core.errors import Conflict, Invalid, NotFound
 from portal.core.tenancy import platform_scope
 from tenants.permissions import Action, require
 
+_MOST_MICROS = 10**15
 
-def set_deployment_enabled(
-    *, context: Context, deployment_id: UUID, enabled: bool
+
+@contextmanager
+def _catalogue(context: Context, reason: str) -> Iterator[None]:
+    """The platform's scope; what is recorded stands in the platform's trail."""
+    with platform_scope(replace(context, tenant_id=None), reason=reason):
+        yield
+
+
+def register_model_version(
+    *,
+    context: Context,
+    name: str,
+    label: str,
+    manifest: Manifest,
+    path: Path,
+    title: str = "",
+    description: str = "",
+) -> ModelVersion:
+    """Enters an imported artefact as a version of a model, which is made where there is none.
+
+    The same artefact under the same label again changes nothing.
+
+    Args:
+        name: what callers put into ``model``.
+        label: the version's name, such as ``"1"``.
+        path: the artefact's folder.
+
+    Raises:
+        Forbidden, Invalid.
+        Conflict: the label stands for another artefact.
+    """
+    require(context, Action.MODEL_EDIT)
+    with _catalogue(context, "a model version is registered"):
+        model = Model.objects.filter(name=name).first() or Model(
+            name=name, title=title or name, description=description
+        )
+        known = ModelVersion.objects.filter(model__name=name, label=label).first()
+        if known is not None:
+            if known.digest != manifest.digest:
+                raise Conflict(f"The version '{label}' of '{name}' is another artefact.")
+            return known
+        version = ModelVersion(
+            model=model,
+            label=label,
+            digest=manifest.digest,
+            path=str(path),
+            architecture=manifest.architecture,
+            quantization=manifest.quantization,
+            context_length=manifest.context_length,
+            licence=manifest.licence,
+        )
+        _check(model)
+        _check(version, "model")
+        with intent(
+            "model.register_version",
+            object_type="inference.modelversion",
+            object_id=version.id,
+            object_label=version.sku,
+            detail={"digest": manifest.digest, "provenance": manifest.provenance},
+        ):
+            if model._state.adding:
+                model.save(force_insert=True)
+            version.save(force_insert=True)
+    return version
+
+
+def set_price(
+    *,
+    context: Context,
+    version_id: UUID,
+    prompt_micros_per_million: int,
+    completion_micros_per_million: int,
+    currency: str = "USD",
+    effective_from: datetime | None = None,
+) -> ModelPrice:
+    """Sets what a version costs from a moment on, now if not given.
+
+    Prices are micro-units of currency a million tokens. What was reserved before keeps its price.
+
+    Raises:
+        Forbidden, NotFound, Invalid.
+        Conflict: there is a price from that very moment.
+    """
+    require(context, Action.MODEL_EDIT)
+    for param, value in (
+        ("prompt_micros_per_million", prompt_micros_per_million),
+        ("completion_micros_per_million", completion_micros_per_million),
+    ):
+        if not 0 <= value <= _MOST_MICROS:
+            raise Invalid(f"'{param}' must be from 0 to {_MOST_MICROS}.", param=param)
+    if len(currency) != 3 or not (currency.isascii() and currency.isupper()):
+        raise Invalid("'currency' must be a code of three letters, such as USD.", param="currency")
+    with _catalogue(context, "a price is set"):
+        version = _version(version_id)
+        price = ModelPrice(
+            version=version,
+            effective_from=effective_from or timezone.now(),
+            prompt_micros_per_million=prompt_micros_per_million,
+            completion_micros_per_million=completion_micros_per_million,
+            currency=currency,
+        )
+        with intent(
+            "model.set_price",
+            object_type="inference.modelprice",
+            object_id=price.id,
+            object_label=version.sku,
+        ):
+            _insert(price, "There is already a price from that moment.")
+    return price
+
+
+def create_deployment(
+    *,
+    context: Context,
+    name: str,
+    version_id: UUID,
+    queue: str | None = None,
+    engine: str = "auto",
+    options: Mapping[str, Any] | None = None,
+    context_length: int | None = None,
+    default_max_tokens: int = 1024,
+    enabled: bool = True,
 ) -> Deployment:
+    """Serves a version on a queue; workers that consume the queue are its pool.
+
+    Args:
+        queue: the Celery queue; the deployment's name if not given.
+        context_length: tokens a request may take; the version's own if not given.
+
+    Raises:
+        Forbidden, NotFound, Invalid: naming the field that is wrong.
+        Conflict: name or queue are taken, or the model has an enabled deployment.
+    """
+    require(context, Action.DEPLOYMENT_EDIT)
+    with _catalogue(context, "a deployment is made"):
+        version = _version(version_id)
+        deployment = Deployment(
+            name=name,
+            model=version.model,
+            version=version,
+            queue=queue or name,
+            engine=engine,
+            options=dict(options or {}),
+            context_length=context_length or version.context_length,
+            default_max_tokens=default_max_tokens,
+            enabled=enabled,
+        )
+        _check_lengths(deployment)
+        _check(deployment, "model", "version")
+        with intent(
+            "deployment.create",
+            object_type="inference.deployment",
+            object_id=deployment.id,
+            object_label=name,
+            detail={"version": version.sku},
+        ):
+            _insert(
+                deployment,
+                "The name or the queue is taken, or the model has an enabled deployment.",
+            )
+            DeploymentClock.objects.create(deployment=deployment)
+    return deployment
+
+
+def edit_deployment(
+    *,
+    context: Context,
+    deployment_id: UUID,
+    engine: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    context_length: int | None = None,
+    default_max_tokens: int | None = None,
+) -> Deployment:
+    """Changes what is given; its workers follow when they are started again.
+
+    Raises:
+        Forbidden, NotFound, Invalid: naming the field that is wrong.
+    """
+    require(context, Action.DEPLOYMENT_EDIT)
+    with _catalogue(context, "a deployment is edited"):
+        deployment = _locked(deployment_id)
+        if engine is not None:
+            deployment.engine = engine
+        if options is not None:
+            deployment.options = dict(options)
+        if context_length is not None:
+            deployment.context_length = context_length
+        if default_max_tokens is not None:
+            deployment.default_max_tokens = default_max_tokens
+        _check_lengths(deployment)
+        _check(deployment, "model", "version")
+        with intent(
+            "deployment.edit",
+            object_type="inference.deployment",
+            object_id=deployment.id,
+            object_label=deployment.name,
+        ):
+            deployment.save(
+                update_fields=["engine", "options", "context_length", "default_max_tokens"]
+            )
+    return deployment
+
+
+def set_deployment_enabled(*, context: Context, deployment_id: UUID, enabled: bool) -> Deployment:
     """Lets calls be admitted to a deployment, or refuses new ones; jobs under way go on.
 
     Raises:
@@ -22,10 +233,8 @@ def set_deployment_enabled(
         Conflict: another deployment of the model is enabled.
     """
     require(context, Action.DEPLOYMENT_EDIT)
-    with platform_scope(context, reason="a deployment is enabled or disabled"):
-        deployment = Deployment.objects.select_for_update().filter(pk=deployment_id).first()
-        if deployment is None:
-            raise NotFound("There is no such deployment.")
+    with _catalogue(context, "a deployment is enabled or disabled"):
+        deployment = _locked(deployment_id)
         with intent(
             "deployment.enable" if enabled else "deployment.disable",
             object_type="inference.deployment",
@@ -40,4 +249,50 @@ def set_deployment_enabled(
                 raise Conflict(
                     "Another deployment of this model is enabled: disable it first."
                 ) from None
+    return deployment
+
+
+def _check_lengths(deployment: Deployment) -> None:
+    most = deployment.version.context_length
+    if not 0 < deployment.context_length <= most:
+        raise Invalid(f"'context_length' must be from 1 to {most}.", param="context_length")
+    if not 0 < deployment.default_max_tokens <= deployment.context_length:
+        raise Invalid(
+            f"'default_max_tokens' must be from 1 to {deployment.context_length}.",
+            param="default_max_tokens",
+        )
+
+
+def _check(row: models.Model, *exclude: str) -> None:
+    try:
+        row.clean_fields(exclude=exclude)
+    except ValidationError as fault:
+        param, messages = next(iter(fault.message_dict.items()))
+        raise Invalid(f"'{param}': {messages[0]}", param=param) from None
+
+
+def _insert(row: models.Model, taken: str) -> None:
+    try:
+        with transaction.atomic():
+            row.save(force_insert=True)
+    except IntegrityError:
+        raise Conflict(taken) from None
+
+
+def _version(version_id: UUID) -> ModelVersion:
+    version = ModelVersion.objects.select_related("model").filter(pk=version_id).first()
+    if version is None:
+        raise NotFound("There is no such model version.")
+    return version
+
+
+def _locked(deployment_id: UUID) -> Deployment:
+    deployment = (
+        Deployment.objects.select_for_update(of=("self",))
+        .select_related("version")
+        .filter(pk=deployment_id)
+        .first()
+    )
+    if deployment is None:
+        raise NotFound("There is no such deployment.")
     return deployment

@@ -187,6 +187,12 @@ class Settled:
 _encode = msgspec.json.Encoder().encode
 
 
+def _rows(settlements: Sequence[Settlement]) -> str:
+    """The statement's parameter, in id order: the heartbeat locks jobs in the same order."""
+    ordered = sorted(settlements, key=lambda s: s.job_id)
+    return _encode([s.row() for s in ordered]).decode()
+
+
 def settle(
     connection: psycopg.Connection[Any], settlements: Sequence[Settlement]
 ) -> "psycopg.Cursor[Any]":
@@ -196,7 +202,7 @@ def settle(
     """
     ids = [s.job_id for s in settlements]
     connection.execute(LOCK_WINDOWS, [ids], prepare=True)
-    rows = _encode([s.row() for s in settlements]).decode()
+    rows = _rows(settlements)
     return connection.execute(SETTLE, [rows], prepare=True)
 
 
@@ -213,7 +219,7 @@ async def settle_async(
 ) -> list[Settled]:
     """``settle`` and ``settled`` in one transaction of an async connection."""
     ids = [s.job_id for s in settlements]
-    rows = _encode([s.row() for s in settlements]).decode()
+    rows = _rows(settlements)
     async with connection.transaction():
         await connection.execute(LOCK_WINDOWS, [ids], prepare=True)
         cursor = await connection.execute(SETTLE, [rows], prepare=True)

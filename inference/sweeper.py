@@ -9,18 +9,29 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
+import redis
+import structlog
 
 from inference.models.jobs import JobState
-from inference.returns import FIELD, End, encode_returns, stream_key
+from inference.returns import (
+    FIELD,
+    STREAM_LENGTH,
+    STREAM_TTL_SECONDS,
+    End,
+    encode_returns,
+    stream_key,
+)
 from inference.settlement import Settled, Settlement, settle, settled
 from portal.core.broker import sync_client
 from tenants.models.ledger import Measure
 
+log = structlog.get_logger(__name__)
+
 _BATCH: Final = 500
 
 _LAPSED: Final = f"""
-SELECT id, fence, stream, watermark, attempts, cancel_requested_at IS NOT NULL,
-       deadline < clock_timestamp()
+SELECT id, fence, stream AND (watermark > 0 OR first_token_at IS NOT NULL), watermark, attempts,
+       cancel_requested_at IS NOT NULL, deadline < clock_timestamp()
   FROM inference_job
  WHERE state = {JobState.RUNNING.value} AND lease_until < clock_timestamp()
  LIMIT {_BATCH}
@@ -28,14 +39,14 @@ SELECT id, fence, stream, watermark, attempts, cancel_requested_at IS NOT NULL,
 
 _REQUEUE: Final = f"""
 UPDATE inference_job j SET state = {JobState.QUEUED.value}, lease_until = NULL, worker = '',
-       claimed_at = NULL
+       claimed_at = NULL, first_token_at = NULL
   FROM unnest(%s::uuid[], %s::integer[]) AS x(id, fence)
  WHERE j.id = x.id AND j.fence = x.fence AND j.state + 0 = {JobState.RUNNING.value}
    AND j.lease_until < clock_timestamp()
 """
 
 _OVERDUE: Final = f"""
-SELECT id, attempts FROM inference_job
+SELECT id, cancel_requested_at IS NOT NULL FROM inference_job
  WHERE state = {JobState.QUEUED.value}
    AND (deadline < clock_timestamp() OR cancel_requested_at IS NOT NULL)
  LIMIT {_BATCH}
@@ -93,8 +104,7 @@ def _sort_lapsed(
     requeue: list[tuple[UUID, int]] = []
     ends: list[Settlement] = []
     for row in connection.execute(_LAPSED).fetchall():
-        job_id, fence, stream, watermark, attempts, cancelled, overdue = row
-        shown = stream and watermark > 0
+        job_id, fence, shown, watermark, attempts, cancelled, overdue = row
         if shown or attempts >= max_attempts or cancelled or overdue:
             state, code, message = _verdict(shown=shown, cancelled=cancelled, overdue=overdue)
             ends.append(
@@ -126,17 +136,13 @@ def _verdict(*, shown: bool, cancelled: bool, overdue: bool) -> tuple[JobState, 
 
 
 def _overdue(connection: psycopg.Connection[Any]) -> list[Settlement]:
-    rows = connection.execute(_OVERDUE).fetchall()
-    return [
-        Settlement(
-            job_id,
-            JobState.QUEUED,
-            JobState.FAILED,
-            error_code="queue_timeout",
-            error_message="The generation did not begin in time.",
+    ends: list[Settlement] = []
+    for job_id, cancelled in connection.execute(_OVERDUE).fetchall():
+        state, code, message = _verdict(shown=False, cancelled=cancelled, overdue=True)
+        ends.append(
+            Settlement(job_id, JobState.QUEUED, state, error_code=code, error_message=message)
         )
-        for job_id, _ in rows
-    ]
+    return ends
 
 
 def _end(connection: psycopg.Connection[Any], ends: list[Settlement]) -> list[Settled]:
@@ -150,19 +156,26 @@ def _tell(redis_url: str, ended: list[Settled], asked: dict[UUID, Settlement]) -
     """Tells the gateways at once; one that misses it asks PostgreSQL within a second."""
     if not ended:
         return
-    client = sync_client(redis_url)
-    with client:
-        for job in ended:
-            how = asked[job.job_id]
-            end = End(
-                job.job_id.bytes,
-                job.fence,
-                job.state.value,
-                how.finish_reason,
-                job.prompt_tokens,
-                job.completion_tokens,
-                how.error_code,
-                how.error_message,
-            )
-            client.xadd(stream_key(job.gateway), {FIELD: encode_returns([end])}, maxlen=20_000)
-            client.expire(stream_key(job.gateway), 60)
+    try:
+        with sync_client(redis_url) as client:
+            for job in ended:
+                end = _told(job, asked[job.job_id])
+                client.xadd(
+                    stream_key(job.gateway), {FIELD: encode_returns([end])}, maxlen=STREAM_LENGTH
+                )
+                client.expire(stream_key(job.gateway), STREAM_TTL_SECONDS)
+    except (redis.RedisError, OSError) as fault:
+        log.warning("ends.untold", jobs=len(ended), error=str(fault))
+
+
+def _told(job: Settled, how: Settlement) -> End:
+    return End(
+        job.job_id.bytes,
+        job.fence,
+        job.state.value,
+        how.finish_reason,
+        job.prompt_tokens,
+        job.completion_tokens,
+        how.error_code,
+        how.error_message,
+    )

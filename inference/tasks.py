@@ -1,6 +1,5 @@
 """Celery tasks of the model's floor: thin shells over services."""
 
-import redis
 import structlog
 from celery import shared_task
 
@@ -36,10 +35,7 @@ def sweep_jobs() -> None:
     )
     if result.requeued or result.ended:
         log.info("jobs.swept", requeued=result.requeued, ended=result.ended)
-    try:
-        with sync_client(redis_url) as client:
-            bell = Doorbell(client)
-            for queue in result.waiting_queues:
-                dispatch.ring(bell, queue)
-    except (redis.RedisError, OSError) as fault:
-        log.warning("doorbell.failed", error=str(fault))
+    with sync_client(redis_url) as client:
+        bell = Doorbell(client)
+        for queue in result.waiting_queues:
+            dispatch.ring(bell, queue)

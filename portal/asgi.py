@@ -19,7 +19,7 @@ def create_app() -> Starlette:
     """What ``FREEHOLD_PLANES`` says: the control plane, the data plane, or both."""
     django.setup()
     import portal.celery  # noqa: F401  (makes it the current Celery app)
-    from inference.gateway.app import routes
+    from inference.gateway.app import routes, server_fault
     from inference.gateway.core import Gateway
     from portal.health import health_routes
 
@@ -41,7 +41,7 @@ def create_app() -> Starlette:
         async with gateway:
             yield
 
-    return Starlette(routes=parts, lifespan=lifespan)
+    return Starlette(routes=parts, lifespan=lifespan, exception_handlers={Exception: server_fault})
 
 
 def _control_plane() -> list[BaseRoute]:

@@ -23,7 +23,7 @@ ALLOWED_HOSTS = [h.strip() for h in ENV.allowed_hosts.split(",") if h.strip()]
 
 INSTALLED_APPS = [
     "portal.core",
-    "unfold",
+    "unfold.apps.BasicAppConfig",
     "portal.site.apps.PortalAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -108,7 +108,7 @@ ROOT_URLCONF = "portal.urls"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [],
+        "DIRS": [BASE_DIR / "portal" / "site" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -123,6 +123,7 @@ TEMPLATES = [
 
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("zh-hans", "简体中文")]
+FORMAT_MODULE_PATH = "portal.site.formats"
 LOCALE_PATHS = [BASE_DIR / "portal" / "locale"]
 USE_I18N = True
 USE_TZ = True
@@ -130,6 +131,7 @@ TIME_ZONE = "UTC"
 
 STATIC_URL = "/static/"
 STATIC_ROOT = ENV.freehold_data_dir / "static"
+STATICFILES_DIRS = [BASE_DIR / "portal" / "site" / "static"]
 
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -138,6 +140,7 @@ SESSION_COOKIE_SECURE = ENV.cookie_secure
 CSRF_COOKIE_SECURE = ENV.cookie_secure
 CSRF_COOKIE_HTTPONLY = True
 CSRF_USE_SESSIONS = True
+CSRF_FAILURE_VIEW = "portal.site.errors.csrf_failure"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
@@ -149,7 +152,7 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["portal.site.api.ContextAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["portal.site.api.DeclaredPermission"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["portal.core.rest.StrictJSONParser"],
     "DEFAULT_PAGINATION_CLASS": "portal.site.api.NewestFirstPagination",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "portal.site.api.problem_details",
@@ -165,6 +168,12 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {
+        "TenantState": "tenants.models.tenant.TenantState",
+        "JobState": "inference.api.serializers.STATES",
+        "TenantRole": "tenants.api.serializers.ROLES",
+        "KeyScope": "tenants.api.serializers.SCOPES",
+    },
 }
 
 UNFOLD = {
@@ -173,16 +182,38 @@ UNFOLD = {
     "SITE_SUBHEADER": _("Your organisation's AI"),
     "SITE_URL": reverse_lazy("admin:index"),
     "SITE_SYMBOL": "domain",
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon",
+            "type": "image/svg+xml",
+            "href": lambda request: static("site/icon.svg"),
+        }
+    ],
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_LANGUAGES": True,
     "STYLES": [lambda request: static("site/freehold.css")],
+    "SCRIPTS": [lambda request: static("site/freehold.js")],
+    "COLORS": {
+        "primary": {
+            "50": "oklch(97% .014 254.604)",
+            "100": "oklch(93.2% .032 255.585)",
+            "200": "oklch(88.2% .059 254.128)",
+            "300": "oklch(80.9% .105 251.813)",
+            "400": "oklch(70.7% .165 254.624)",
+            "500": "oklch(62.3% .214 259.815)",
+            "600": "oklch(54.6% .245 262.881)",
+            "700": "oklch(48.8% .243 264.376)",
+            "800": "oklch(42.4% .199 265.638)",
+            "900": "oklch(37.9% .146 265.522)",
+            "950": "oklch(28.2% .091 267.935)",
+        },
+    },
     "SIDEBAR": {
         "show_search": False,
         "show_all_applications": False,
         "navigation": "portal.site.navigation.navigation",
     },
-    "ENVIRONMENT": "portal.site.navigation.active_tenant",
     "DASHBOARD_CALLBACK": "portal.site.dashboard.dashboard",
 }
 

@@ -21,6 +21,7 @@ class TenantsEvent(StrEnum):
     USER_DEACTIVATE = "user.deactivate"
     USER_REACTIVATE = "user.reactivate"
     USER_SET_ROLE = "user.set_role"
+    USER_RESET_PASSWORD = "user.reset_password"
     MEMBER_ADD = "member.add"
     MEMBER_CHANGE_ROLE = "member.change_role"
     MEMBER_REMOVE = "member.remove"
@@ -32,7 +33,7 @@ class TenantsEvent(StrEnum):
     LOG_OUT = "auth.log_out"
 
 
-TEXTS: Final = MappingProxyType[TenantsEvent, "str | Promise"](
+TEXTS: Final = MappingProxyType[TenantsEvent, str | Promise](
     {
         TenantsEvent.TENANT_CREATE: _("Tenant created"),
         TenantsEvent.TENANT_EDIT: _("Tenant edited"),
@@ -44,6 +45,7 @@ TEXTS: Final = MappingProxyType[TenantsEvent, "str | Promise"](
         TenantsEvent.USER_DEACTIVATE: _("User deactivated"),
         TenantsEvent.USER_REACTIVATE: _("User reactivated"),
         TenantsEvent.USER_SET_ROLE: _("Platform role set"),
+        TenantsEvent.USER_RESET_PASSWORD: _("Password reset"),
         TenantsEvent.MEMBER_ADD: _("Member added"),
         TenantsEvent.MEMBER_CHANGE_ROLE: _("Member's role changed"),
         TenantsEvent.MEMBER_REMOVE: _("Member removed"),

@@ -25,6 +25,7 @@ class Action(StrEnum):
     USER_CREATE = "user.create"
     USER_DEACTIVATE = "user.deactivate"
     USER_SET_ROLE = "user.set_role"
+    USER_RESET_PASSWORD = "user.reset_password"
     MEMBER_READ = "member.read"
     MEMBER_MANAGE = "member.manage"
     KEY_READ = "key.read"
@@ -89,6 +90,7 @@ PLATFORM_ACTIONS: Final[Mapping[PlatformRole, frozenset[Action]]] = MappingProxy
                 Action.USER_CREATE,
                 Action.USER_DEACTIVATE,
                 Action.USER_SET_ROLE,
+                Action.USER_RESET_PASSWORD,
                 Action.MEMBER_READ,
                 Action.KEY_READ,
                 Action.KEY_REVOKE,

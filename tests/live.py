@@ -1,5 +1,6 @@
 """A whole running portal, as processes of its own on the session's servers."""
 
+import logging
 import re
 import signal
 import socket
@@ -16,13 +17,15 @@ import httpx
 from inference.artefacts import import_byte_level
 from inference.artefacts.manifest import Manifest
 from inference.artefacts.store import import_gguf, shipped_gguf
-from inference.models import Deployment, Model, ModelPrice, ModelVersion
+from inference.services import create_deployment, register_model_version, set_price
 from portal.core.actors import PlatformRole
 from portal.core.supervisor.launch import child_env, spawn
-from portal.core.tenancy import platform_scope
 from tests import factories
 from tests.servers import ROOT, SessionServers
 from tests.waiting import eventually
+
+# One line a request, among hundreds of a wait, is noise.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 LOOPBACK = "127.0.0.1"
 FAKE_CONTEXT = 4096
@@ -95,18 +98,13 @@ class Web(Program):
             except httpx.HTTPError:
                 return False
 
-        eventually(answers, within=within, what=f"{self.name} answers")
+        eventually(answers, within=within, every=0.05, what=f"{self.name} answers")
 
-    def wait_served(self, deployment: str, within: float = 90.0) -> None:
-        """Waits until database, broker and a worker of the deployment are ready."""
-
-        def served() -> bool:
-            checks = self.checks()
-            wanted = ("database", "broker", f"deployment {deployment}")
-            return all(checks.get(name) == "ok" for name in wanted)
-
-        self.wait_alive(within)
-        eventually(served, within=within, what=f"{deployment} is ready: {self.checks()}")
+    def serves(self, deployment: str) -> bool:
+        """Whether database, broker and a worker of the deployment are ready."""
+        checks = self.checks()
+        wanted = ("database", "broker", f"deployment {deployment}")
+        return all(checks.get(name) == "ok" for name in wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +167,22 @@ class Programs:
                 program.kill()
         self.started.clear()
 
+    def wait_served(self, web: Web, deployed: Deployed, within: float = 90.0) -> None:
+        """Waits until ``web`` says that the deployment is served."""
+
+        def served() -> bool:
+            ended = [program for program in self.started if not program.alive]
+            if ended:
+                raise AssertionError(f"{ended[0].name} ended:\n{ended[0].tail()}")
+            return web.serves(deployed.deployment)
+
+        def told() -> str:
+            logs = "\n".join(f"--- {p.name}\n{p.tail(1500)}" for p in self.started)
+            return f"{deployed.deployment} is served; {web.checks()}\n{logs}\n"
+
+        web.wait_alive(within)
+        eventually(served, within=within, every=0.1, what=told)
+
     def _celery(self, name: str, queue: str, concurrency: int, extra: Mapping[str, str]) -> Program:
         words = ["-m", "celery", "-A", "portal.celery", "worker", "--pool=threads"]
         words += [f"--concurrency={concurrency}", "-Q", queue, "-n", f"{name}@%h"]
@@ -202,34 +216,25 @@ def deploy(
         prices: of prompt and completion, in micro-units a million tokens.
     """
     manifest, path = _artefact(servers, engine)
-    with platform_scope(factories.TESTS, reason="tests deploy a model"):
-        model = Model.objects.create(name=name, title=name)
-        version = ModelVersion.objects.create(
-            model=model,
-            label="1",
-            digest=manifest.digest,
-            path=str(path),
-            architecture=manifest.architecture,
-            quantization=manifest.quantization,
-            context_length=manifest.context_length,
-            licence=manifest.licence,
-        )
-        ModelPrice.objects.create(
-            version=version,
-            effective_from="2020-01-01T00:00:00Z",
-            prompt_micros_per_million=prices[0],
-            completion_micros_per_million=prices[1],
-        )
-        Deployment.objects.create(
-            name=name,
-            model=model,
-            version=version,
-            engine=engine,
-            options=dict(options or {}),
-            queue=f"q-{name}",
-            context_length=min(manifest.context_length, FAKE_CONTEXT),
-            default_max_tokens=64,
-        )
+    version = register_model_version(
+        context=factories.TESTS, name=name, label="1", manifest=manifest, path=path
+    )
+    set_price(
+        context=factories.TESTS,
+        version_id=version.id,
+        prompt_micros_per_million=prices[0],
+        completion_micros_per_million=prices[1],
+    )
+    create_deployment(
+        context=factories.TESTS,
+        name=name,
+        version_id=version.id,
+        queue=f"q-{name}",
+        engine=engine,
+        options=options,
+        context_length=min(manifest.context_length, FAKE_CONTEXT),
+        default_max_tokens=64,
+    )
     return Deployed(name, name, f"q-{name}")
 
 
@@ -269,7 +274,7 @@ class LivePortal:
         if self._real is None:
             self._real = deploy(self.servers, "shipped-chat", engine="openvino")
             self.programs.worker(self._real, name="worker-shipped")
-            self.web.wait_served(self._real.deployment, within=180)
+            self.programs.wait_served(self.web, self._real, within=180)
         return self._real
 
     def client(self, token: str = "", **options: Any) -> httpx.Client:
@@ -287,7 +292,7 @@ def start_portal(servers: SessionServers) -> LivePortal:
         programs.worker(fake, name="worker-fake")
         programs.io()
         programs.beat()
-        web.wait_served(fake.deployment)
+        programs.wait_served(web, fake)
     except BaseException:
         programs.stop()
         raise

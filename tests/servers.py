@@ -165,7 +165,7 @@ class SessionServers:
         self.valkey.start()
 
     def url(self, role: str) -> str:
-        """The URL of a login role (``app``, ``gateway``, ``sealer``, ``owner``) or ``superuser``."""
+        """The URL of a login role (``app``, ``gateway``, ``sealer``...) or of the ``superuser``."""
         if role == "superuser":
             return self.postgres.admin_url()
         value = secrets.read(self.layout.secrets / f"database_url_{role}")

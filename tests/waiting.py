@@ -7,12 +7,19 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(probe: Callable[[], T], *, within: float = 20.0, what: str = "") -> T:
+def eventually(
+    probe: Callable[[], T],
+    *,
+    within: float = 20.0,
+    every: float = 0.01,
+    what: str | Callable[[], str] = "",
+) -> T:
     """Asks ``probe`` until its answer is true, and returns that answer.
 
     Args:
         within: seconds after which the wait is given up.
-        what: what is waited for, for the failure's message.
+        every: seconds between two questions; more where a question is dear.
+        what: what is waited for, for the failure's message; called only then if it is a function.
 
     Raises:
         AssertionError: it never was; the last answer is in the message.
@@ -23,7 +30,6 @@ def eventually(probe: Callable[[], T], *, within: float = 20.0, what: str = "") 
         if answer:
             return answer
         if time.monotonic() > deadline:
-            raise AssertionError(
-                f"Not within {within:g} s: {what or probe}; last answer {answer!r}."
-            )
-        time.sleep(0.01)
+            told = what() if callable(what) else what or probe
+            raise AssertionError(f"Not within {within:g} s: {told}; last answer {answer!r}.")
+        time.sleep(every)

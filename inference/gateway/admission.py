@@ -97,13 +97,15 @@ def cost_of(
 class Call:
     """One call as it reaches admission.
 
-    A call without an ``ask`` only needs a valid key (listing the models). ``refusal`` is what
-    its parsing found wrong: a caller with a bad key learns of the key first.
+    A call without an ``ask`` only needs a valid key (listing the models, or looking up the one
+    of ``model_name``). ``refusal`` is what its parsing found wrong: a caller with a bad key
+    learns of the key first.
     """
 
     credential: Credential | None
     ask: Ask | None = None
     refusal: PortalError | None = None
+    model_name: str | None = None
 
 
 @dataclass(slots=True)
@@ -241,10 +243,11 @@ def _decide_one(call: Call, ledger: Ledger) -> Verdict:
     if refusal is not None:
         return Refused(refusal, key)
     ask = call.ask
+    name = call.model_name if ask is None else ask.model_name
+    if name is not None and key.allowed_models is not None and name not in key.allowed_models:
+        return Refused(errors.model_not_found(name), key)
     if ask is None:
         return Allowed(key)
-    if key.allowed_models is not None and ask.model_name not in key.allowed_models:
-        return Refused(errors.model_not_found(ask.model_name), key)
     if ask.deployment_id not in ledger.clocks:
         return Refused(
             Unavailable(

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 import psycopg
 import structlog
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from inference.gateway.admission import Admitted, Call, Refused, Verdict
@@ -31,6 +33,7 @@ from inference.gateway.whole import answer_whole
 from inference.gateway.wire import errors, response
 from inference.gateway.wire.headers import rate_limit_headers
 from portal.core.errors import PortalError
+from portal.core.ids import uuid7
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +92,7 @@ class ChatCompletions(_Endpoint):
         if not isinstance(verdict, Admitted):
             return
         assert request is not None, "what is admitted was parsed"
-        waiter = gateway.room.enter(verdict.job_id)
+        waiter = gateway.room.enter(verdict.job_id, stream=request.stream)
         answer = answer_stream if request.stream else answer_whole
         try:
             ended = await answer(waiter, verdict, pending, request, receive, send)
@@ -107,24 +110,21 @@ class ListModels(_Endpoint):
     action = LIST_MODELS
 
     async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
-        call = Call(arrived.credential)
+        served = await self._gateway.catalogue.models()
+        name = scope["path_params"].get("model")
+        found = next((s for s in served if s.model_name == name), None)
+        unknown = errors.model_not_found(name) if name is not None and found is None else None
+        call = Call(arrived.credential, refusal=unknown, model_name=name)
         pending = Pending(self.action, arrived.origin, call, arrived.arrived_at)
         verdict = await self._admit(pending, send)
         if verdict is None:
             return
+        if found is not None:
+            await respond(send, arrived.origin, 200, response.model_object(model_info(found)))
+            return
         allowed = verdict.key.allowed_models  # type: ignore[union-attr]
-        served = await self._gateway.catalogue.models()
         models = [s for s in served if allowed is None or s.model_name in allowed]
-        name = scope["path_params"].get("model")
-        if name is None:
-            body = response.models_list(map(model_info, models))
-            await respond(send, arrived.origin, 200, body)
-            return
-        found = next((s for s in models if s.model_name == name), None)
-        if found is None:
-            await respond_error(send, arrived.origin, errors.model_not_found(name))
-            return
-        await respond(send, arrived.origin, 200, response.model_object(model_info(found)))
+        await respond(send, arrived.origin, 200, response.models_list(map(model_info, models)))
 
 
 class UnknownRoute(_Endpoint):
@@ -143,8 +143,18 @@ def routes(gateway: Gateway) -> list[Route]:
         Route("/v1/chat/completions", ChatCompletions(gateway), methods=None),
         Route("/v1/models", ListModels(gateway), methods=None),
         Route("/v1/models/{model}", ListModels(gateway), methods=None),
+        Route("/v1", UnknownRoute(gateway), methods=None),
         Route("/v1/{path:path}", UnknownRoute(gateway), methods=None),
     ]
+
+
+async def server_fault(request: Request, fault: Exception) -> Response:
+    """The answer to a request that met a fault of ours; Starlette raises it again for the log."""
+    request_id = f"req-{uuid7().hex}"
+    log.error("request.failed", request_id=request_id, error=repr(fault))
+    body = errors.error_body(errors.server_error(), request_id)
+    headers = {"x-request-id": request_id}
+    return Response(body, 500, headers, media_type="application/json")
 
 
 def create_gateway_app(gateway: Gateway) -> Starlette:
@@ -155,4 +165,8 @@ def create_gateway_app(gateway: Gateway) -> Starlette:
         async with gateway:
             yield
 
-    return Starlette(routes=routes(gateway), lifespan=lifespan)
+    return Starlette(
+        routes=routes(gateway),
+        lifespan=lifespan,
+        exception_handlers={Exception: server_fault},
+    )

@@ -13,11 +13,15 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
+import structlog
 from psycopg.rows import namedtuple_row
 
 from inference.gateway.link import Link
 from inference.gateway.wire.response import ModelInfo
 from inference.prompts import PromptEncoder
+from portal.core.errors import PortalError
+
+log = structlog.get_logger(__name__)
 
 _QUERY: Final = """
 SELECT m.id AS model_id, m.name AS model_name, m.created_at,
@@ -96,8 +100,17 @@ class Catalogue:
             if self._read_at != before:
                 return
             rows = await self._link.use(_read)
-            self._served = {row.model_name: await self._serve(row) for row in rows}
+            served = [await self._serve_or_leave(row) for row in rows]
+            self._served = {model.model_name: model for model in served if model is not None}
             self._read_at = time.monotonic()
+
+    async def _serve_or_leave(self, row: Any) -> Served | None:
+        """One deployment; None if its artefact can't be read, so that the others are served."""
+        try:
+            return await self._serve(row)
+        except (PortalError, OSError, ValueError) as fault:
+            log.error("deployment.unreadable", deployment=row.deployment_name, error=str(fault))
+            return None
 
     async def _serve(self, row: Any) -> Served:
         encoder = self._encoders.get(row.path)

@@ -17,7 +17,6 @@ from inference.gateway.jobs import Canceller, Status, statuses
 from inference.gateway.link import Link
 from inference.gateway.reader import ReturnReader
 from inference.gateway.waiting import Waiter, WaitingRoom
-from inference.models.jobs import JobState
 from inference.returns import Text
 from portal.core.boot import refuse_unbound_role
 from portal.core.broker import async_client
@@ -113,17 +112,17 @@ class Gateway:
                 waiter.break_off()
             elif status.end is not None:
                 self._conclude(waiter, status)
-            elif waiter.received and status.fence != waiter.fence:
+            elif waiter.stream and waiter.received and status.fence != waiter.fence:
                 # It runs again, elsewhere, but this caller has already seen text of its first run.
                 waiter.break_off()
 
     def _conclude(self, waiter: Waiter, status: Status) -> None:
         end = status.end
         assert end is not None
-        missing = end.completion_tokens - waiter.received
-        if end.state == JobState.SUCCEEDED and missing > 0:
+        if waiter.lacks(end) > 0:
             if status.answer is None or waiter.received:
                 waiter.break_off()
                 return
-            waiter.put(Text(waiter.job_id.bytes, end.fence, 0, missing, status.answer))
+            tokens = end.completion_tokens
+            waiter.put(Text(waiter.job_id.bytes, end.fence, 0, tokens, status.answer))
         waiter.put(end)

@@ -7,20 +7,24 @@ is refused.
 
 import base64
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import psycopg
+import structlog
 
 from inference.gateway import store
-from inference.gateway.admission import Admitted, KeyFacts, Ledger, Verdict, decide
+from inference.gateway.admission import Admitted, Call, KeyFacts, Ledger, Verdict, decide
 from inference.gateway.calls import Pending, audit_rows
 from inference.gateway.link import Link
+from inference.gateway.wire import errors
 from inference.payloads import pack_prompt
 from portal.core.batching import NaturalBatcher
-from portal.core.crypto import Cipher, Keyring, Peppers
+from portal.core.crypto import Cipher, InvalidCiphertext, Keyring, Peppers
+
+log = structlog.get_logger(__name__)
 
 _MAX_BATCH = 128
 _CIPHERS_KEPT = 2048
@@ -130,7 +134,7 @@ class AdmissionDesk:
         async with connection.pipeline():
             await connection.execute("BEGIN")
             ledger = await store.read(connection, list(keys), list(deployments), self._peppers)
-            verdicts = decide(calls, ledger)
+            verdicts = decide([self._readable(call, ledger) for call in calls], ledger)
             writes = self._writes(batch, verdicts, ledger)
             attempt.job_ids = [v.job_id for v in verdicts if isinstance(v, Admitted)]
             attempt.committing = True
@@ -197,6 +201,19 @@ class AdmissionDesk:
             }
         )
         return cipher.fingerprint(plain).hex()
+
+    def _readable(self, call: Call, ledger: Ledger) -> Call:
+        """The call, refused if its tenant's data key can't be used: it must fail alone."""
+        if call.ask is None or call.credential is None:
+            return call
+        key = ledger.keys.get(call.credential.public_id)
+        if key is not None:
+            try:
+                self._cipher(key)
+            except InvalidCiphertext as fault:
+                log.error("data_key.unusable", tenant_id=str(key.tenant_id), error=fault.message)
+                return replace(call, refusal=errors.server_error())
+        return call
 
     def _cipher(self, key: KeyFacts) -> Cipher:
         return self._ciphers.of(key.tenant_id, key.data_key_version, key.data_key)

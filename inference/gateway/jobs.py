@@ -16,6 +16,7 @@ from inference.models.jobs import JobState
 from inference.returns import End, cancel_channel
 from inference.settlement import Settlement, settle_async
 from portal.core.batching import NaturalBatcher
+from portal.core.crypto import InvalidCiphertext
 
 log = structlog.get_logger(__name__)
 
@@ -129,7 +130,10 @@ def _status(row: Any, ciphers: Ciphers) -> Status:
         return Status(fence, None, None)
     text = None
     if answer is not None:
-        text = ciphers.of(tenant, version, wrapped).decrypt(answer, row_id=job_id).decode()
+        try:
+            text = ciphers.of(tenant, version, wrapped).decrypt(answer, row_id=job_id).decode()
+        except InvalidCiphertext as fault:
+            log.error("answer.unreadable", job_id=str(job_id), error=str(fault))
     return Status(
         fence,
         End(job_id.bytes, fence, state, reason, prompt, watermark, code, message),

@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
+import msgspec
 import structlog
 
 from inference.returns import ALIVE_TTL_SECONDS, Return, alive_key, decode_returns, stream_key
@@ -19,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 _BLOCK_MS: Final = 1000
 _RECONNECT_SECONDS: Final = 0.1
+# A broker that says nothing for so long, beyond the blocking read, is gone without a farewell.
+_SILENCE_SECONDS: Final = 4.0
 _READ_BYTES: Final = 65_536
 
 
@@ -81,9 +84,18 @@ class ReturnReader:
                 )
                 for entry_id, fields in entries[0][1] if entries else ():
                     self._last = entry_id
-                    self._deliver(decode_returns(fields[1]))
+                    self._take(fields[1])
         finally:
             wire.close()
+
+    def _take(self, entry: bytes) -> None:
+        try:
+            events = decode_returns(entry)
+        except msgspec.MsgspecError as fault:
+            # A worker of another release: its jobs' callers ask PostgreSQL.
+            log.error("returns.unreadable", error=str(fault))
+            return
+        self._deliver(events)
 
 
 class _Wire:
@@ -119,11 +131,12 @@ class _Wire:
         """One command's reply.
 
         Raises:
-            OSError, hiredis.HiredisError: the connection or the server failed.
+            OSError, hiredis.HiredisError: the connection or the server failed, or is silent.
         """
         self._writer.write(hiredis.pack_command(arguments))  # type: ignore[arg-type]
         while (reply := self._parser.gets()) is False:
-            data = await self._reader.read(_READ_BYTES)
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                data = await self._reader.read(_READ_BYTES)
             if not data:
                 raise ConnectionResetError("the broker closed the connection")
             self._parser.feed(data)

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
 from uuid import UUID
 
 from inference.gateway.requests import Receive
-from inference.returns import Return, Text
+from inference.models.jobs import JobState
+from inference.returns import End, Return, Text
 
 
 class Waiter:
@@ -16,12 +18,27 @@ class Waiter:
 
     It guards what the caller sees: text comes from one claim only (a job that ran again after
     it had shown text must not go on in another's words), in order and without a gap.
+
+    Args:
+        stream: whether the caller sees text as it comes; one that waits for the whole answer
+            has seen nothing yet when the job runs again, and gets the later run's words.
     """
 
-    __slots__ = ("_arrived", "broken", "events", "fence", "gone", "heard_at", "job_id", "received")
+    __slots__ = (
+        "_arrived",
+        "broken",
+        "events",
+        "fence",
+        "gone",
+        "heard_at",
+        "job_id",
+        "received",
+        "stream",
+    )
 
-    def __init__(self, job_id: UUID) -> None:
+    def __init__(self, job_id: UUID, *, stream: bool = True) -> None:
         self.job_id = job_id
+        self.stream = stream
         self.events: deque[Return] = deque()
         self.heard_at = time.monotonic()
         self.fence = 0
@@ -33,16 +50,27 @@ class Waiter:
     def put(self, event: Return) -> None:
         """Takes one event; a stale or repeated one is dropped, a gap breaks the stream."""
         self.heard_at = time.monotonic()
-        if isinstance(event, Text) and not self._in_order(event):
+        if isinstance(event, Text):
+            if not self._in_order(event):
+                return
+        elif self.lacks(event) > 0:
+            # The broker lost text on the way: silent from now on, so PostgreSQL is asked at once.
+            self.heard_at = -math.inf
             return
         self.events.append(event)
         self._wake()
 
+    def lacks(self, end: End) -> int:
+        """How many tokens of a successful answer have not arrived."""
+        return end.completion_tokens - self.received if end.state == JobState.SUCCEEDED else 0
+
     def _in_order(self, event: Text) -> bool:
         if event.fence < self.fence or self.broken:
             return False
-        if event.fence > self.fence and self.received == 0:
+        if event.fence > self.fence and (self.received == 0 or not self.stream):
             self.fence = event.fence
+            self.received = 0
+            self.events.clear()
         if event.fence != self.fence or event.offset > self.received:
             self.break_off()
             return False
@@ -99,8 +127,8 @@ class WaitingRoom:
     def __len__(self) -> int:
         return len(self._waiters)
 
-    def enter(self, job_id: UUID) -> Waiter:
-        waiter = Waiter(job_id)
+    def enter(self, job_id: UUID, *, stream: bool = True) -> Waiter:
+        waiter = Waiter(job_id, stream=stream)
         self._waiters[job_id.bytes] = waiter
         for event in self._early.pop(job_id.bytes, ()):
             waiter.put(event)

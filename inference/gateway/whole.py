@@ -22,6 +22,7 @@ async def answer_whole(
     """Sends a job's answer; whether the job has ended (else it is to be cancelled)."""
     with watching(receive, waiter):
         pieces: list[str] = []
+        fence = 0
         while True:
             await waiter.wait()
             if waiter.gone:
@@ -31,6 +32,9 @@ async def answer_whole(
                 if isinstance(event, End):
                     await _finish("".join(pieces), event, verdict, pending, request, send)
                     return True
+                if event.fence != fence:
+                    # The job ran again: nobody has seen what its first run said.
+                    fence, pieces = event.fence, []
                 pieces.append(event.text)
             if waiter.broken:
                 await respond_error(send, pending.origin, interrupted(), limits_of(verdict))

@@ -45,20 +45,33 @@ SELECT c.id, c.tenant_id, c.fence, c.stream, c.gateway, c.prompt_tokens, c.param
   JOIN tenants_tenantdatakey k ON k.tenant_id = c.tenant_id AND k.version = p.data_key_version
 """
 
+# Waits for no lock: heartbeat and queue each renew while the other may hold jobs of the batch in
+# another order. A job that is locked is being settled, cancelled or renewed at this moment.
 RENEW: Final = f"""
-UPDATE inference_job j
-   SET lease_until = clock_timestamp() + %(lease)s * interval '1 second',
-       watermark = greatest(j.watermark, x.watermark),
-       first_token_at = coalesce(j.first_token_at, x.first_token_at)
-  FROM json_to_recordset(%(rows)s) AS x(job_id uuid, fence integer, watermark integer,
-       first_token_at timestamptz)
- WHERE j.id = x.job_id AND j.fence = x.fence AND j.state + 0 = {JobState.RUNNING.value}
-RETURNING j.id, j.cancel_requested_at IS NOT NULL
+WITH x AS (
+    SELECT * FROM json_to_recordset(%(rows)s) AS x(job_id uuid, fence integer, watermark integer,
+        first_token_at timestamptz)
+), free AS (
+    SELECT j.id FROM x JOIN inference_job j ON j.id = x.job_id
+     WHERE j.fence = x.fence AND j.state + 0 = {JobState.RUNNING.value}
+       FOR NO KEY UPDATE OF j SKIP LOCKED
+), renewed AS (
+    UPDATE inference_job j
+       SET lease_until = clock_timestamp() + %(lease)s * interval '1 second',
+           watermark = greatest(j.watermark, x.watermark),
+           first_token_at = coalesce(j.first_token_at, x.first_token_at)
+      FROM free JOIN x ON x.job_id = free.id
+     WHERE j.id = free.id
+)
+SELECT j.id, j.cancel_requested_at IS NOT NULL
+  FROM x JOIN inference_job j ON j.id = x.job_id
+ WHERE j.fence = x.fence AND j.state + 0 = {JobState.RUNNING.value}
 """
 
 RELEASE: Final = f"""
 UPDATE inference_job j SET state = {JobState.QUEUED.value}, lease_until = NULL, worker = '',
-       claimed_at = NULL, attempts = greatest(0, j.attempts - x.forgive)
+       claimed_at = NULL, first_token_at = NULL,
+       attempts = greatest(0, j.attempts - x.forgive)
   FROM json_to_recordset(%(rows)s) AS x(job_id uuid, fence integer, forgive smallint)
  WHERE j.id = x.job_id AND j.fence = x.fence AND j.state + 0 = {JobState.RUNNING.value}
 """
@@ -134,7 +147,8 @@ def send_renewal(
                 "watermark": p.watermark,
                 "first_token_at": p.first_token_at,
             }
-            for p in progress
+            # In id order, as settlement locks them: no circle of waiting can form.
+            for p in sorted(progress, key=lambda p: p.job_id)
         ]
     ).decode()
     parameters = {"lease": lease_seconds, "rows": rows}

@@ -130,14 +130,15 @@ class Queue:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        if isinstance(fault, psycopg.OperationalError):
-            threading.Event().wait(_RETRY_SECONDS)
-        elif self._settlements and self._singly:
-            # This one row is refused: its lease runs out, and the sweeper ends the job.
+        if self._settlements and self._singly and not isinstance(fault, psycopg.OperationalError):
+            # This one row is refused: it is renewed no more, and the sweeper ends the job.
             refused = self._settlements.popleft()
             log.error("settlement.refused", job_id=str(refused.job_id), error=str(fault))
+            self._on_settled([], [refused])
         else:
-            self._singly = True
+            self._singly = not isinstance(fault, psycopg.OperationalError)
+            threading.Event().wait(_RETRY_SECONDS)
+        self._rung = True
         self._turn.set()
 
     def _open(self) -> psycopg.Connection[Any]:
@@ -170,8 +171,8 @@ class Queue:
         else:
             self._singly = False
         if taken:
-            self._note_claim(taken, limit)
             self._on_claimed(taken)
+            self._note_claim(taken, limit)
 
     def _limit(self) -> int:
         """How many to claim: none unless something says there may be work."""

@@ -18,7 +18,8 @@ class RunningJob:
     Attributes:
         published: completion tokens whose text has reached the broker: the watermark.
         pieces: text of a job that is answered in one piece, gathered until it ends.
-        lost: another claim has it, or it has ended elsewhere: nothing of it may be written.
+        lost: nothing more of it may be sent: another claim has it, it has ended elsewhere, or
+            a piece of its stream did not reach the broker.
         ending: the engine's terminal event, or the fault that ends it; None while it runs.
     """
 
@@ -33,7 +34,7 @@ class RunningJob:
     @property
     def shown(self) -> bool:
         """Whether its caller may have seen text: then it must never run again."""
-        return self.claim.stream and self.published > 0
+        return self.claim.stream and self.first_token_at is not None
 
     @property
     def engine_id(self) -> str:

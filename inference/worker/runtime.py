@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from inference import dispatch
@@ -41,6 +42,7 @@ from tenants.models.ledger import Measure
 log = structlog.get_logger(__name__)
 
 _ENGINE_FAILED: Final = "engine_failed"
+_BEAT_BROKER_SECONDS: Final = 0.25
 
 
 class InferenceRuntime:
@@ -73,7 +75,8 @@ class InferenceRuntime:
         )
         self._heartbeat = Heartbeat(
             assignment.database_url,
-            sync_client(self._redis_url),
+            # A broker that hangs must not cost the leases: they last several beats.
+            sync_client(self._redis_url, timeout_s=_BEAT_BROKER_SECONDS),
             presence=self._presence,
             running=self._running,
             interval_seconds=env.heartbeat_seconds,
@@ -115,9 +118,14 @@ class InferenceRuntime:
                 emit=self._emit,
             )
             engine.load()
-        except PortalError as fault:
-            log.error("engine.unloadable", deployment=assignment.name, error=fault.message)
-            self._presence.now(WorkerState.FAILED, fault.message)
+        except Exception as fault:
+            # Whatever it is: health names it, and nobody waits for a load that has ended.
+            known = isinstance(fault, PortalError)
+            message = str(fault) if known else f"{type(fault).__name__}: {fault}"
+            log.error(
+                "engine.unloadable", deployment=assignment.name, error=message, exc_info=not known
+            )
+            self._presence.now(WorkerState.FAILED, message)
             return
         self._engine = engine
         self._slots = engine.stats().slots
@@ -148,6 +156,8 @@ class InferenceRuntime:
     def _put_back(self) -> None:
         """What has shown nothing waits for another worker; the rest ends where it is."""
         for job in self._running.all():
+            if job.ending is not None:
+                continue
             if job.shown:
                 self._end(job, Failed(job.engine_id, "drained", "The worker was stopped."))
             else:
@@ -161,10 +171,7 @@ class InferenceRuntime:
         return self._slots - len(self._running)
 
     def _ring(self) -> None:
-        try:
-            dispatch.ring(self._bell, self._assignment.queue)
-        except OSError as fault:
-            log.warning("doorbell.failed", error=str(fault))
+        dispatch.ring(self._bell, self._assignment.queue)
 
     def _start_jobs(self, claimed: list[Claimed]) -> None:
         for claim in claimed:
@@ -176,9 +183,9 @@ class InferenceRuntime:
             key = self._keyring.unwrap(claim.data_key, context=claim.tenant_id.bytes)
             job = RunningJob(claim, Cipher(key))
             ids, messages = unpack_prompt(job.cipher.decrypt(claim.prompt, row_id=claim.id))
-        except InvalidCiphertext as fault:
-            log.error("payload.unreadable", job_id=str(claim.id))
-            self._queue.settle([_unreadable(claim, fault)])
+        except (InvalidCiphertext, msgspec.MsgspecError) as fault:
+            log.error("payload.unreadable", job_id=str(claim.id), error=str(fault))
+            self._queue.settle([_unreadable(claim)])
             return
         self._running.add(job)
         if claim.cancel_requested:
@@ -243,11 +250,11 @@ class InferenceRuntime:
         if ended:
             self._queue.settle(ended)
 
-    def _finish(self, job: RunningJob, ended: list[Settlement]) -> None:
+    def _finish(self, job: RunningJob, ended: list[Settlement], keep: Piece | None = None) -> None:
         if job.ending is not None and self._worth_another_run(job, job.ending):
             self._give_back(job, forgive=False)
             return
-        ended.append(self._settlement(job))
+        ended.append(self._settlement(job, keep))
 
     def _worth_another_run(self, job: RunningJob, ending: Done | Failed) -> bool:
         """An engine that died is no fault of a job that has shown nothing: it runs again."""
@@ -262,18 +269,20 @@ class InferenceRuntime:
             job = piece.job
             if job.lost:
                 continue
-            if not job.claim.stream and piece.last:
-                ended.append(self._settlement(job, keep=piece))
+            if job.claim.stream and (piece.text or piece.tokens):
+                self._cut(job, ended)
             elif piece.last:
-                job.ending = _broker_lost(job)
-                ended.append(self._settlement(job))
-            elif job.ending is None:
-                job.ending = _broker_lost(job)
-                ended.append(self._settlement(job))
-                if self._engine is not None:
-                    self._engine.cancel(job.engine_id)
+                self._finish(job, ended, keep=piece)
         if ended:
-            self._queue.settle(_one_each(ended))
+            self._queue.settle(ended)
+
+    def _cut(self, job: RunningJob, ended: list[Settlement]) -> None:
+        """Ends a stream of which a piece is missing: what comes after it must not be sent."""
+        job.ending = Failed(job.engine_id, "broker_lost", "The token stream was interrupted.")
+        job.lost = True
+        ended.append(self._settlement(job))
+        if self._engine is not None:
+            self._engine.cancel(job.engine_id)
 
     def _settlement(self, job: RunningJob, keep: Piece | None = None) -> Settlement:
         ending, claim = job.ending, job.claim
@@ -339,6 +348,7 @@ class InferenceRuntime:
         if self._draining.is_set():
             return
         self._draining.set()
+        self._queue.stop_claiming()
         self._presence.now(WorkerState.FAILED, "The engine failed; the worker restarts.")
         log.error("engine.failed", worker=self._name)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -355,18 +365,14 @@ def _sampling(claim: Claimed) -> Sampling:
     )
 
 
-def _broker_lost(job: RunningJob) -> Failed:
-    return Failed(job.engine_id, "broker_lost", "The token stream was interrupted.")
-
-
-def _unreadable(claim: Claimed, fault: InvalidCiphertext) -> Settlement:
+def _unreadable(claim: Claimed) -> Settlement:
     return Settlement(
         claim.id,
         JobState.RUNNING,
         JobState.FAILED,
         fence=claim.fence,
-        error_code=fault.error_code,
-        error_message=fault.message,
+        error_code="payload_unreadable",
+        error_message="The stored prompt can't be read.",
     )
 
 
@@ -381,10 +387,6 @@ def _outcome(job: RunningJob, max_attempts: int) -> tuple[JobState, str, str, st
     dead = ending.code == _ENGINE_FAILED and job.claim.attempts >= max_attempts
     state = JobState.DEAD if dead and not job.shown else JobState.FAILED
     return state, "", ending.code, ending.message
-
-
-def _one_each(settlements: list[Settlement]) -> list[Settlement]:
-    return list({s.job_id: s for s in settlements}.values())
 
 
 def _end(settled: Settled, asked: Settlement) -> End:

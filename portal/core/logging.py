@@ -133,7 +133,7 @@ def _type_name(value: object) -> str:
 
 
 def _console() -> Processor:
-    # The plain formatter: the rich one prints every frame's local variables.
+    # Exceptions arrive as redacted text; the rich formatter would want them live, with locals.
     return structlog.dev.ConsoleRenderer(
         colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
     )

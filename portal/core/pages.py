@@ -41,6 +41,15 @@ def on_page_permission(check: Callable[[Context, str], bool]) -> None:
     _allowed = check
 
 
+_words: Callable[[str], str] = str
+
+
+def on_refusal(words: Callable[[str], str]) -> None:
+    """Registers what says a service's refusal in the reader's language."""
+    global _words
+    _words = words
+
+
 def context_of(request: HttpRequest) -> Context:
     """Who calls, as the middleware found out."""
     context: Context = request.portal  # type: ignore[attr-defined]
@@ -85,8 +94,6 @@ class FormPage:
 class ServiceForm(forms.Form):
     """A form that knows who asks and about what, and can show a service's refusal."""
 
-    template_name = "site/form_fields.html"
-
     def __init__(self, request: HttpRequest, subject: Any = None, **kwargs: Any) -> None:
         self.request = request
         self.subject = subject
@@ -102,7 +109,7 @@ class ServiceForm(forms.Form):
     def refuse(self, refusal: PortalError) -> None:
         """Puts a service's refusal beside the field it names, else above the form."""
         named = refusal.param if refusal.param in self.fields else None
-        self.add_error(named, refusal.message)
+        self.add_error(named, _words(refusal.message))
 
 
 class PortalModelAdmin(ModelAdmin):  # type: ignore[misc]

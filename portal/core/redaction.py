@@ -99,6 +99,11 @@ def is_sensitive(name: str) -> bool:
     return bool(_SECRET_NAMES.search(words) or _PRIVATE_WORDS.search(words))
 
 
+@lru_cache(maxsize=1024)
+def _shown_name(name: str) -> str:
+    return mask(name)
+
+
 def _without_user(match: re.Match[str]) -> str:
     scheme, rest = match.group(1), match.group(2)
     # Passwords of databases and brokers may hold any character, even a slash or an at sign.
@@ -157,7 +162,7 @@ class _Cleaner:
                 cleaned["…"] = f"{len(value) - position} more"
                 break
             name = _text(key) if isinstance(key, str | bytes) else str(self.value(key, _MAX_DEPTH))
-            cleaned[mask(name)] = self.under(name, item, depth)
+            cleaned[_shown_name(name)] = self.under(name, item, depth)
         return cleaned
 
     def under(self, name: str, item: Any, depth: int) -> Any:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.contrib.auth.views import PasswordChangeView
-from django.core.exceptions import BadRequest, PermissionDenied
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, include, path, reverse
@@ -39,7 +39,13 @@ class PortalAdminSite(UnfoldAdminSite):  # type: ignore[misc]
             super().register(model_or_iterable, admin_class, **options)
 
     def has_permission(self, request: HttpRequest) -> bool:
-        return request.user.is_authenticated and request.user.is_active
+        user = getattr(request, "user", None)
+        known = user is not None and user.is_authenticated and user.is_active
+        return known and hasattr(request, "portal") and not hasattr(request, "portal_bare")
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        """None: the menu is ``portal.site.navigation``."""
+        return []
 
     def admin_view(self, view: View, cacheable: bool = False) -> View:
         """Django's, with a service's refusal shown as a page."""
@@ -47,8 +53,6 @@ class PortalAdminSite(UnfoldAdminSite):  # type: ignore[misc]
 
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-            if any("\x00" in value for _name, values in request.GET.lists() for value in values):
-                raise BadRequest("A parameter holds a NUL byte.")
             try:
                 response: HttpResponse = inner(request, *args, **kwargs)
             except PortalError as refusal:
@@ -58,7 +62,7 @@ class PortalAdminSite(UnfoldAdminSite):  # type: ignore[misc]
         return guarded
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        unwanted = {"jsi18n", "view_on_site", "autocomplete", "search", "app_list"}
+        unwanted = {"view_on_site", "autocomplete", "search", "app_list"}
         inherited = [u for u in super().get_urls() if getattr(u, "name", None) not in unwanted]
         # The catch-all comes last, whatever stands before it.
         own: list[URLPattern | URLResolver] = [
@@ -73,7 +77,7 @@ class PortalAdminSite(UnfoldAdminSite):  # type: ignore[misc]
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         context: dict[str, Any] = super().each_context(request)
-        if self.has_permission(request) and hasattr(request, "portal"):
+        if self.has_permission(request):
             found = switcher(request)
             context["switcher"] = found
             if is_visiting(context_of(request)):

@@ -1,27 +1,27 @@
 """The management API's frame: who calls, what may be done, and how a refusal reads."""
 
-import logging
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
-from django.http import Http404, HttpRequest, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.middleware.csrf import CsrfViewMiddleware
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from drf_spectacular.views import SpectacularSwaggerSplitView, SpectacularYAMLAPIView
 from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from inference.gateway.wire.headers import retry_after
 from portal.core.actors import ActorType, Context
-from portal.core.api import SIGNED_IN, NewestFirstPagination, StrictJSONParser, api_context
-from portal.core.errors import PortalError
+from portal.core.errors import Forbidden, Invalid, NotFound, PortalError
+from portal.core.rest import SIGNED_IN, NewestFirstPagination, StrictJSONParser, api_context
+from portal.site import errors as pages
 from tenants.permissions import Action, allowed
+
+if TYPE_CHECKING:
+    from rest_framework.views import APIView
 
 __all__ = [
     "ContextAuthentication",
@@ -33,12 +33,15 @@ __all__ = [
 
 PROBLEM = "application/problem+json"
 _TITLES = {status.value: status.phrase for status in HTTPStatus}
-_log = logging.getLogger(__name__)
 
 
 class _CsrfCheck(CsrfViewMiddleware):
     def _reject(self, request: HttpRequest, reason: str) -> str:  # type: ignore[override]
         return reason
+
+
+def _no_view(request: HttpRequest) -> HttpResponse:
+    return HttpResponse()
 
 
 class ContextAuthentication(BaseAuthentication):
@@ -51,9 +54,9 @@ class ContextAuthentication(BaseAuthentication):
             return AnonymousUser(), context
         if context.actor.type != ActorType.USER:
             return None
-        check = _CsrfCheck(lambda _request: None)  # type: ignore[arg-type, return-value]
+        check = _CsrfCheck(lambda _request: None)  # type: ignore[arg-type]
         check.process_request(http)
-        reason = check.process_view(http, None, (), {})
+        reason = check.process_view(http, _no_view, (), {})
         if reason:
             raise exceptions.PermissionDenied(f"CSRF check failed: {reason}")
         return http.user, context
@@ -62,34 +65,12 @@ class ContextAuthentication(BaseAuthentication):
         return 'Bearer realm="freehold"'
 
 
-class ContextAuthenticationScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """How the API's description calls it."""
-
-    target_class = "portal.site.api.ContextAuthentication"
-    name = ["apiKey", "session"]
-
-    def get_security_definition(self, auto_schema: Any) -> list[dict[str, str]]:
-        return [
-            {
-                "type": "http",
-                "scheme": "bearer",
-                "description": "An API key with management scopes.",
-            },
-            {
-                "type": "apiKey",
-                "in": "cookie",
-                "name": "sessionid",
-                "description": "A browser's session; writes also need the header X-CSRFToken.",
-            },
-        ]
-
-
 class DeclaredPermission(BasePermission):
     """Lets a call pass if its view declares an action for the method that the caller may take."""
 
     message = "You may not do this."
 
-    def has_permission(self, request: Request, view: APIView) -> bool:
+    def has_permission(self, request: Request, view: "APIView") -> bool:
         method = (request.method or "").lower()
         if not hasattr(view, method):
             return True
@@ -159,11 +140,11 @@ def _refusal(fault: Exception) -> PortalError | None:
     if isinstance(fault, PortalError):
         return fault
     if isinstance(fault, Http404):
-        return PortalError("There is nothing here.", code="not_found", status=404)
+        return NotFound("There is nothing here.")
     if isinstance(fault, PermissionDenied):
-        return PortalError("You may not do this.", code="forbidden", status=403)
+        return Forbidden("You may not do this.")
     if isinstance(fault, SuspiciousOperation):
-        return PortalError("The request can't be understood.", code="invalid", status=400)
+        return Invalid("The request can't be understood.")
     if isinstance(fault, exceptions.ValidationError):
         return _validation(fault)
     if isinstance(fault, exceptions.APIException):
@@ -189,10 +170,8 @@ def _validation(fault: exceptions.ValidationError) -> PortalError:
     """The first field that is wrong stands in the sentence, all of them in the data."""
     errors = fault.detail if isinstance(fault.detail, dict) else {"body": fault.detail}
     field, messages = next(iter(errors.items()))
-    return PortalError(
+    return Invalid(
         f"'{field}': {_first(messages)}",
-        code="invalid",
-        status=400,
         param=str(field),
         data={"errors": errors},
     )
@@ -204,16 +183,35 @@ def _first(messages: Any) -> str:
     return str(messages)
 
 
-class SchemaView(SpectacularYAMLAPIView):
-    """The OpenAPI description."""
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's 400 as the caller reads it: a problem on the API, else a page."""
+    if _of_api(request):
+        return problem_response(Invalid("The request can't be understood."), request)
+    return pages.bad_request(request, exception)
 
-    permission_classes = [DeclaredPermission]
-    actions = {"GET": SIGNED_IN}
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's 403."""
+    if _of_api(request):
+        return problem_response(Forbidden("You may not do this."), request)
+    return pages.permission_denied(request, exception)
 
 
-class DocumentationView(SpectacularSwaggerSplitView):
-    """Swagger UI, its script in a file of its own, so that no page needs inline scripts."""
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's 404."""
+    if _of_api(request):
+        return problem_response(NotFound("There is nothing here."), request)
+    return pages.not_found(request, exception)
 
-    permission_classes = [DeclaredPermission]
-    actions = {"GET": SIGNED_IN}
-    url_name = "openapi"
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's 500: a defect of ours, without a word of what it was."""
+    if _of_api(request):
+        return problem_response(
+            PortalError("Something went wrong on our side; nothing was changed."), request
+        )
+    return pages.server_error(request)
+
+
+def _of_api(request: HttpRequest) -> bool:
+    return request.path_info.startswith("/api/")

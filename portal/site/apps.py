@@ -7,8 +7,10 @@ class PortalAdminConfig(AdminConfig):
     default_site = "portal.site.admin.PortalAdminSite"
 
     def ready(self) -> None:
-        from portal.core.pages import on_page_permission
+        from portal.core.pages import on_page_permission, on_refusal
         from portal.site.navigation import allowed_by_name
+        from portal.site.refusals import in_words
 
         on_page_permission(allowed_by_name)
+        on_refusal(in_words)
         super().ready()

@@ -1,33 +1,49 @@
 """Pages that say in words why a page can't be shown."""
 
+from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.translation import gettext as _
 
 from portal.core.errors import PortalError
+from portal.site.refusals import in_words
 
 
 def error_page(
-    request: HttpRequest, status: int, title: str, message: str, icon: str = "error"
+    request: HttpRequest,
+    status: int,
+    title: str,
+    message: str,
+    icon: str = "error",
+    *,
+    bare: bool = False,
 ) -> HttpResponse:
-    """A page in the site's look, with the sidebar where somebody is logged in."""
-    from django.contrib import admin
+    """A page in the site's look, with the menu where somebody is logged in.
 
-    user = getattr(request, "user", None)
-    inside = user is not None and user.is_authenticated and hasattr(request, "portal")
+    Args:
+        bare: leaves out what would have to be read from the database.
+    """
+    if request.path_info.startswith("/api/"):
+        # Here, because the API's frame can only be imported once Django is set up.
+        from portal.site.api import problem_response
+
+        return problem_response(PortalError(message, code=_CODES[status], status=status), request)
+    if bare:
+        request.portal_bare = True  # type: ignore[attr-defined]
     context = {
-        **(admin.site.each_context(request) if inside else _bare_context(request)),
-        "page_base": "admin/base_site.html" if inside else "site/bare.html",
+        **admin.site.each_context(request),
+        "page_base": "site/bare.html",
         "title": title,
         "message": message,
         "icon": icon,
-        "request_id": getattr(getattr(request, "portal", None), "request_id", ""),
+        "request_id": getattr(request, "request_id", ""),
     }
+    if context["has_permission"]:
+        context["page_base"] = "admin/base_site.html"
     return render(request, "site/error.html", context, status=status)
 
 
-def _bare_context(request: HttpRequest) -> dict[str, object]:
-    return {"site_title": "Freehold"}
+_CODES = {400: "invalid", 403: "forbidden", 404: "not_found", 500: "error"}
 
 
 def refusal_page(request: HttpRequest, refusal: PortalError) -> HttpResponse:
@@ -36,7 +52,7 @@ def refusal_page(request: HttpRequest, refusal: PortalError) -> HttpResponse:
         return not_found(request)
     if refusal.error_status == 403:
         return permission_denied(request)
-    return error_page(request, refusal.error_status, _("This did not work"), refusal.message)
+    return error_page(request, refusal.error_status, _("This did not work"), in_words(refusal.message))
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:

@@ -8,7 +8,8 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from portal.core.pages import INPUT, ServiceForm
+from audit.services import intent
+from portal.core.pages import INPUT
 from tenants.models import User
 
 
@@ -34,10 +35,8 @@ class EmailAuthenticationForm(AuthenticationForm):
         return ValidationError(self.error_messages["invalid_login"], code="invalid_login")
 
 
-class OwnPasswordForm(PasswordChangeForm[User]):
+class OwnPasswordForm(PasswordChangeForm):  # type: ignore[type-arg]
     """A user's own new password."""
-
-    template_name = "site/form_fields.html"
 
     def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:
         super().__init__(user, *args, **kwargs)
@@ -47,13 +46,13 @@ class OwnPasswordForm(PasswordChangeForm[User]):
             "At least 12 characters, not a common password and not like your name or address."
         )
 
-
-class EnterTenantForm(ServiceForm):
-    """Why a platform administrator enters a tenant."""
-
-    reason = forms.CharField(
-        label=_("Reason"),
-        max_length=200,
-        help_text=_("It stands in the tenant's audit trail, beside your name."),
-        widget=forms.TextInput(attrs=INPUT),
-    )
+    def save(self, commit: bool = True) -> User:
+        """Sets the password; the trail tells who did, never what it is."""
+        with intent(
+            "user.change_password",
+            object_type="tenants.user",
+            object_id=self.user.pk,
+            object_label=self.user.email,
+        ):
+            user: User = super().save(commit)
+        return user

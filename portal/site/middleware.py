@@ -6,7 +6,6 @@ Headers are hostile until proven otherwise: nothing that a caller sends may end 
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import cache
 from typing import Final
 
@@ -28,7 +27,7 @@ from portal.core.http import Network, client_address, trusted_networks
 from portal.core.ids import uuid7
 from portal.core.tenancy import bare_scope, tenant_scope, user_scope
 from portal.site.api import problem_response
-from portal.site.errors import error_page, refusal_page
+from portal.site.errors import refusal_page
 from tenants.errors import InvalidApiKey
 from tenants.identity.keys import authenticate_api_key
 from tenants.identity.sessions import session_context

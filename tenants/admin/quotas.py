@@ -150,6 +150,7 @@ class QuotaAdmin(PortalModelAdmin):
     empty_title = _("No quota yet")
     empty_text = _("Without a quota, nothing limits this tenant's calls.")
     list_text = _("The tenant's own limits hold for everything; a key's or a member's hold inside them.")
+    sortable_by = ()
     list_display = ("scope_name", "tokens", "requests", "concurrency_limit")
 
     def allows(self, request: HttpRequest, page: FormPage, obj: Any) -> bool:

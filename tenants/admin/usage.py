@@ -36,6 +36,10 @@ class Usage:
         return min(_percent(self.held, self.limit), 100 - self.used_width)
 
     @property
+    def used_text(self) -> str:
+        return _number(self.used)
+
+    @property
     def full(self) -> bool:
         return self.limit is not None and self.used + self.held >= self.limit
 

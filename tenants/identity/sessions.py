@@ -116,9 +116,7 @@ def _own_tenant(context: Context, tenant_id: UUID) -> Tenant:
     return membership.tenant
 
 
-def _record(
-    context: Context, tenant_id: UUID, event: TenantsEvent, reason: str = ""
-) -> Tenant:
+def _record(context: Context, tenant_id: UUID, event: TenantsEvent, reason: str = "") -> Tenant:
     inside = replace(context, tenant_id=tenant_id)
     with platform_scope(inside, reason=event.value):
         tenant = Tenant.objects.filter(pk=tenant_id).first()

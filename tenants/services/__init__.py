@@ -26,6 +26,7 @@ from tenants.services.users import (
     create_user,
     deactivate_user,
     reactivate_user,
+    reset_password,
     set_platform_role,
 )
 
@@ -45,6 +46,7 @@ __all__ = [
     "edit_tenant",
     "reactivate_user",
     "remove_member",
+    "reset_password",
     "resume_tenant",
     "revoke_api_key",
     "revoke_session_keys",

@@ -73,6 +73,7 @@ def _set(
     tenant = _tenant(context)
     quota = (
         Quota.objects.select_for_update(of=("self",))
+        .select_related("window", "tenant")
         .filter(tenant=tenant, user=user_id, api_key=api_key_id, model_id=model_id)
         .first()
     )

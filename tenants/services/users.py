@@ -24,7 +24,7 @@ _PASSWORD_BYTES: Final = 15
 
 @dataclass(frozen=True, slots=True)
 class CreatedUser:
-    """A new account; ``password`` is set where one was made up, and is shown once."""
+    """An account; ``password`` is set where one was made up, and is shown once."""
 
     user: User
     password: str | None = field(repr=False)
@@ -168,6 +168,29 @@ def set_platform_role(
             user.platform_role = platform_role
             user.save(update_fields=["platform_role"])
     return user
+
+
+def reset_password(*, context: Context, user_id: UUID) -> CreatedUser:
+    """Gives an account a new random password, which ends its sessions.
+
+    Raises:
+        Forbidden: the caller may not, or means the own account.
+        NotFound: no such user.
+    """
+    require(context, Action.USER_RESET_PASSWORD)
+    _refuse_self(context, user_id)
+    password = secrets.token_urlsafe(_PASSWORD_BYTES)
+    with bare_scope(context):
+        user = _locked(user_id)
+        user.set_password(password)
+        with intent(
+            TenantsEvent.USER_RESET_PASSWORD,
+            object_type="tenants.user",
+            object_id=user.id,
+            object_label=user.email,
+        ):
+            user.save(update_fields=["password"])
+    return CreatedUser(user, password)
 
 
 def revoke_keys_of(user_id: UUID, reason: str) -> int:

@@ -17,7 +17,7 @@ from portal.core.ids import uuid7
 from portal.core.tenancy import platform_scope, tenant_scope
 from tenants.models import ApiKey, Membership, Quota, Tenant, User
 from tests.audit.trail import changes_of, event, events_of_tenant
-from tests.factories import Organisation, unique
+from tests.factories import Organisation
 
 # Tables that a role of the product may write and that have no row trigger, and why.
 UNGOVERNED = {
@@ -366,8 +366,10 @@ def test_change_that_fits_no_partition_lands_in_the_default_one(
         "ALTER TABLE tenants_apikey DISABLE TRIGGER audit_row_change",
         "DROP TRIGGER audit_row_change ON tenants_apikey",
         "ALTER FUNCTION audit_row_change() RENAME TO gone",
-        "CREATE OR REPLACE FUNCTION audit_row_change() RETURNS trigger LANGUAGE plpgsql "
-        "AS 'BEGIN RETURN NULL; END'",
+        (
+            "CREATE OR REPLACE FUNCTION audit_row_change() RETURNS trigger LANGUAGE plpgsql "
+            "AS 'BEGIN RETURN NULL; END'"
+        ),
         "CREATE TEMP TABLE audit_event (id uuid)",
         "CREATE TABLE audit_shadow (id uuid)",
     ],

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from unittest.mock import patch
 from uuid import RFC_4122
 
@@ -14,7 +15,7 @@ def _milliseconds(identifier_int: int) -> int:
 
 def test_make_id_many_at_once_ascends_strictly() -> None:
     made = [uuid7() for _ in range(20_000)]
-    assert all(earlier < later for earlier, later in zip(made, made[1:], strict=False))
+    assert all(earlier < later for earlier, later in pairwise(made))
 
 
 def test_make_id_is_version_7_of_now() -> None:

@@ -225,7 +225,7 @@ def test_scope_opened_in_a_stale_context_leaves_no_tenant_behind(
 
 async def _close_async_connections() -> None:
     """Closes the connection that asgiref's own thread opened."""
-    await sync_to_async(lambda: connection.close())()
+    await sync_to_async(connection.close)()
 
 
 async def test_async_count_without_scope_is_refused(database: None) -> None:
@@ -280,7 +280,7 @@ def test_celery_task_without_scope_fails(tenant_a: Organisation) -> None:
         return Membership.objects.count()
 
     with tenant_scope(tenant_a.context):
-        result = _in_thread(lambda: count.apply())
+        result = _in_thread(count.apply)
     assert isinstance(result.result, UnscopedAccess)  # type: ignore[attr-defined]
 
 

@@ -5,11 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import DataError, connection, transaction
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from portal.core.database_roles import database_roles
 from portal.core.tenancy import (
@@ -130,11 +135,10 @@ class ScopeMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.stack)
     @rule()
     def leave_by_failed_statement(self) -> None:
-        with connection.cursor() as cursor:
-            try:
-                cursor.execute("SELECT 1 / 0")
-            except Exception as error:  # noqa: BLE001
-                assert not self.stack.pop().block.__exit__(type(error), error, None)
+        with connection.cursor() as cursor, pytest.raises(DataError) as failed:
+            cursor.execute("SELECT 1 / 0")
+        error = failed.value
+        assert not self.stack.pop().block.__exit__(type(error), error, None)
 
     @invariant()
     def database_agrees(self) -> None:

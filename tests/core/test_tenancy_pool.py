@@ -32,7 +32,7 @@ def pooled(database: None) -> Iterator[None]:
             patch.setitem(settings, name, value)
         yield
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(lambda: connection.close_pool()).result()
+            pool.submit(connection.close_pool).result()
 
 
 def _setting_at_borrowing() -> str:

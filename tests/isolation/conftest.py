@@ -1,17 +1,26 @@
-"""Two tenants that have something in every table."""
+"""Two tenants that have something in every table; nothing here may change either."""
+
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
-from tests.factories import Organisation
+from tests import factories
 from tests.isolation.rows import Populated, populate
+from tests.servers import SessionServers
 
 
-@pytest.fixture
-def full_a(tenant_a: Organisation, owner_sql: psycopg.Connection) -> Populated:
-    return populate(owner_sql, tenant_a)
+@pytest.fixture(scope="module")
+def full_a(superuser_of_module: psycopg.Connection) -> Populated:
+    return populate(superuser_of_module, factories.organisation("acme"))
 
 
-@pytest.fixture
-def full_b(tenant_b: Organisation, owner_sql: psycopg.Connection) -> Populated:
-    return populate(owner_sql, tenant_b)
+@pytest.fixture(scope="module")
+def full_b(superuser_of_module: psycopg.Connection) -> Populated:
+    return populate(superuser_of_module, factories.organisation("globex"))
+
+
+@pytest.fixture(scope="module")
+def superuser_of_module(servers: SessionServers, database: None) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(servers.url("superuser"), autocommit=True) as superuser:
+        yield superuser

@@ -1,4 +1,4 @@
-"""What PostgreSQL's own catalogue says about isolation: walked, so that a new table can't be forgotten."""
+"""What PostgreSQL's catalogue says about isolation: walked, so that no table is forgotten."""
 
 from collections.abc import Sequence
 from typing import Any, LiteralString

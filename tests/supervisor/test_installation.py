@@ -117,7 +117,7 @@ def test_start_twice_reuses_data_and_skips_set_up(site: Site) -> None:
 
     second = site.start()
     read_until(second, "Ctrl-C or bin/stop")
-    assert site.calls() == ["roles", "migrate", "seed_demo"]
+    assert site.calls() == ["roles", "migrate", "collectstatic", "seed_demo"]
     assert json.loads((site.data_dir / "start.json").read_text()) == facts
     assert {p.name: p.read_text() for p in (site.data_dir / "secrets").iterdir()} == kept
 
@@ -128,7 +128,7 @@ def test_start_after_a_change_of_code_sets_up_again(site: Site) -> None:
     stop(site.data_dir, lambda line: None)
     (site.root / "portal" / "new.py").write_text("")
     read_until(site.start(), "Ctrl-C or bin/stop")
-    assert site.calls() == ["roles", "migrate", "seed_demo"] * 2
+    assert site.calls() == ["roles", "migrate", "collectstatic", "seed_demo"] * 2
 
 
 def test_stop_waits_until_everything_is_down(site: Site) -> None:

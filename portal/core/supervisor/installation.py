@@ -41,6 +41,7 @@ _ONE_WISH_S = 0.5
 _WEB_S = 15.0
 _SERVER_S = 60.0
 _CODE = ("portal", "audit", "tenants", "inference", "knowledge")
+_SET_UP_BY = {".py", ".css", ".js", ".svg", ".html", ".mo"}
 _SHOWN = (
     "url",
     "api_key",
@@ -202,6 +203,7 @@ class Installation:
             self._manage("Making database roles", ["roles"])
         owner = {"FREEHOLD_DATABASE_ROLE": "owner"}
         self._manage("Making tables", ["migrate", "--no-input"], owner)
+        self._manage("Gathering static files", ["collectstatic", "--no-input", "--clear"])
         part = self.layout.data_dir / "start.json.part"
         part.unlink(missing_ok=True)
         self._manage("Making demo data and the model", ["seed_demo", "--json", str(part)])
@@ -397,11 +399,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _code_digest(root: Path) -> str:
-    """A digest of the code and pins that set-up depends on."""
+    """A digest of the code, pins and static files that set-up depends on."""
     digest = hashlib.sha256(os.environ.get("DATABASE_URL_APP", "").encode())
     files = [root / "requirements-embedded.txt", root / "manage.py"]
     for room in _CODE:
-        files += sorted((root / room).rglob("*.py"))
+        files += sorted(p for p in (root / room).rglob("*") if p.suffix in _SET_UP_BY)
     for file in files:
         digest.update(os.fsencode(file.relative_to(root)) + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -38,6 +38,9 @@ class Account:
         """setpriv's options that run a command as this user."""
         words = [f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
         if self.passes:
+            # access(2), by which initdb looks for its neighbour, sets capabilities aside for
+            # everyone but root, unless this bit is set.
+            words.append("--securebits=+no_setuid_fixup")
             return [*words, "--inh-caps=-all,+dac_override", "--ambient-caps=+dac_override"]
         return [*words, "--inh-caps=-all"]
 

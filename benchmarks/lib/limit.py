@@ -1,0 +1,245 @@
+"""The limit: the same statements on the same rows in a bare loop, without HTTP, Celery, engine.
+
+So many jobs are in flight as the gateway has callers. One connection admits whatever is free,
+another settles what it claimed before and claims what was admitted, as gateway and worker do.
+
+``python -m benchmarks.lib.limit IN_FLIGHT SECONDS`` with an API key on standard input prints jobs
+a second.
+"""
+
+import asyncio
+import base64
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, LiteralString, cast
+from uuid import UUID
+
+import django
+import msgspec
+import psycopg
+import uvloop
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+django.setup()
+
+from audit.batch import body_row, event_row  # noqa: E402
+from audit.models import Category, Outcome  # noqa: E402
+from benchmarks.lib.seed import LIMIT  # noqa: E402
+from inference.gateway import store  # noqa: E402
+from inference.gateway.admission import Ask, Ledger  # noqa: E402
+from inference.models.jobs import JobState  # noqa: E402
+from inference.settlement import LOCK_WINDOWS, SETTLE, Settlement  # noqa: E402
+from inference.worker.claims import CLAIM  # noqa: E402
+from portal.core.actors import Actor, ActorType  # noqa: E402
+from portal.core.crypto import Peppers  # noqa: E402
+from portal.core.env import env  # noqa: E402
+from portal.core.ids import uuid7  # noqa: E402
+from tenants import api_key_format  # noqa: E402
+
+_PROMPT_TOKENS: Final = 64
+_COMPLETION_TOKENS: Final = 16
+_PROMPT_BYTES: Final = 300
+_DEPLOYMENT: Final = "SELECT id, model_id FROM inference_deployment WHERE name = %s"
+
+Connection = psycopg.AsyncConnection[Any]
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass
+class _Loop:
+    """Jobs in flight, by how far they have come."""
+
+    free: int
+    over: bool = False
+    queued: int = 0
+    settled: int = 0
+    claimed: deque[tuple[UUID, int]] = field(default_factory=deque)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def until(self, ready: Callable[[], bool]) -> None:
+        while not (ready() or self.over):
+            self.changed.clear()
+            await self.changed.wait()
+
+
+class _Rows:
+    """What one admitted job writes."""
+
+    def __init__(self, public_id: str, deployment_id: UUID, model_id: UUID) -> None:
+        self.public_id = public_id
+        self.deployment_id = deployment_id
+        self._model_id = model_id
+        self._prompt = base64.b64encode(os.urandom(_PROMPT_BYTES)).decode()
+        self.ask = Ask(
+            model_id, LIMIT, deployment_id, _PROMPT_TOKENS, _COMPLETION_TOKENS, 140_000, 280_000
+        )
+
+    def writes(self, ledger: Ledger, count: int) -> store.Writes:
+        writes = store.Writes([], [], [], [], [], [])
+        for _ in range(count):
+            self._add(writes, ledger)
+        writes.windows = store.window_rows(ledger.windows)
+        writes.shares = store.share_rows(ledger.shares)
+        return writes
+
+    def _add(self, writes: store.Writes, ledger: Ledger) -> None:
+        key, ask, now, job_id = ledger.keys[self.public_id], self.ask, ledger.now, uuid7()
+        for window in ledger.windows:
+            window.add(ask)
+        writes.jobs.append(
+            {
+                "id": job_id,
+                "tenant_id": key.tenant_id,
+                "deployment_id": self.deployment_id,
+                "model_id": self._model_id,
+                "api_key_id": key.id,
+                "user_id": key.user_id,
+                "sku": "bench-limit@1",
+                "stream": False,
+                "parameters": {"max_tokens": _COMPLETION_TOKENS},
+                "request_id": f"req-{job_id.hex}",
+                "gateway": "limit",
+                "quota_ids": [window.quota_id for window in ledger.windows],
+                "prompt_tokens": ask.prompt_tokens,
+                "reserved_tokens": ask.tokens,
+                "reserved_cost": ask.cost,
+                "prompt_price": ask.prompt_price,
+                "completion_price": ask.completion_price,
+                "currency": "USD",
+                "start_tag": 0,
+                "admitted_at": now,
+                "deadline": now + timedelta(minutes=10),
+            }
+        )
+        writes.payloads.append(
+            {
+                "id": job_id,
+                "tenant_id": key.tenant_id,
+                "data_key_version": key.data_key_version,
+                "prompt": self._prompt,
+            }
+        )
+        event = event_row(
+            recorded_at=now,
+            occurred_at=now,
+            tenant_id=key.tenant_id,
+            category=Category.JOB,
+            action="inference.chat",
+            outcome=Outcome.REQUESTED,
+            actor=Actor(ActorType.API_KEY, key.id, key.name),
+            api_key_id=key.id,
+            auth_method="api_key",
+            request_id=f"req-{job_id.hex}",
+            object_type="inference.job",
+            object_id=str(job_id),
+            object_label="bench-limit@1",
+        )
+        writes.events.append(event)
+        detail = {"stream": False, "prompt_tokens": ask.prompt_tokens, "prompt_hmac": job_id.hex}
+        writes.bodies.append(body_row(event, detail))
+
+
+async def _admit(connection: Connection, loop: _Loop, rows: _Rows, peppers: Peppers) -> None:
+    while not loop.over:
+        await loop.until(lambda: loop.free > 0)
+        count = loop.free
+        if not count:
+            return
+        async with connection.pipeline():
+            await connection.execute("BEGIN")
+            ledger = await store.read(connection, [rows.public_id], [rows.deployment_id], peppers)
+            await store.write(connection, rows.writes(ledger, count))
+            await connection.execute("COMMIT")
+        loop.free -= count
+        loop.queued += count
+        loop.changed.set()
+
+
+async def _work(connection: Connection, loop: _Loop, deployment_id: UUID) -> None:
+    while not loop.over or loop.queued or loop.claimed:
+        await loop.until(lambda: bool(loop.queued or loop.claimed))
+        if not (loop.queued or loop.claimed):
+            return
+        ending = list(loop.claimed)
+        async with connection.pipeline():
+            await connection.execute("BEGIN")
+            if ending:
+                await _send_settlement(connection, ending)
+            cursor = await connection.execute(
+                cast(LiteralString, CLAIM),
+                {
+                    "deployment": deployment_id,
+                    "worker": "limit",
+                    "limit": 128,
+                    "lease": 60,
+                    "floor": 0,
+                },
+                prepare=True,
+            )
+            await connection.execute("COMMIT")
+            taken = [(row[0], row[2]) for row in await cursor.fetchall()]
+        loop.claimed = deque(taken)
+        loop.queued -= len(taken)
+        loop.free += len(ending)
+        loop.settled += len(ending)
+        loop.changed.set()
+
+
+async def _send_settlement(connection: Connection, ending: list[tuple[UUID, int]]) -> None:
+    now = datetime.now(UTC)
+    settlements = [
+        Settlement(
+            job_id,
+            JobState.RUNNING,
+            JobState.SUCCEEDED,
+            completion_tokens=_COMPLETION_TOKENS,
+            fence=fence,
+            finish_reason="stop",
+            first_token_at=now,
+        )
+        for job_id, fence in ending
+    ]
+    ids = [job_id for job_id, _ in ending]
+    await connection.execute(cast(LiteralString, LOCK_WINDOWS), [ids], prepare=True)
+    encoded = _encode([s.row() for s in settlements]).decode()
+    await connection.execute(cast(LiteralString, SETTLE), [encoded], prepare=True)
+
+
+async def _measure(url: str, public_id: str, in_flight: int, seconds: float) -> float:
+    peppers = Peppers({1: bytes(32)})
+    admitting = await psycopg.AsyncConnection.connect(url, autocommit=True)
+    working = await psycopg.AsyncConnection.connect(url, autocommit=True)
+    async with admitting, working:
+        row = await (await admitting.execute(_DEPLOYMENT, [LIMIT])).fetchone()
+        assert row is not None
+        rows = _Rows(public_id, *row)
+        loop = _Loop(in_flight)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_admit(admitting, loop, rows, peppers))
+            group.create_task(_work(working, loop, rows.deployment_id))
+            # The first half second prepares statements and fills caches.
+            await asyncio.sleep(0.5)
+            began, before = time.perf_counter(), loop.settled
+            await asyncio.sleep(seconds)
+            rate = (loop.settled - before) / (time.perf_counter() - began)
+            loop.over = True
+            loop.changed.set()
+        return rate
+
+
+def main() -> None:
+    url = env().database_url_gateway
+    parsed = api_key_format.parse(sys.stdin.readline().strip())
+    if url is None or parsed is None:
+        raise SystemExit("The loop needs DATABASE_URL_GATEWAY, and an API key on standard input.")
+    in_flight, seconds = int(sys.argv[1]), float(sys.argv[2])
+    print(uvloop.run(_measure(url.get_secret_value(), parsed.public_id, in_flight, seconds)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What a measured installation serves: two fake models, tenants and their keys.
+
+``python -m benchmarks.lib.seed --tenants N --json FILE``, on a migrated database.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+
+import django
+
+WHOLE: Final = "bench-whole"
+STREAM: Final = "bench-stream"
+LIMIT: Final = "bench-limit"
+
+# A whole answer in one step measures everything but the engine; a steady pace measures streams.
+OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    WHOLE: {"token_ms": 0, "slots": 256, "tokens": 16},
+    STREAM: {"token_ms": 5, "slots": 256, "tokens": 128},
+    LIMIT: {},
+}
+_CONTEXT_LENGTH: Final = 8192
+_NO_LIMIT: Final = 10**15
+
+
+def seed(tenants: int) -> dict[str, Any]:
+    """Makes the rows; returns ``{"keys": [...]}``."""
+    from portal.core.actors import Context
+
+    context = Context.system("benchmark")
+    for name in OPTIONS:
+        _deploy(context, name)
+    return {"keys": [_tenant_key(context, f"bench-{number}") for number in range(tenants)]}
+
+
+def _deploy(context: Any, name: str) -> None:
+    from django.utils import timezone
+
+    from inference.artefacts import import_byte_level
+    from inference.models import Deployment, DeploymentClock, Model, ModelPrice, ModelVersion
+    from portal.core.env import env
+    from portal.core.tenancy import platform_scope
+
+    store = env().freehold_data_dir / "models"
+    artefact = import_byte_level(store, context_length=_CONTEXT_LENGTH)
+    with platform_scope(context, reason="the benchmark's models are deployed"):
+        model = Model.objects.create(name=name, title=name)
+        version = ModelVersion.objects.create(
+            model=model,
+            label="1",
+            digest=artefact.digest,
+            path=str(store / artefact.id),
+            context_length=_CONTEXT_LENGTH,
+        )
+        ModelPrice.objects.create(
+            version=version,
+            effective_from=timezone.now(),
+            prompt_micros_per_million=140_000,
+            completion_micros_per_million=280_000,
+        )
+        deployment = Deployment.objects.create(
+            name=name,
+            model=model,
+            version=version,
+            engine="fake",
+            options=OPTIONS[name],
+            queue=name,
+            context_length=_CONTEXT_LENGTH,
+            default_max_tokens=256,
+            # Its jobs are the bare loop's own: no gateway admits to it and no worker claims.
+            enabled=name != LIMIT,
+        )
+        DeploymentClock.objects.create(deployment=deployment)
+
+
+def _tenant_key(context: Any, slug: str) -> str:
+    from portal.core.actors import Actor, ActorType, Context, TenantRole
+    from tenants.services import create_api_key, create_tenant, set_quota
+
+    made = create_tenant(
+        context=context, name=slug, slug=slug, owner_email=f"owner@{slug}.example.test"
+    )
+    # A limit that is never reached still has to be decided on.
+    set_quota(
+        context=context, tenant_id=made.tenant.id, tokens_minute=_NO_LIMIT, tokens_day=_NO_LIMIT
+    )
+    owner = Context(
+        actor=Actor(ActorType.USER, made.owner.id, made.owner.email),
+        tenant_id=made.tenant.id,
+        user_id=made.owner.id,
+        tenant_role=TenantRole.OWNER,
+    )
+    return create_api_key(context=owner, name="bench", scopes=["inference"]).token
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tenants", type=int, default=1)
+    parser.add_argument("--json", type=Path, required=True)
+    arguments = parser.parse_args()
+    django.setup()
+    arguments.json.write_text(json.dumps(seed(arguments.tenants)))
+
+
+if __name__ == "__main__":
+    main()

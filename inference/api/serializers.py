@@ -1,0 +1,116 @@
+"""How jobs, models and deployments read on the management API."""
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from inference.models import Deployment, Job, JobState, Model
+from inference.selectors import timeline
+
+STATES = [state.name.lower() for state in JobState]
+
+
+class JobSerializer(serializers.ModelSerializer[Job]):
+    """A job's facts. Prompt and answer are nowhere here: they are the caller's alone."""
+
+    model = serializers.CharField(source="sku")
+    state = serializers.SerializerMethodField()
+    api_key_id = serializers.UUIDField()
+    api_key_name = serializers.CharField(source="api_key.name")
+    user_id = serializers.UUIDField()
+    user = serializers.CharField(source="user.email")
+    completion_tokens = serializers.IntegerField(source="watermark")
+
+    class Meta:
+        model = Job
+        fields = [
+            "id",
+            "model",
+            "kind",
+            "state",
+            "stream",
+            "api_key_id",
+            "api_key_name",
+            "user_id",
+            "user",
+            "request_id",
+            "prompt_tokens",
+            "completion_tokens",
+            "finish_reason",
+            "error_code",
+            "error_message",
+            "attempts",
+            "admitted_at",
+            "finished_at",
+        ]
+        read_only_fields = fields
+
+    @extend_schema_field(serializers.ChoiceField(STATES))
+    def get_state(self, job: Job) -> str:
+        return JobState(job.state).name.lower()
+
+
+class MomentSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    at = serializers.DateTimeField()
+
+
+class JobDetailSerializer(JobSerializer):
+    timeline = serializers.SerializerMethodField()
+
+    class Meta(JobSerializer.Meta):
+        fields = [*JobSerializer.Meta.fields, "parameters", "worker", "timeline"]
+        read_only_fields = fields
+
+    @extend_schema_field(MomentSerializer(many=True))
+    def get_timeline(self, job: Job) -> list[dict[str, Any]]:
+        return list(MomentSerializer(timeline(job), many=True).data)
+
+
+class ModelSerializer(serializers.ModelSerializer[Model]):
+    """A model that can be called now, with its price in micro-units a million tokens."""
+
+    deployment = serializers.CharField(source="deployment_name")
+    version = serializers.CharField(source="version_label")
+    context_length = serializers.IntegerField()
+    prompt_micros_per_million = serializers.IntegerField(allow_null=True)
+    completion_micros_per_million = serializers.IntegerField(allow_null=True)
+    currency = serializers.CharField(allow_null=True)
+
+    class Meta:
+        model = Model
+        fields = [
+            "id",
+            "name",
+            "title",
+            "description",
+            "version",
+            "deployment",
+            "context_length",
+            "prompt_micros_per_million",
+            "completion_micros_per_million",
+            "currency",
+        ]
+        read_only_fields = fields
+
+
+class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
+    model = serializers.CharField(source="model.name")
+    version = serializers.CharField(source="version.label")
+
+    class Meta:
+        model = Deployment
+        fields = [
+            "id",
+            "name",
+            "model",
+            "version",
+            "engine",
+            "queue",
+            "context_length",
+            "default_max_tokens",
+            "enabled",
+            "created_at",
+        ]
+        read_only_fields = fields

@@ -1,0 +1,81 @@
+"""Reads of the inference app that join several models."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.utils import timezone
+
+from inference.models import Deployment, Job, Model, ModelPrice
+from portal.core.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One step of a job's life."""
+
+    name: str
+    at: datetime
+
+
+def jobs() -> QuerySet[Job]:
+    """The jobs of the scope's tenant, each with its key and user."""
+    return Job.objects.select_related("api_key", "user")
+
+
+def get_job(job_id: UUID) -> Job:
+    """A job of the scope's tenant.
+
+    Raises:
+        NotFound: none; another tenant's is this too.
+    """
+    job = jobs().filter(pk=job_id).first()
+    if job is None:
+        raise NotFound("There is no such job.")
+    return job
+
+
+def timeline(job: Job) -> list[Moment]:
+    """What happened to a job, in order."""
+    found = [
+        Moment(name, at)
+        for name, at in (
+            ("admitted", job.admitted_at),
+            ("claimed", job.claimed_at),
+            ("first_token", job.first_token_at),
+            ("cancel_requested", job.cancel_requested_at),
+            ("finished", job.finished_at),
+        )
+        if at is not None
+    ]
+    return sorted(found, key=lambda moment: moment.at)
+
+
+def served_models() -> QuerySet[Model]:
+    """Models with an enabled deployment, and what they cost now."""
+    deployment = Deployment.objects.filter(model=OuterRef("pk"), enabled=True)
+    price = ModelPrice.objects.filter(
+        effective_from__lte=timezone.now(), version=OuterRef("served_version")
+    ).order_by("-effective_from")
+    return (
+        Model.objects.annotate(
+            served_version=Subquery(deployment.values("version")[:1]),
+            deployment_name=Subquery(deployment.values("name")[:1]),
+            context_length=Subquery(deployment.values("context_length")[:1]),
+            version_label=Subquery(deployment.values("version__label")[:1]),
+        )
+        .annotate(
+            prompt_micros_per_million=Subquery(price.values("prompt_micros_per_million")[:1]),
+            completion_micros_per_million=Subquery(
+                price.values("completion_micros_per_million")[:1]
+            ),
+            currency=Subquery(price.values("currency")[:1]),
+        )
+        .exclude(served_version=None)
+    )
+
+
+def deployments() -> QuerySet[Deployment]:
+    """All deployments with model and version."""
+    return Deployment.objects.select_related("model", "version")

@@ -1,0 +1,160 @@
+"""How the tenants app's objects read and are written on the management API."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from portal.core.actors import TenantRole
+from tenants.models import ApiKey, Membership, Tenant
+from tenants.permissions import Scope
+from tenants.selectors import QuotaUse
+from tenants.services import LIMITS
+
+ROLES = [role.value for role in TenantRole]
+SCOPES = [scope.value for scope in Scope]
+
+
+class TenantSerializer(serializers.ModelSerializer[Tenant]):
+    class Meta:
+        model = Tenant
+        fields = ["id", "name", "slug", "state", "time_zone", "weight", "created_at"]
+        read_only_fields = fields
+
+
+class NewTenantSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField(max_length=120)
+    slug = serializers.CharField(max_length=60)
+    time_zone = serializers.CharField(max_length=64, default="UTC")
+    owner_email = serializers.CharField(max_length=254)
+    owner_name = serializers.CharField(max_length=120, default="", allow_blank=True)
+
+
+class OwnerSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    email = serializers.CharField()
+
+
+class CreatedTenantSerializer(serializers.Serializer[Any]):
+    """A new tenant; ``password`` is the owner's first, shown once, null for an old account."""
+
+    tenant = TenantSerializer()
+    owner = OwnerSerializer()
+    password = serializers.CharField(allow_null=True)
+
+
+class TenantChangeSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField(max_length=120, required=False)
+    time_zone = serializers.CharField(max_length=64, required=False)
+    weight = serializers.IntegerField(min_value=1, max_value=100, required=False)
+
+
+class ReasonSerializer(serializers.Serializer[Any]):
+    reason = serializers.CharField(max_length=200)
+
+
+class MemberSerializer(serializers.ModelSerializer[Membership]):
+    user_id = serializers.UUIDField()
+    email = serializers.CharField(source="user.email")
+    full_name = serializers.CharField(source="user.full_name")
+    active = serializers.BooleanField(source="user.is_active")
+    role = serializers.ChoiceField(ROLES)
+
+    class Meta:
+        model = Membership
+        fields = ["id", "user_id", "email", "full_name", "active", "role", "created_at"]
+        read_only_fields = fields
+
+
+class NewMemberSerializer(serializers.Serializer[Any]):
+    email = serializers.CharField(max_length=254)
+    role = serializers.ChoiceField(ROLES)
+    full_name = serializers.CharField(max_length=120, default="", allow_blank=True)
+
+
+class AddedMemberSerializer(serializers.Serializer[Any]):
+    """A new member; ``password`` is the account's first, shown once, null for an old account."""
+
+    member = MemberSerializer(source="membership")
+    password = serializers.CharField(allow_null=True)
+
+
+class RoleSerializer(serializers.Serializer[Any]):
+    role = serializers.ChoiceField(ROLES)
+
+
+class KeySerializer(serializers.ModelSerializer[ApiKey]):
+    user_id = serializers.UUIDField()
+    made_by = serializers.CharField(source="user.email")
+    scopes = serializers.ListField(child=serializers.ChoiceField(SCOPES))
+    allowed_models = serializers.ListField(child=serializers.CharField(), allow_null=True)
+
+    class Meta:
+        model = ApiKey
+        fields = [
+            "id",
+            "name",
+            "public_id",
+            "user_id",
+            "made_by",
+            "scopes",
+            "allowed_models",
+            "expires_at",
+            "revoked_at",
+            "revoked_reason",
+            "created_at",
+        ]
+        read_only_fields = fields
+
+
+class NewKeySerializer(serializers.Serializer[Any]):
+    name = serializers.CharField(max_length=80)
+    scopes = serializers.ListField(
+        child=serializers.ChoiceField(SCOPES), min_length=1, max_length=len(SCOPES)
+    )
+    allowed_models = serializers.ListField(
+        child=serializers.CharField(max_length=80),
+        required=False,
+        allow_null=True,
+        max_length=100,
+        help_text="Names of models; empty or null means every model.",
+    )
+    expires_at = serializers.DateTimeField(required=False, allow_null=True)
+
+
+class CreatedKeySerializer(serializers.Serializer[Any]):
+    """A new key and its token, which is shown this once."""
+
+    key = KeySerializer(source="api_key")
+    token = serializers.CharField()
+
+
+class UseSerializer(serializers.Serializer[Any]):
+    name = serializers.ChoiceField(list(LIMITS))
+    limit = serializers.IntegerField(allow_null=True, help_text="Null means no limit.")
+    used = serializers.IntegerField(help_text="Charged and reserved in the present window.")
+
+
+class QuotaSerializer(serializers.Serializer[QuotaUse]):
+    id = serializers.UUIDField(source="quota.id")
+    user_id = serializers.UUIDField(source="quota.user_id", allow_null=True)
+    api_key_id = serializers.UUIDField(source="quota.api_key_id", allow_null=True)
+    model_id = serializers.UUIDField(source="quota.model_id", allow_null=True)
+    limits = UseSerializer(source="uses", many=True)
+
+
+def _limit(name: str) -> serializers.IntegerField:
+    return serializers.IntegerField(
+        required=False, allow_null=True, min_value=0, max_value=2**63 - 1, label=name
+    )
+
+
+class QuotaChangeSerializer(serializers.Serializer[Any]):
+    """Limits of one scope. One that is absent stays as it is; null takes it away."""
+
+    tenant_id = serializers.UUIDField(required=False, allow_null=True)
+    user_id = serializers.UUIDField(required=False, allow_null=True)
+    api_key_id = serializers.UUIDField(required=False, allow_null=True)
+    model_id = serializers.UUIDField(required=False, allow_null=True)
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        return {**super().get_fields(), **{name: _limit(name) for name in LIMITS}}

@@ -1,0 +1,20 @@
+"""Routes of the tenants app under ``/api/v1/``."""
+
+from django.urls import path
+
+from tenants.api import views
+
+urlpatterns = [
+    path("tenants", views.TenantsView.as_view(), name="tenants"),
+    path("tenants/<str:tenant_id>", views.TenantView.as_view(), name="tenant"),
+    path(
+        "tenants/<str:tenant_id>/suspend", views.SuspendTenantView.as_view(), name="tenant-suspend"
+    ),
+    path("tenants/<str:tenant_id>/resume", views.ResumeTenantView.as_view(), name="tenant-resume"),
+    path("members", views.MembersView.as_view(), name="members"),
+    path("members/<str:member_id>", views.MemberView.as_view(), name="member"),
+    path("keys", views.KeysView.as_view(), name="keys"),
+    path("keys/<str:key_id>", views.KeyView.as_view(), name="key"),
+    path("keys/<str:key_id>/revoke", views.RevokeKeyView.as_view(), name="key-revoke"),
+    path("quotas", views.QuotasView.as_view(), name="quotas"),
+]

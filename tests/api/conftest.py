@@ -1,0 +1,39 @@
+"""Callers of the management API, one of every kind."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.conf import settings
+
+from portal.core.actors import PlatformRole, TenantRole
+from tests import factories
+from tests.api.callers import Caller, key_caller, session_caller
+from tests.factories import Organisation
+from tenants.permissions import Scope
+
+
+@pytest.fixture(autouse=True)
+def _test_host(database: None) -> Iterator[None]:
+    hosts = settings.ALLOWED_HOSTS
+    settings.ALLOWED_HOSTS = [*hosts, "testserver"]
+    yield
+    settings.ALLOWED_HOSTS = hosts
+
+
+@pytest.fixture
+def owner(tenant_a: Organisation) -> Caller:
+    return session_caller(tenant_a.owner.user)
+
+
+@pytest.fixture
+def callers(tenant_a: Organisation) -> dict[str, Caller]:
+    """Everyone there is, by name; the platform's administrators have entered tenant a."""
+    found = {role.value: session_caller(tenant_a.member(role).user) for role in TenantRole}
+    for platform_role in PlatformRole:
+        user = factories.administrator(platform_role).user
+        found[f"{platform_role.value} administrator"] = session_caller(user, tenant_a.id)
+    for scope in Scope:
+        token = factories.api_key(tenant_a, scopes=[scope.value]).token
+        found[f"key {scope.value}"] = key_caller(token)
+    found["nobody"] = Caller()
+    return found
