@@ -62,7 +62,7 @@ def record(event: Event, *, context: Context | None = None) -> UUID:
     """
     who = context or current_context()
     tenant = who.tenant_id or NIL_TENANT
-    values = [
+    values: list[Any] = [
         event.id,
         tenant,
         event.category,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.db.models import Count, Q, QuerySet
@@ -13,7 +13,6 @@ from django.urls import reverse
 from django.utils import formats, timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
 
 from audit.selectors import EventFilter, read_events
@@ -24,11 +23,14 @@ from portal.core.pages import (
     FormPage,
     PortalModelAdmin,
     ServiceForm,
+    Side,
     Text,
     context_of,
+    display,
     may,
 )
 from portal.core.tenancy import platform_scope
+from tenants.admin.keys import on_example_model
 from tenants.models import LedgerEntry
 from tenants.permissions import Action
 
@@ -206,6 +208,7 @@ class JobAdmin(PortalModelAdmin):
             if may(request, Action.AUDIT_READ)
             else ()
         )
+        cost: Text
         if charge is not None:
             cost = money(charge.cost, charge.currency)
         elif obj.finished_at is None:
@@ -237,10 +240,19 @@ class JobAdmin(PortalModelAdmin):
         }
 
 
+def served_model() -> str:
+    """Name of a model that is served, for examples; empty where there is none."""
+    served = Model.objects.filter(deployments__enabled=True).order_by("name")
+    return served.values_list("name", flat=True).first() or ""
+
+
+on_example_model(served_model)
+
+
 class _PlatformPage(PortalModelAdmin):
     """A page of the catalogue: it belongs to the platform and holds no tenant's rows."""
 
-    side = "platform"
+    side: ClassVar[Side] = "platform"
 
 
 def _set_enabled(request: HttpRequest, deployment: Deployment, *, enabled: bool) -> str:

@@ -18,6 +18,7 @@ import msgspec
 import psycopg
 
 from inference.models.jobs import JobState
+from inference.pipelining import Answer, Connection
 from portal.core.ids import uuid7
 from tenants.models.ledger import Measure
 from tenants.models.quotas import WINDOWS
@@ -25,7 +26,7 @@ from tenants.models.quotas import WINDOWS
 # Windows first, in id order, as admission locks them: no circle of waiting can form.
 LOCK_WINDOWS: Final = """
 SELECT 1 FROM tenants_quotawindow
- WHERE quota_id IN (SELECT unnest(quota_ids) FROM inference_job WHERE id = ANY(%s))
+ WHERE quota_id = ANY(ARRAY(SELECT unnest(quota_ids) FROM inference_job WHERE id = ANY(%s)))
  ORDER BY quota_id
    FOR NO KEY UPDATE
 """
@@ -54,7 +55,8 @@ def _moves() -> str:
 _STATE_WORDS: Final = " ".join(f"WHEN {s.value} THEN '{s.name.lower()}'" for s in JobState)
 
 # ``state + 0`` keeps the planner off the partial indexes on state, which hold every finished job
-# until they are vacuumed.
+# until they are vacuumed. ``= ANY(ARRAY(...))`` and ``OFFSET 0`` bind each look-up to its index:
+# a join would be planned by the size that the table had once.
 SETTLE: Final = f"""
 WITH x AS (
     SELECT * FROM json_to_recordset(%s) AS x(job_id uuid, fence integer, from_state smallint,
@@ -89,20 +91,23 @@ WITH x AS (
 ), sums AS (
     SELECT v.quota_id, count(*) AS jobs, {_sums()}
       FROM charged c CROSS JOIN LATERAL unnest(c.quota_ids) AS of_quota(quota_id)
-      JOIN tenants_quotawindow v ON v.quota_id = of_quota.quota_id
+     CROSS JOIN LATERAL (SELECT quota_id, minute_start, day_start, month_start
+                           FROM tenants_quotawindow WHERE quota_id = of_quota.quota_id OFFSET 0) v
      GROUP BY v.quota_id
 ), windows AS (
     UPDATE tenants_quotawindow w SET active = w.active - s.jobs, {_moves()}
-      FROM sums s WHERE w.quota_id = s.quota_id
+      FROM sums s
+     WHERE w.quota_id = s.quota_id AND w.quota_id = ANY(ARRAY(SELECT quota_id FROM sums))
 ), events AS (
     INSERT INTO audit_event (id, recorded_at, tenant_id, category, action, outcome, reason,
         actor_type, actor_id, actor_label, api_key_id, auth_method, request_id, object_type,
         object_id, object_label, occurred_at)
     SELECT c.event_id, c.finished_at, c.tenant_id, 'job', 'inference.chat',
         CASE c.state WHEN {JobState.SUCCEEDED.value} THEN 'success' ELSE 'failure' END,
-        c.error_code, 'api_key', k.id, k.name, k.id, 'api_key', c.request_id, 'inference.job',
-        c.id::text, c.sku, c.finished_at
-      FROM charged c JOIN tenants_apikey k ON k.id = c.api_key_id
+        c.error_code, 'api_key', c.api_key_id,
+        (SELECT name FROM tenants_apikey WHERE id = c.api_key_id),
+        c.api_key_id, 'api_key', c.request_id, 'inference.job', c.id::text, c.sku, c.finished_at
+      FROM charged c
 ), bodies AS (
     INSERT INTO audit_body (event_id, recorded_at, tenant_id, detail)
     SELECT event_id, finished_at, tenant_id, jsonb_build_object(
@@ -113,12 +118,14 @@ WITH x AS (
         'admitted_at', admitted_at, 'started_at', claimed_at, 'first_token_at', first_token_at)
       FROM charged
 ), gone AS (
-    DELETE FROM inference_jobpayload p USING charged c
-     WHERE p.job_id = c.id AND NOT c.keep_answer
+    DELETE FROM inference_jobpayload
+     WHERE job_id = ANY(ARRAY(SELECT id FROM charged WHERE NOT keep_answer))
 ), kept AS (
     UPDATE inference_jobpayload p SET answer = decode(c.answer, 'base64'), prompt = '',
         delete_after = clock_timestamp() + interval '1 minute'
-      FROM charged c WHERE p.job_id = c.id AND c.keep_answer
+      FROM charged c
+     WHERE p.job_id = c.id AND c.keep_answer
+       AND p.job_id = ANY(ARRAY(SELECT id FROM charged WHERE keep_answer))
 )
 SELECT id, state, gateway, prompt, completion_charged, fence FROM charged
 """
@@ -194,11 +201,11 @@ def _rows(settlements: Sequence[Settlement]) -> str:
 
 
 def settle(
-    connection: psycopg.Connection[Any], settlements: Sequence[Settlement]
-) -> "psycopg.Cursor[Any]":
+    connection: Connection, settlements: Sequence[Settlement]
+) -> Answer:
     """Sends the settlement of a batch; to be called inside a transaction.
 
-    In pipeline mode nothing is waited for: ``settled`` reads the answer of the cursor.
+    A pipe waits for nothing here: ``settled`` reads the answer once it has come.
     """
     ids = [s.job_id for s in settlements]
     connection.execute(LOCK_WINDOWS, [ids], prepare=True)
@@ -206,7 +213,7 @@ def settle(
     return connection.execute(SETTLE, [rows], prepare=True)
 
 
-def settled(cursor: "psycopg.Cursor[Any]") -> list[Settled]:
+def settled(cursor: Answer) -> list[Settled]:
     """The jobs that were ended; one that is missing was no longer ours to end."""
     return [
         Settled(job_id, JobState(state), gateway, prompt, completion, fence)

@@ -94,13 +94,14 @@ MIDDLEWARE = [
     "portal.site.middleware.ContentSecurityPolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
-    "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "portal.site.middleware.ContextMiddleware",
     "portal.site.middleware.AuditMiddleware",
+    # Below the audit: it refuses foreign host names, and a refusal is recorded.
+    "django.middleware.common.CommonMiddleware",
     "portal.site.middleware.TenantScopeMiddleware",
 ]
 

@@ -21,7 +21,7 @@ class TenantsEvent(StrEnum):
     USER_DEACTIVATE = "user.deactivate"
     USER_REACTIVATE = "user.reactivate"
     USER_SET_ROLE = "user.set_role"
-    USER_RESET_PASSWORD = "user.reset_password"
+    USER_RESET_PASSWORD = "user.reset_password"  # noqa: S105
     MEMBER_ADD = "member.add"
     MEMBER_CHANGE_ROLE = "member.change_role"
     MEMBER_REMOVE = "member.remove"

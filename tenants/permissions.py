@@ -25,7 +25,7 @@ class Action(StrEnum):
     USER_CREATE = "user.create"
     USER_DEACTIVATE = "user.deactivate"
     USER_SET_ROLE = "user.set_role"
-    USER_RESET_PASSWORD = "user.reset_password"
+    USER_RESET_PASSWORD = "user.reset_password"  # noqa: S105
     MEMBER_READ = "member.read"
     MEMBER_MANAGE = "member.manage"
     KEY_READ = "key.read"

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, LiteralString, cast
+from typing import Final
 from uuid import UUID
 
 import django
@@ -33,6 +33,7 @@ from benchmarks.lib.seed import LIMIT  # noqa: E402
 from inference.gateway import store  # noqa: E402
 from inference.gateway.admission import Ask, Ledger  # noqa: E402
 from inference.models.jobs import JobState  # noqa: E402
+from inference.pipelining import AsyncPipe  # noqa: E402
 from inference.settlement import LOCK_WINDOWS, SETTLE, Settlement  # noqa: E402
 from inference.worker.claims import CLAIM  # noqa: E402
 from portal.core.actors import Actor, ActorType  # noqa: E402
@@ -46,7 +47,6 @@ _COMPLETION_TOKENS: Final = 16
 _PROMPT_BYTES: Final = 300
 _DEPLOYMENT: Final = "SELECT id, model_id FROM inference_deployment WHERE name = %s"
 
-Connection = psycopg.AsyncConnection[Any]
 _encode = msgspec.json.Encoder().encode
 
 
@@ -144,45 +144,42 @@ class _Rows:
         writes.bodies.append(body_row(event, detail))
 
 
-async def _admit(connection: Connection, loop: _Loop, rows: _Rows, peppers: Peppers) -> None:
+async def _admit(pipe: AsyncPipe, loop: _Loop, rows: _Rows, peppers: Peppers) -> None:
     while not loop.over:
         await loop.until(lambda: loop.free > 0)
         count = loop.free
         if not count:
             return
-        async with connection.pipeline():
-            await connection.execute("BEGIN")
-            ledger = await store.read(connection, [rows.public_id], [rows.deployment_id], peppers)
-            await store.write(connection, rows.writes(ledger, count))
-            await connection.execute("COMMIT")
+        pipe.execute("BEGIN")
+        ledger = await store.read(pipe, [rows.public_id], [rows.deployment_id], peppers)
+        store.write(pipe, rows.writes(ledger, count))
+        pipe.execute("COMMIT")
+        await pipe.finish()
         loop.free -= count
         loop.queued += count
         loop.changed.set()
 
 
-async def _work(connection: Connection, loop: _Loop, deployment_id: UUID) -> None:
+async def _work(pipe: AsyncPipe, loop: _Loop, deployment_id: UUID) -> None:
     while not loop.over or loop.queued or loop.claimed:
         await loop.until(lambda: bool(loop.queued or loop.claimed))
         if not (loop.queued or loop.claimed):
             return
         ending = list(loop.claimed)
-        async with connection.pipeline():
-            await connection.execute("BEGIN")
-            if ending:
-                await _send_settlement(connection, ending)
-            cursor = await connection.execute(
-                cast(LiteralString, CLAIM),
-                {
-                    "deployment": deployment_id,
-                    "worker": "limit",
-                    "limit": 128,
-                    "lease": 60,
-                    "floor": 0,
-                },
-                prepare=True,
-            )
-            await connection.execute("COMMIT")
-            taken = [(row[0], row[2]) for row in await cursor.fetchall()]
+        pipe.execute("BEGIN")
+        if ending:
+            _send_settlement(pipe, ending)
+        claim = {
+            "deployment": deployment_id,
+            "worker": "limit",
+            "limit": 128,
+            "lease": 60,
+            "floor": 0,
+        }
+        claiming = pipe.execute(CLAIM, claim)
+        pipe.execute("COMMIT")
+        await pipe.finish()
+        taken = [(row[0], row[2]) for row in claiming.fetchall()]
         loop.claimed = deque(taken)
         loop.queued -= len(taken)
         loop.free += len(ending)
@@ -190,7 +187,7 @@ async def _work(connection: Connection, loop: _Loop, deployment_id: UUID) -> Non
         loop.changed.set()
 
 
-async def _send_settlement(connection: Connection, ending: list[tuple[UUID, int]]) -> None:
+def _send_settlement(pipe: AsyncPipe, ending: list[tuple[UUID, int]]) -> None:
     now = datetime.now(UTC)
     settlements = [
         Settlement(
@@ -204,10 +201,9 @@ async def _send_settlement(connection: Connection, ending: list[tuple[UUID, int]
         )
         for job_id, fence in ending
     ]
-    ids = [job_id for job_id, _ in ending]
-    await connection.execute(cast(LiteralString, LOCK_WINDOWS), [ids], prepare=True)
     encoded = _encode([s.row() for s in settlements]).decode()
-    await connection.execute(cast(LiteralString, SETTLE), [encoded], prepare=True)
+    pipe.execute(LOCK_WINDOWS, [[job_id for job_id, _ in ending]])
+    pipe.execute(SETTLE, [encoded])
 
 
 async def _measure(url: str, public_id: str, in_flight: int, seconds: float) -> float:
@@ -220,8 +216,8 @@ async def _measure(url: str, public_id: str, in_flight: int, seconds: float) -> 
         rows = _Rows(public_id, *row)
         loop = _Loop(in_flight)
         async with asyncio.TaskGroup() as group:
-            group.create_task(_admit(admitting, loop, rows, peppers))
-            group.create_task(_work(working, loop, rows.deployment_id))
+            group.create_task(_admit(AsyncPipe(admitting), loop, rows, peppers))
+            group.create_task(_work(AsyncPipe(working), loop, rows.deployment_id))
             # The first half second prepares statements and fills caches.
             await asyncio.sleep(0.5)
             began, before = time.perf_counter(), loop.settled

@@ -18,7 +18,7 @@ from inference.gateway.wire.headers import Allowance
 from portal.core.crypto import Peppers
 from portal.core.errors import Forbidden, PortalError, TooMany, Unavailable
 from portal.core.ids import uuid7
-from tenants.models.quotas import METRICS, WINDOWS
+from tenants.models.quotas import METRICS
 
 INFERENCE_SCOPE: Final = "inference"
 VIRTUAL_UNIT: Final = 1000
@@ -125,6 +125,13 @@ class Window:
     added_tokens: int = 0
     added_requests: int = 0
     added_cost: int = 0
+    bounds: tuple[tuple[str, str, str], ...] = field(init=False)
+    _ends: dict[str, datetime] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        """Notes the limits that are set: name, metric and span of each."""
+        names = [name for name in self.limits if name != "concurrency"]
+        self.bounds = tuple((name, *name.split("_")) for name in names)  # type: ignore[misc]
 
     @property
     def scope(self) -> str:
@@ -148,15 +155,20 @@ class Window:
         for name, start in starts.items():
             if start > self.starts[name]:
                 self.starts[name] = start
+                self._ends.pop(name, None)
                 for metric in METRICS:
                     self.taken[f"{metric}_{name}"] = 0
 
-    def left(self, metric: str, window: str) -> int | None:
-        """What is left under one limit, or None where there is none."""
-        limit = self.limits.get(f"{metric}_{window}")
-        if limit is None:
-            return None
-        return limit - self.taken[f"{metric}_{window}"] - self._added(metric)
+    def left(self, name: str, metric: str) -> int:
+        """What is left under the limit of that name, which must be one of ``bounds``."""
+        return self.limits[name] - self.taken[name] - self._added(metric)
+
+    def end(self, span: str) -> datetime:
+        """When the window under way ends, in UTC."""
+        end = self._ends.get(span)
+        if end is None:
+            end = self._ends[span] = window_end(self.starts[span], span, self.time_zone)
+        return end
 
     def _added(self, metric: str) -> int:
         if metric == "tokens":
@@ -305,12 +317,8 @@ def _first_full(windows: Sequence[Window], ask: Ask, now: datetime) -> PortalErr
         concurrency = window.limits.get("concurrency")
         if concurrency is not None and window.active + window.added_requests >= concurrency:
             return _busy(window, concurrency)
-        for name in window.limits:
-            if name == "concurrency":
-                continue
-            metric, _, span = name.partition("_")
-            left = window.left(metric, span)
-            if left is not None and needs[metric] > left:
+        for name, metric, span in window.bounds:
+            if needs[metric] > window.left(name, metric):
                 return _over(window, metric, span, needs[metric], now)
     return None
 
@@ -327,7 +335,7 @@ def _busy(window: Window, concurrency: int) -> PortalError:
 
 def _over(window: Window, metric: str, span: str, need: int, now: datetime) -> PortalError:
     limit = window.limits[f"{metric}_{span}"]
-    end = window_end(window.starts[span], span, window.time_zone) if span in _SPANS else None
+    end = window.end(span) if span in _SPANS else None
     if span == "minute" and end is not None:
         return errors.rate_limited(
             unit=metric,
@@ -372,18 +380,18 @@ def _allowances(
 
 
 def _nearest(windows: Sequence[Window], metric: str, now: datetime) -> Allowance | None:
-    best: Allowance | None = None
+    nearest: tuple[int, int, Window, str] | None = None
     for window in windows:
-        for span in WINDOWS:
-            left = window.left(metric, span)
-            if left is None or (best is not None and left >= best.remaining):
-                continue
-            reset = 0.0
-            if span in _SPANS:
-                end = window_end(window.starts[span], span, window.time_zone)
-                reset = (end - now).total_seconds()
-            best = Allowance(window.limits[f"{metric}_{span}"], max(0, left), reset)
-    return best
+        for name, of, span in window.bounds:
+            if of == metric:
+                left = window.left(name, of)
+                if nearest is None or left < nearest[0]:
+                    nearest = left, window.limits[name], window, span
+    if nearest is None:
+        return None
+    left, limit, window, span = nearest
+    reset = (window.end(span) - now).total_seconds() if span in _SPANS else 0.0
+    return Allowance(limit, max(0, left), reset)
 
 
 _SPANS: Final = ("minute", "day", "month")

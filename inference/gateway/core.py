@@ -12,11 +12,12 @@ import structlog
 
 from inference.dispatch import Ringer
 from inference.gateway.catalogue import Catalogue
-from inference.gateway.desk import AdmissionDesk, Ciphers
+from inference.gateway.desk import AdmissionDesk
 from inference.gateway.jobs import Canceller, Status, statuses
 from inference.gateway.link import Link
 from inference.gateway.reader import ReturnReader
 from inference.gateway.waiting import Waiter, WaitingRoom
+from inference.payloads import Ciphers
 from inference.returns import Text
 from portal.core.boot import refuse_unbound_role
 from portal.core.broker import async_client

@@ -9,7 +9,6 @@ import base64
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -20,31 +19,14 @@ from inference.gateway.admission import Admitted, Call, KeyFacts, Ledger, Verdic
 from inference.gateway.calls import Pending, audit_rows
 from inference.gateway.link import Link
 from inference.gateway.wire import errors
-from inference.payloads import pack_prompt
+from inference.payloads import Ciphers, pack_prompt
+from inference.pipelining import AsyncPipe
 from portal.core.batching import NaturalBatcher
-from portal.core.crypto import Cipher, InvalidCiphertext, Keyring, Peppers
+from portal.core.crypto import Cipher, InvalidCiphertext, Peppers
 
 log = structlog.get_logger(__name__)
 
 _MAX_BATCH = 128
-_CIPHERS_KEPT = 2048
-
-
-class Ciphers:
-    """Unwrapped data keys by tenant and version; a wrapped key never changes."""
-
-    def __init__(self, keyring: Keyring) -> None:
-        self._keyring = keyring
-        self._known: dict[tuple[UUID, int], Cipher] = {}
-
-    def of(self, tenant_id: UUID, version: int, wrapped: bytes) -> Cipher:
-        cipher = self._known.get((tenant_id, version))
-        if cipher is None:
-            if len(self._known) >= _CIPHERS_KEPT:
-                self._known.clear()
-            cipher = Cipher(self._keyring.unwrap(wrapped, context=tenant_id.bytes))
-            self._known[tenant_id, version] = cipher
-        return cipher
 
 
 @dataclass(slots=True)
@@ -108,9 +90,9 @@ class AdmissionDesk:
         for last in (False, True):
             attempt = _Attempt()
             try:
-                return await self._link.use(
-                    lambda connection, attempt=attempt: self._transaction(  # type: ignore[misc]
-                        connection, batch, attempt
+                return await self._link.pipe(
+                    lambda pipe, attempt=attempt: self._transaction(  # type: ignore[misc]
+                        pipe, batch, attempt
                     )
                 )
             except psycopg.OperationalError:
@@ -124,22 +106,22 @@ class AdmissionDesk:
 
     async def _transaction(
         self,
-        connection: psycopg.AsyncConnection[Any],
+        pipe: AsyncPipe,
         batch: Sequence[Pending],
         attempt: "_Attempt",
     ) -> list[Verdict]:
         calls = [pending.call for pending in batch]
         keys = {c.credential.public_id for c in calls if c.credential is not None}
         deployments = {c.ask.deployment_id for c in calls if c.ask is not None}
-        async with connection.pipeline():
-            await connection.execute("BEGIN")
-            ledger = await store.read(connection, list(keys), list(deployments), self._peppers)
-            verdicts = decide([self._readable(call, ledger) for call in calls], ledger)
-            writes = self._writes(batch, verdicts, ledger)
-            attempt.job_ids = [v.job_id for v in verdicts if isinstance(v, Admitted)]
-            attempt.committing = True
-            await store.write(connection, writes)
-            await connection.execute("COMMIT")
+        pipe.execute("BEGIN")
+        ledger = await store.read(pipe, list(keys), list(deployments), self._peppers)
+        verdicts = decide([self._readable(call, ledger) for call in calls], ledger)
+        writes = self._writes(batch, verdicts, ledger)
+        attempt.job_ids = [v.job_id for v in verdicts if isinstance(v, Admitted)]
+        attempt.committing = True
+        store.write(pipe, writes)
+        pipe.execute("COMMIT")
+        await pipe.finish()
         return verdicts
 
     def _writes(

@@ -10,9 +10,9 @@ import psycopg
 import redis.asyncio
 import structlog
 
-from inference.gateway.desk import Ciphers
 from inference.gateway.link import Link
 from inference.models.jobs import JobState
+from inference.payloads import Ciphers
 from inference.returns import End, cancel_channel
 from inference.settlement import Settlement, settle_async
 from portal.core.batching import NaturalBatcher

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from inference.pipelining import AsyncPipe
+
 T = TypeVar("T")
 
 # Plans are made once and kept; the pool of statements is small and fixed.
@@ -22,6 +24,7 @@ class Link:
         self._url = url
         self._name = name
         self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._pipe: AsyncPipe | None = None
         self._lock = asyncio.Lock()
 
     async def use(self, work: Callable[[psycopg.AsyncConnection[Any]], Awaitable[T]]) -> T:
@@ -40,13 +43,23 @@ class Link:
                 await connection.close()
                 raise
 
+    async def pipe(self, work: Callable[[AsyncPipe], Awaitable[T]]) -> T:
+        """Runs ``work`` on the connection's pipe, as ``use`` does on the connection."""
+
+        async def through(connection: psycopg.AsyncConnection[Any]) -> T:
+            if self._pipe is None:
+                self._pipe = AsyncPipe(connection)
+            return await work(self._pipe)
+
+        return await self.use(through)
+
     async def _open(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is None or self._connection.closed:
             connection = await psycopg.AsyncConnection.connect(
                 self._url, autocommit=True, application_name=self._name, connect_timeout=5
             )
             connection.prepared_max = _PREPARED_MAX
-            self._connection = connection
+            self._connection, self._pipe = connection, None
         return self._connection
 
     async def close(self) -> None:

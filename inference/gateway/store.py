@@ -11,10 +11,10 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-import psycopg
 
 from audit.batch import INSERT_BODIES, INSERT_EVENTS
 from inference.gateway.admission import KeyFacts, Ledger, Share, Window
+from inference.pipelining import AsyncPipe
 from portal.core.crypto import Peppers
 from tenants.models.quotas import METRICS, WINDOWS
 
@@ -45,13 +45,15 @@ SELECT q.id, q.tenant_id, q.user_id, q.api_key_id, q.model_id, t.time_zone,
        w.minute_start, w.day_start, w.month_start, w.active,
        {", ".join(f"q.{name}" for name in _LIMITS)},
        {", ".join(expression for _, expression in _TAKEN)}
-  FROM tenants_apikey k
-  JOIN tenants_tenant t ON t.id = k.tenant_id
-  JOIN tenants_quota q ON q.tenant_id = k.tenant_id
-       AND (q.api_key_id IS NULL OR q.api_key_id = k.id)
-       AND (q.user_id IS NULL OR q.user_id = k.user_id)
-  JOIN tenants_quotawindow w ON w.quota_id = q.id
- WHERE k.public_id = ANY(%s)
+  FROM tenants_quotawindow w
+  JOIN tenants_quota q ON q.id = w.quota_id
+  JOIN tenants_tenant t ON t.id = w.tenant_id
+ WHERE w.quota_id = ANY(ARRAY(
+       SELECT q.id FROM tenants_apikey k
+         JOIN tenants_quota q ON q.tenant_id = k.tenant_id
+              AND (q.api_key_id IS NULL OR q.api_key_id = k.id)
+              AND (q.user_id IS NULL OR q.user_id = k.user_id)
+        WHERE k.public_id = ANY(%s)))
  ORDER BY w.quota_id
    FOR NO KEY UPDATE OF w
 """
@@ -65,7 +67,8 @@ SELECT clock_timestamp(),
        (SELECT json_agg(json_build_array(s.tenant_id, s.deployment_id, s.virtual_time))
           FROM inference_fairshare s
          WHERE s.deployment_id = ANY(%s)
-           AND s.tenant_id IN (SELECT tenant_id FROM tenants_apikey WHERE public_id = ANY(%s)))
+           AND s.tenant_id = ANY(ARRAY(
+               SELECT tenant_id FROM tenants_apikey WHERE public_id = ANY(%s))))
 """
 
 
@@ -84,15 +87,17 @@ _COUNTERS: Final = [
 ]
 
 WRITE: Final = f"""
-WITH windows AS (
+WITH moved AS (
+    SELECT * FROM json_to_recordset(%s) AS x(quota_id uuid, minute_start timestamptz,
+           day_start timestamptz, month_start timestamptz, tokens bigint, requests bigint,
+           cost bigint)
+), windows AS (
     UPDATE tenants_quotawindow w SET
         minute_start = x.minute_start, day_start = x.day_start, month_start = x.month_start,
         active = w.active + x.requests,
         {", ".join(_COUNTERS)}
-      FROM json_to_recordset(%s) AS x(quota_id uuid, minute_start timestamptz,
-           day_start timestamptz, month_start timestamptz, tokens bigint, requests bigint,
-           cost bigint)
-     WHERE w.quota_id = x.quota_id
+      FROM moved x
+     WHERE w.quota_id = x.quota_id AND w.quota_id = ANY(ARRAY(SELECT quota_id FROM moved))
 ), shares AS (
     INSERT INTO inference_fairshare (tenant_id, deployment_id, virtual_time)
     SELECT tenant_id, deployment_id, virtual_time
@@ -152,22 +157,22 @@ class Writes:
 
 
 async def read(
-    connection: psycopg.AsyncConnection[Any],
+    pipe: AsyncPipe,
     public_ids: Sequence[str],
     deployment_ids: Sequence[UUID],
     peppers: Peppers,
 ) -> Ledger:
-    """Locks and loads what a batch is decided over; to be called in pipeline mode."""
+    """Locks and loads what a batch is decided over, in one round trip."""
     ids, deployments = list(public_ids), list(deployment_ids)
-    keys = await connection.execute(READ_KEYS, [ids], prepare=True)
-    windows = await connection.execute(READ_WINDOWS, [ids], prepare=True)
-    clocks = await connection.execute(READ_CLOCKS, [deployments, deployments, ids], prepare=True)
-    found = [_key(row) for row in await keys.fetchall()]
-    unique = {row[0]: row for row in await windows.fetchall()}
-    now, virtual_times, shares = (await clocks.fetchall())[0]
+    keys = pipe.execute(READ_KEYS, [ids])
+    windows = pipe.execute(READ_WINDOWS, [ids])
+    clocks = pipe.execute(READ_CLOCKS, [deployments, deployments, ids])
+    await pipe.receive()
+    found = [_key(row) for row in keys.fetchall()]
+    now, virtual_times, shares = clocks.fetchall()[0]
     return Ledger(
         keys={key.public_id: key for key in found},
-        windows=[_window(row) for row in unique.values()],
+        windows=[_window(row) for row in windows.fetchall()],
         clocks={UUID(k): v for k, v in (virtual_times or {}).items()},
         shares={(UUID(t), UUID(d)): Share(v) for t, d, v in shares or ()},
         now=now,
@@ -253,6 +258,6 @@ def share_rows(shares: dict[tuple[UUID, UUID], Share]) -> list[dict[str, Any]]:
     ]
 
 
-async def write(connection: psycopg.AsyncConnection[Any], writes: Writes) -> None:
-    """Sends one batch's rows; the caller commits."""
-    await connection.execute(WRITE, writes.parameters(), prepare=True)
+def write(pipe: AsyncPipe, writes: Writes) -> None:
+    """Adds one batch's rows to what is sent next; the caller commits."""
+    pipe.execute(WRITE, writes.parameters())

@@ -11,13 +11,14 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-import psycopg
 
 from inference.models.jobs import JobState
+from inference.pipelining import Answer, Connection
 
 # Fair order is the order of start tags. With a floor the scan skips the dead entries that fast
 # claiming leaves at the head of the index until they are vacuumed; a claim without one, now and
-# then, finds what a floor could hide.
+# then, finds what a floor could hide. Each look-up stands behind OFFSET 0: a join would be planned
+# by the size that the table had once, and the payloads' is often none.
 CLAIM: Final = f"""
 WITH picked AS (
     SELECT id, start_tag FROM inference_job
@@ -41,8 +42,10 @@ WITH picked AS (
 SELECT c.id, c.tenant_id, c.fence, c.stream, c.gateway, c.prompt_tokens, c.parameters,
        c.start_tag, c.attempts, c.cancel_requested_at IS NOT NULL, p.prompt, k.version, k.wrapped
   FROM claimed c
-  JOIN inference_jobpayload p ON p.job_id = c.id
-  JOIN tenants_tenantdatakey k ON k.tenant_id = c.tenant_id AND k.version = p.data_key_version
+ CROSS JOIN LATERAL (SELECT data_key_version, prompt FROM inference_jobpayload
+                      WHERE job_id = c.id OFFSET 0) p
+ CROSS JOIN LATERAL (SELECT version, wrapped FROM tenants_tenantdatakey
+                      WHERE tenant_id = c.tenant_id AND version = p.data_key_version OFFSET 0) k
 """
 
 # Waits for no lock: heartbeat and queue each renew while the other may hold jobs of the batch in
@@ -110,14 +113,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 def send_claim(
-    connection: psycopg.Connection[Any],
+    connection: Connection,
     *,
     deployment_id: UUID,
     worker: str,
     limit: int,
     lease_seconds: float,
     floor: int,
-) -> "psycopg.Cursor[Any]":
+) -> Answer:
     """Sends a claim of up to ``limit`` jobs; ``claimed`` reads what it got."""
     parameters = {
         "deployment": deployment_id,
@@ -129,15 +132,15 @@ def send_claim(
     return connection.execute(CLAIM, parameters, prepare=True)
 
 
-def claimed(cursor: "psycopg.Cursor[Any]") -> list[Claimed]:
+def claimed(cursor: Answer) -> list[Claimed]:
     """The claimed jobs, in fair order."""
     jobs = [Claimed(*row) for row in cursor.fetchall()]
     return sorted(jobs, key=lambda job: (job.start_tag, job.id))
 
 
 def send_renewal(
-    connection: psycopg.Connection[Any], progress: Sequence[Progress], *, lease_seconds: float
-) -> "psycopg.Cursor[Any]":
+    connection: Connection, progress: Sequence[Progress], *, lease_seconds: float
+) -> Answer:
     """Sends renewed leases and watermarks; ``renewed`` reads the answer."""
     rows = _encode(
         [
@@ -155,7 +158,7 @@ def send_renewal(
     return connection.execute(RENEW, parameters, prepare=True)
 
 
-def renewed(cursor: "psycopg.Cursor[Any]") -> dict[UUID, bool]:
+def renewed(cursor: Answer) -> dict[UUID, bool]:
     """For each job that is still this worker's, whether its cancellation was asked for.
 
     A job that is missing was lost to another claim or has ended.
@@ -164,7 +167,7 @@ def renewed(cursor: "psycopg.Cursor[Any]") -> dict[UUID, bool]:
 
 
 def send_release(
-    connection: psycopg.Connection[Any], jobs: Sequence[tuple[UUID, int]], *, forgive: bool
+    connection: Connection, jobs: Sequence[tuple[UUID, int]], *, forgive: bool
 ) -> None:
     """Puts jobs that have shown nothing back into the queue, at their old place.
 

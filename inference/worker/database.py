@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 import structlog
 
+from inference.pipelining import Answer, Pipe
 from inference.settlement import Settled, Settlement, settle, settled
 from inference.worker import claims
 from inference.worker.claims import Claimed, Progress
@@ -63,6 +64,7 @@ class Queue:
         self._on_settled = on_settled
         self._on_more = on_more
         self._connection: psycopg.Connection[Any] | None = None
+        self._pipe: Pipe | None = None
         self._settlements: deque[Settlement] = deque()
         self._marks: deque[Progress] = deque()
         self._releases: deque[Release] = deque()
@@ -129,7 +131,7 @@ class Queue:
         log.warning("queue.database_failed", error=str(fault))
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+            self._connection = self._pipe = None
         if self._settlements and self._singly and not isinstance(fault, psycopg.OperationalError):
             # This one row is refused: it is renewed no more, and the sweeper ends the job.
             refused = self._settlements.popleft()
@@ -141,12 +143,13 @@ class Queue:
         self._rung = True
         self._turn.set()
 
-    def _open(self) -> psycopg.Connection[Any]:
-        if self._connection is None:
+    def _open(self) -> Pipe:
+        if self._connection is None or self._pipe is None:
             self._connection = psycopg.connect(
                 self._url, autocommit=True, application_name="worker-queue", connect_timeout=5
             )
-        return self._connection
+            self._pipe = Pipe(self._connection)
+        return self._pipe
 
     def _take_turn(self) -> None:
         limit = self._limit()
@@ -193,24 +196,24 @@ class Queue:
         marks: list[Progress],
         releases: list[Release],
     ) -> tuple[list[Claimed], list[Settled]]:
-        connection = self._open()
-        with connection.pipeline():
-            connection.execute("BEGIN")
-            ending = settle(connection, settlements) if settlements else None
-            if marks:
-                claims.send_renewal(connection, marks, lease_seconds=self._lease_seconds)
-            for forgive in (True, False):
-                jobs = [(r.job_id, r.fence) for r in releases if r.forgive is forgive]
-                if jobs:
-                    claims.send_release(connection, jobs, forgive=forgive)
-            claiming = self._send_claim(connection, limit) if limit else None
-            connection.execute("COMMIT")
-            return (
-                claims.claimed(claiming) if claiming else [],
-                settled(ending) if ending else [],
-            )
+        pipe = self._open()
+        pipe.execute("BEGIN")
+        ending = settle(pipe, settlements) if settlements else None
+        if marks:
+            claims.send_renewal(pipe, marks, lease_seconds=self._lease_seconds)
+        for forgive in (True, False):
+            jobs = [(r.job_id, r.fence) for r in releases if r.forgive is forgive]
+            if jobs:
+                claims.send_release(pipe, jobs, forgive=forgive)
+        claiming = self._send_claim(pipe, limit) if limit else None
+        pipe.execute("COMMIT")
+        pipe.finish()
+        return (
+            claims.claimed(claiming) if claiming else [],
+            settled(ending) if ending else [],
+        )
 
-    def _send_claim(self, connection: psycopg.Connection[Any], limit: int) -> "psycopg.Cursor[Any]":
+    def _send_claim(self, connection: Pipe, limit: int) -> Answer:
         return claims.send_claim(
             connection,
             deployment_id=self._deployment_id,

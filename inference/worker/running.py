@@ -21,6 +21,7 @@ class RunningJob:
         lost: nothing more of it may be sent: another claim has it, it has ended elsewhere, or
             a piece of its stream did not reach the broker.
         ending: the engine's terminal event, or the fault that ends it; None while it runs.
+        engine_id: what the engine knows this run by; another claim of the job has another.
     """
 
     claim: Claimed
@@ -30,15 +31,15 @@ class RunningJob:
     first_token_at: datetime | None = None
     lost: bool = False
     ending: Done | Failed | None = None
+    engine_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.engine_id = f"{self.claim.id}:{self.claim.fence}"
 
     @property
     def shown(self) -> bool:
         """Whether its caller may have seen text: then it must never run again."""
         return self.claim.stream and self.first_token_at is not None
-
-    @property
-    def engine_id(self) -> str:
-        return f"{self.claim.id}:{self.claim.fence}"
 
     def saw_token(self) -> bool:
         """Notes the first token's time; whether this was it."""

@@ -22,7 +22,7 @@ from inference.engines import create_engine
 from inference.engines.base import Done, Engine, Event, Failed, GenerationRequest, Sampling, Token
 from inference.models.dispatch import WorkerState
 from inference.models.jobs import JobState
-from inference.payloads import unpack_prompt
+from inference.payloads import Ciphers, unpack_prompt
 from inference.returns import End
 from inference.settlement import Settled, Settlement
 from inference.worker.bell import BellListener, CancelListener
@@ -33,7 +33,7 @@ from inference.worker.publisher import Ended, Piece, Publisher
 from inference.worker.running import Running, RunningJob
 from inference.worker.settings import Assignment
 from portal.core.broker import Doorbell, sync_client
-from portal.core.crypto import Cipher, InvalidCiphertext, Keyring
+from portal.core.crypto import InvalidCiphertext, Keyring
 from portal.core.env import Env
 from portal.core.errors import PortalError
 from portal.core.ids import uuid7
@@ -52,7 +52,7 @@ class InferenceRuntime:
         self._env = env
         self._assignment = assignment
         self._name = f"{assignment.name}@{socket.gethostname()}:{os.getpid()}"
-        self._keyring = Keyring.parse(env.encryption_keys.get_secret_value())
+        self._ciphers = Ciphers(Keyring.parse(env.encryption_keys.get_secret_value()))
         self._running = Running()
         self._redis_url = env.redis_url.get_secret_value()
         self._bell = Doorbell(sync_client(self._redis_url))
@@ -180,8 +180,8 @@ class InferenceRuntime:
     def _start_job(self, claim: Claimed) -> None:
         assert self._engine is not None
         try:
-            key = self._keyring.unwrap(claim.data_key, context=claim.tenant_id.bytes)
-            job = RunningJob(claim, Cipher(key))
+            cipher = self._ciphers.of(claim.tenant_id, claim.data_key_version, claim.data_key)
+            job = RunningJob(claim, cipher)
             ids, messages = unpack_prompt(job.cipher.decrypt(claim.prompt, row_id=claim.id))
         except (InvalidCiphertext, msgspec.MsgspecError) as fault:
             log.error("payload.unreadable", job_id=str(claim.id), error=str(fault))

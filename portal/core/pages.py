@@ -7,11 +7,12 @@ registers; nothing here asks Django's own permissions, and Django's own admin lo
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 from uuid import UUID
 
 from django import forms
 from django.contrib import messages
+from django.contrib.admin import ShowFacets
 from django.core.exceptions import PermissionDenied
 from django.db import models, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -20,6 +21,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.functional import Promise
 from django.utils.text import capfirst
 from unfold.admin import ModelAdmin
+from unfold.decorators import display as unfold_display
 from unfold.views import ChangeList
 
 from portal.core.actors import Context
@@ -131,6 +133,7 @@ class PortalModelAdmin(ModelAdmin):  # type: ignore[misc]
     list_per_page = 50
     list_fullwidth = True
     show_full_result_count = False
+    show_facets = ShowFacets.NEVER
 
     # Who may see it.
 
@@ -227,6 +230,8 @@ class PortalModelAdmin(ModelAdmin):  # type: ignore[misc]
         """The page of one object."""
         if not self.has_view_permission(request):
             raise PermissionDenied
+        if self.detail_template is None:
+            raise Http404
         with self.scope(request):
             obj = self.get_subject(request, object_id)
             context = {
@@ -329,6 +334,27 @@ def _rendered(response: HttpResponse) -> HttpResponse:
     if isinstance(response, TemplateResponse):
         response.render()
     return response
+
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def display(
+    *,
+    description: Text,
+    ordering: str | None = None,
+    boolean: bool = False,
+    label: Mapping[str, str] | None = None,
+) -> Callable[[F], F]:
+    """A column of a list: its heading, its order, and whether it is shown as a label."""
+
+    def decorate(column: F) -> F:
+        unfold_display(
+            column, description=description, ordering=ordering, boolean=boolean, label=label
+        )
+        return column
+
+    return decorate
 
 
 STATUS_KINDS = {k: k for k in ("success", "warning", "danger", "info", "primary", "default")}

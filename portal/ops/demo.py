@@ -7,7 +7,7 @@ API key, is handed over the first time; ``Demo`` takes it back on later runs.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 from inference.artefacts import import_gguf, shipped_gguf
 from inference.models import Deployment
@@ -44,14 +44,26 @@ MEMBERS: Final = {
     "viewer": TenantRole.VIEWER,
     "auditor": TenantRole.AUDITOR,
 }
-TENANT_LIMITS: Final = {
-    "tokens_minute": 200_000,
-    "tokens_day": 5_000_000,
-    "requests_minute": 600,
-    "requests_day": 50_000,
-    "concurrency": 64,
-}
-KEY_LIMITS: Final = {"tokens_day": 2_000_000, "requests_minute": 300}
+
+
+class Limits(TypedDict, total=False):
+    """Limits that the demo sets."""
+
+    tokens_minute: int
+    tokens_day: int
+    requests_minute: int
+    requests_day: int
+    concurrency: int
+
+
+TENANT_LIMITS: Final = Limits(
+    tokens_minute=200_000,
+    tokens_day=5_000_000,
+    requests_minute=600,
+    requests_day=50_000,
+    concurrency=64,
+)
+KEY_LIMITS: Final = Limits(tokens_day=2_000_000, requests_minute=300)
 
 
 @dataclass(slots=True)

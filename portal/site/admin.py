@@ -8,7 +8,13 @@ from uuid import UUID
 from django.contrib import messages
 from django.contrib.auth.views import PasswordChangeView
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseRedirect,
+)
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, include, path, reverse
 from django.utils.translation import gettext
@@ -87,11 +93,13 @@ class PortalAdminSite(UnfoldAdminSite):  # type: ignore[misc]
     def login(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        return super().login(request, {"title": gettext("Log in"), **(extra_context or {})})
+        context = {"title": gettext("Log in"), **(extra_context or {})}
+        response: HttpResponse = super().login(request, context)
+        return response
 
     def password_change(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    ) -> HttpResponseBase:
         view = PasswordChangeView.as_view(
             form_class=OwnPasswordForm,
             success_url=reverse("admin:password_change_done"),
@@ -138,7 +146,3 @@ class PortalAdminSite(UnfoldAdminSite):  # type: ignore[misc]
 
     def catch_all_view(self, request: HttpRequest, url: str) -> HttpResponse:
         raise Http404
-
-
-
-

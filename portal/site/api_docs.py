@@ -9,7 +9,7 @@ from portal.core.rest import SIGNED_IN
 from portal.site.api import DeclaredPermission
 
 
-class ContextAuthenticationScheme(OpenApiAuthenticationExtension):
+class ContextAuthenticationScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """How the API's description calls it."""
 
     target_class = "portal.site.api.ContextAuthentication"

@@ -50,6 +50,7 @@ class RecentJob:
 def tenant_board(context: Context) -> dict[str, Any]:
     """A tenant's overview, as far as the caller's actions go; the tenant's scope is open."""
     may = actions_of(context)
+    assert context.tenant_id is not None
     board: dict[str, Any] = {"tenant": Tenant.objects.get(pk=context.tenant_id)}
     if Action.QUOTA_READ in may:
         board |= _quota_board(board["tenant"])

@@ -52,7 +52,9 @@ def refusal_page(request: HttpRequest, refusal: PortalError) -> HttpResponse:
         return not_found(request)
     if refusal.error_status == 403:
         return permission_denied(request)
-    return error_page(request, refusal.error_status, _("This did not work"), in_words(refusal.message))
+    return error_page(
+        request, refusal.error_status, _("This did not work"), in_words(refusal.message)
+    )
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -90,7 +92,8 @@ def server_error(request: HttpRequest) -> HttpResponse:
         500,
         _("Something went wrong on our side"),
         _(
-            "Nothing was changed. Try again in a minute; if it stays, give your administrator the request's number."
+            "Nothing was changed. Try again in a minute; "
+            "if it stays, give your administrator the request's number."
         ),
     )
 
@@ -101,7 +104,8 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
         403,
         _("This form has grown too old"),
         _(
-            "You may have logged in or out in another window. Load the page again and send it once more."
+            "You may have logged in or out in another window. "
+            "Load the page again and send it once more."
         ),
         icon="lock",
     )

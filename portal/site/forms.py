@@ -1,6 +1,6 @@
 """Forms of the site itself: log-in, change of password, entering a tenant."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django import forms
 from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
@@ -16,7 +16,7 @@ from tenants.models import User
 class EmailAuthenticationForm(AuthenticationForm):
     """Log-in by e-mail address; says the same whatever was wrong."""
 
-    error_messages: ClassVar[dict[str, Any]] = {
+    error_messages = {
         "invalid_login": _("The e-mail address or the password is not right."),
         "inactive": _("The e-mail address or the password is not right."),
     }
@@ -35,7 +35,7 @@ class EmailAuthenticationForm(AuthenticationForm):
         return ValidationError(self.error_messages["invalid_login"], code="invalid_login")
 
 
-class OwnPasswordForm(PasswordChangeForm):  # type: ignore[type-arg]
+class OwnPasswordForm(PasswordChangeForm):
     """A user's own new password."""
 
     def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:

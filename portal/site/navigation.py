@@ -49,7 +49,9 @@ _TENANT = (
     _Item(_("Quotas"), "admin:tenants_quota_changelist", "speed", Action.QUOTA_READ, True),
     _Item(_("Members"), "admin:tenants_membership_changelist", "group", Action.MEMBER_READ, True),
     _Item(_("Models"), "admin:inference_model_changelist", "psychology", Action.MODEL_READ, True),
-    _Item(_("Audit trail"), "admin:audit_auditevent_changelist", "history", Action.AUDIT_READ, True),
+    _Item(
+        _("Audit trail"), "admin:audit_auditevent_changelist", "history", Action.AUDIT_READ, True
+    ),
 )
 _PLATFORM = (
     _Item(_("Tenants"), "admin:tenants_tenant_changelist", "domain", Action.TENANT_READ, False),
@@ -61,7 +63,9 @@ _PLATFORM = (
         Action.DEPLOYMENT_READ,
         False,
     ),
-    _Item(_("Workers"), "admin:inference_worker_changelist", "memory", Action.DEPLOYMENT_READ, False),
+    _Item(
+        _("Workers"), "admin:inference_worker_changelist", "memory", Action.DEPLOYMENT_READ, False
+    ),
 )
 _PLATFORM_ALONE = (
     _Item(_("Models"), "admin:inference_model_changelist", "psychology", Action.MODEL_READ, False),
@@ -161,7 +165,7 @@ def _current(context: Context, memberships: tuple[OwnMembership, ...]) -> str:
 
 def _role(context: Context, roles: dict[str, str]) -> str:
     if context.platform_role is not None:
-        return dict((k, str(v)) for k, v in PLATFORM_ROLE_CHOICES)[context.platform_role]
+        return str(dict(PLATFORM_ROLE_CHOICES)[context.platform_role])
     return roles[context.tenant_role] if context.tenant_role is not None else ""
 
 

@@ -1,6 +1,7 @@
 """API keys of the active tenant."""
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,6 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import display
 
 from portal.core.pages import (
     INPUT,
@@ -21,6 +21,7 @@ from portal.core.pages import (
     ServiceForm,
     Text,
     context_of,
+    display,
     may,
 )
 from tenants.admin.common import ReasonForm, secret_page
@@ -119,10 +120,10 @@ def _revoke(request: HttpRequest, key: ApiKey, data: dict[str, Any]) -> str:
     return _detail(key)
 
 
-_served_model: Any = None
+_served_model: Callable[[], str] | None = None
 
 
-def on_example_model(find: Any) -> None:
+def on_example_model(find: Callable[[], str]) -> None:
     """Registers what names a model that is served; the catalogue is a floor above."""
     global _served_model
     _served_model = find
@@ -130,7 +131,7 @@ def on_example_model(find: Any) -> None:
 
 def example_model() -> str:
     """Name of a model that is served, for examples; empty where there is none."""
-    return "" if _served_model is None else str(_served_model())
+    return "" if _served_model is None else _served_model()
 
 
 class _StateFilter(admin.SimpleListFilter):
@@ -182,7 +183,15 @@ class ApiKeyAdmin(PortalModelAdmin):
     detail_template = "site/detail.html"
     empty_title = _("No API key yet")
     empty_text = _("A business system needs a key to call the models of this tenant.")
-    list_display = ("name", "key_id", "state_label", "made_by", "kind_name", "expires_at", "created_at")
+    list_display = (
+        "name",
+        "key_id",
+        "state_label",
+        "made_by",
+        "kind_name",
+        "expires_at",
+        "created_at",
+    )
     list_filter = (_StateFilter, "kind")
     search_fields = ("name", "public_id", "user__email")
     ordering = ("-created_at",)
@@ -225,7 +234,9 @@ class ApiKeyAdmin(PortalModelAdmin):
             (_("Expires"), obj.expires_at or _("Never")),
         ]
         if obj.kind == ApiKeyKind.PLAYGROUND:
-            facts.append((_("Kind"), _("Playground: works only in the browser session it was made in")))
+            facts.append(
+                (_("Kind"), _("Playground: works only in the browser session it was made in"))
+            )
         if obj.revoked_at is not None:
             facts += [(_("Revoked at"), obj.revoked_at), (_("Reason"), obj.revoked_reason)]
         return {"facts": facts}

@@ -8,7 +8,6 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import display
 
 from portal.core.actors import TenantRole
 from portal.core.pages import (
@@ -17,6 +16,7 @@ from portal.core.pages import (
     PortalModelAdmin,
     ServiceForm,
     context_of,
+    display,
 )
 from tenants.admin.common import secret_page
 from tenants.models import Membership
@@ -120,7 +120,8 @@ class MembershipAdmin(PortalModelAdmin):
             _remove,
             button=_("Remove member"),
             intro=_(
-                "The person no longer sees this tenant, and the API keys they made here are revoked."
+                "The person no longer sees this tenant, and the API keys they made "
+                "here are revoked."
             ),
             done=_("The member is removed."),
             danger=True,

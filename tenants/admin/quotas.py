@@ -1,5 +1,6 @@
 """Quotas of the active tenant: limits, and what is used and held now."""
 
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,6 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import display
 
 from portal.core.pages import (
     INPUT,
@@ -17,6 +17,7 @@ from portal.core.pages import (
     PortalModelAdmin,
     ServiceForm,
     context_of,
+    display,
     may,
 )
 from tenants.admin.usage import NANOS, usage_of
@@ -31,13 +32,13 @@ class LimitsForm(ServiceForm):
     def __init__(self, request: HttpRequest, subject: Quota | None = None, **kwargs: Any) -> None:
         super().__init__(request, subject, **kwargs)
         for name in LIMITS:
-            label = str(Quota._meta.get_field(name).verbose_name)
+            label = str(getattr(Quota._meta.get_field(name), "verbose_name", name))
             if name.startswith("cost_"):
                 self.fields[name] = forms.DecimalField(
                     label=label[:1].upper() + label[1:],
                     required=False,
                     min_value=0,
-                    max_digits=18,
+                    max_digits=19,
                     decimal_places=9,
                     help_text=_("In units of the price's currency; empty means no limit."),
                     widget=forms.NumberInput(attrs={**INPUT, "step": "any"}),
@@ -54,7 +55,7 @@ class LimitsForm(ServiceForm):
             if subject is not None:
                 value = getattr(subject, name)
                 is_cost = name.startswith("cost_") and value is not None
-                self.fields[name].initial = value / NANOS if is_cost else value
+                self.fields[name].initial = Decimal(value) / NANOS if is_cost else value
 
     def limits(self) -> dict[str, int | None]:
         """The limits as the service takes them: cost in nano-units."""
@@ -149,7 +150,9 @@ class QuotaAdmin(PortalModelAdmin):
     detail_template = "site/quota.html"
     empty_title = _("No quota yet")
     empty_text = _("Without a quota, nothing limits this tenant's calls.")
-    list_text = _("The tenant's own limits hold for everything; a key's or a member's hold inside them.")
+    list_text = _(
+        "The tenant's own limits hold for everything; a key's or a member's hold inside them."
+    )
     sortable_by = ()
     list_display = ("scope_name", "tokens", "requests", "concurrency_limit")
 
@@ -191,7 +194,7 @@ class QuotaAdmin(PortalModelAdmin):
 
 
 def _shortest(quota: Quota, metric: str) -> str:
-    """The most telling bar of a metric in words: the fullest limit, else what is used this month."""
+    """The fullest limit of a metric in words, else what is used this month."""
     usages = [
         u
         for u in usage_of(quota, getattr(quota, "window", None), quota.tenant.time_zone)

@@ -12,7 +12,6 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import display
 
 from portal.core.pages import (
     INPUT,
@@ -21,6 +20,7 @@ from portal.core.pages import (
     PortalModelAdmin,
     ServiceForm,
     context_of,
+    display,
 )
 from portal.core.tenancy import platform_scope
 from tenants.admin.common import TENANT_STATE_KINDS, ReasonForm, secret_page

@@ -64,7 +64,10 @@ def _percent(part: float, whole: float | None) -> float:
 
 
 def _number(value: float) -> str:
-    return formats.number_format(value, use_l10n=True, force_grouping=True)
+    # A counter's six decimals say enough of a cost; whole numbers have none.
+    exact = value if isinstance(value, int) else round(value, 6)
+    decimals = 0 if exact == int(exact) else None
+    return formats.number_format(exact, decimal_pos=decimals, use_l10n=True, force_grouping=True)
 
 
 def _labels() -> dict[str, str]:
@@ -91,7 +94,7 @@ def next_reset(window: str, now: datetime, zone: str) -> datetime | None:
         return None
     if window == "minute":
         return (now + timedelta(minutes=1)).replace(second=0, microsecond=0).astimezone(local)
-    # A day and a half, or 32 days, after a beginning lies in the next window whatever the clocks do.
+    # 36 hours, or 32 days, after a beginning lie in the next window whatever the clocks do.
     later = timedelta(hours=36) if window == "day" else timedelta(days=32)
     begun = window_starts(now, zone)[window]
     return window_starts(begun + later, zone)[window].astimezone(local)

@@ -8,7 +8,6 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import display
 
 from portal.core.actors import PlatformRole
 from portal.core.pages import (
@@ -18,6 +17,7 @@ from portal.core.pages import (
     PortalModelAdmin,
     ServiceForm,
     context_of,
+    display,
     may,
 )
 from portal.core.tenancy import platform_scope

@@ -1,14 +1,19 @@
 """A caller of the management API: a browser session, an API key, or nobody."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
-from django.http import HttpResponse
 from django.test import Client
 
 from tenants.identity.sessions import ACTIVE_TENANT
 from tenants.models import User
+
+if TYPE_CHECKING:
+    from django.test.client import _MonkeyPatchedWSGIResponse
+
+Reply: TypeAlias = "_MonkeyPatchedWSGIResponse"
+"""What the test client answers."""
 
 
 class Caller:
@@ -18,7 +23,7 @@ class Caller:
         self.client = client or Client(raise_request_exception=False)
         self.headers = headers
 
-    def call(self, method: str, path: str, body: Any = None, **headers: str) -> HttpResponse:
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
         data = b"" if body is None else body
         return self.client.generic(
             method,
@@ -28,10 +33,10 @@ class Caller:
             headers={**self.headers, **headers},
         )
 
-    def get(self, path: str, **headers: str) -> HttpResponse:
+    def get(self, path: str, **headers: str) -> Reply:
         return self.call("GET", path, **headers)
 
-    def post(self, path: str, body: Any, **headers: str) -> HttpResponse:
+    def post(self, path: str, body: Any, **headers: str) -> Reply:
         return self.call("POST", path, body, **headers)
 
 

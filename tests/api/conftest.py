@@ -1,15 +1,20 @@
 """Callers of the management API, one of every kind."""
 
 from collections.abc import Iterator
+from uuid import UUID
 
 import pytest
 from django.conf import settings
 
+from inference.models import Deployment
+from inference.services import set_deployment_enabled
 from portal.core.actors import PlatformRole, TenantRole
+from tenants.permissions import Scope
 from tests import factories
 from tests.api.callers import Caller, key_caller, session_caller
 from tests.factories import Organisation
-from tenants.permissions import Scope
+from tests.live import deploy
+from tests.servers import SessionServers
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +23,15 @@ def _test_host(database: None) -> Iterator[None]:
     settings.ALLOWED_HOSTS = [*hosts, "testserver"]
     yield
     settings.ALLOWED_HOSTS = hosts
+
+
+@pytest.fixture(scope="session")
+def served(servers: SessionServers, database: None) -> Iterator[dict[str, UUID]]:
+    """What the jobs in these tests ran on."""
+    deployed = deploy(servers, factories.unique("api"))
+    deployment = Deployment.objects.get(name=deployed.deployment)
+    yield {"deployment_id": deployment.id, "model_id": deployment.model_id}
+    set_deployment_enabled(context=factories.TESTS, deployment_id=deployment.id, enabled=False)
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ def test_nest_scopes_in_any_order_keeps_database_and_stack_alike(
     class Machine(ScopeMachine):
         organisations = (tenant_a, tenant_b)
 
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Machine,
         settings=settings(
             max_examples=60,

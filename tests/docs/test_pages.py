@@ -33,8 +33,10 @@ def test_follow_every_link_of_a_page_arrives(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_look_for_every_file_that_a_page_names_finds_it(page: Path) -> None:
-    named = [path.rstrip("/") for path in _CODE_PATH.findall(page.read_text())]
-    assert [path for path in named if not (REPOSITORY / path).exists()] == []
+    named = {path.rstrip("/") for path in _CODE_PATH.findall(page.read_text())}
+    # Capitals stand for a name that the reader chooses.
+    real = {path for path in named if not re.search(r"[A-Z]{3}", path)}
+    assert [path for path in real if not (REPOSITORY / path).exists()] == []
 
 
 def test_settings_page_is_what_the_code_says() -> None:

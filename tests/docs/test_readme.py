@@ -112,7 +112,7 @@ def test_run_every_command_of_the_readme_works(shell: Terminal) -> None:
 
 def test_command_that_is_not_run_is_one_that_the_test_names() -> None:
     assert [block.text.split("\n")[0] for block in README if block.reason is not None] == [
-        "sudo apt install python3 python3-venv",
+        "sudo apt install python3 python3-venv curl",
         "bin/test",
     ]
 
@@ -120,5 +120,5 @@ def test_command_that_is_not_run_is_one_that_the_test_names() -> None:
 def test_inline_command_names_a_file_that_exists() -> None:
     page = (REPOSITORY / "README.md").read_text()
     commands = set(re.findall(r"`(bin/\w+|manage\.py)", page))
-    assert commands >= {"bin/start", "bin/stop", "bin/test", "bin/check"}
+    assert commands >= {"bin/start", "bin/test", "bin/check"}
     assert [name for name in commands if not (REPOSITORY / name).is_file()] == []

@@ -14,14 +14,16 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
+import portal.celery  # noqa: F401  (makes it the current Celery app, which rings)
 from inference.engines.base import Message
 from inference.gateway.admission import Admitted, Ask, Call, Credential, Verdict
 from inference.gateway.calls import CHAT, Generation, Origin, Pending
 from inference.gateway.catalogue import Catalogue, Served
-from inference.gateway.desk import AdmissionDesk, Ciphers
+from inference.gateway.desk import AdmissionDesk
 from inference.gateway.jobs import Canceller
 from inference.gateway.link import Link
 from inference.models.jobs import JobState
+from inference.payloads import Ciphers
 from inference.settlement import Settled, Settlement, settle, settled
 from inference.sweeper import Sweep, sweep
 from inference.worker import claims
@@ -63,7 +65,9 @@ class Broker:
 class Bench:
     """One deployment, one gateway's desk, one worker's connection."""
 
-    def __init__(self, servers: SessionServers, *, desk_url: str | None = None) -> None:
+    def __init__(
+        self, servers: SessionServers, *, desk_url: str | None = None, job_seconds: float = 600
+    ) -> None:
         self.servers = servers
         self.deployed = live.deploy(servers, unique("bench"))
         self._runner = asyncio.Runner()
@@ -74,7 +78,7 @@ class Bench:
         self.broker = Broker([])
         self.ciphers = Ciphers(Keyring.parse(env().encryption_keys.get_secret_value()))
         self.canceller = Canceller(self._queries, self.broker)  # type: ignore[arg-type]
-        self.desk = self.run(self._make_desk())
+        self.desk = self.run(self._make_desk(job_seconds))
         self.served = self.run(self._serve())
         self.worker = psycopg.connect(url, autocommit=True)
         self.superuser = psycopg.connect(servers.url("superuser"), autocommit=True)
@@ -92,13 +96,13 @@ class Bench:
         """Runs a coroutine on the bench's loop."""
         return self._runner.run(work)
 
-    async def _make_desk(self) -> AdmissionDesk:
+    async def _make_desk(self, job_seconds: float) -> AdmissionDesk:
         return AdmissionDesk(
             self.link,
             gateway=GATEWAY,
             peppers=Peppers.parse(env().api_key_peppers.get_secret_value()),
             ciphers=self.ciphers,
-            job_seconds=600,
+            job_seconds=job_seconds,
             ring=self.rung.append,
             abandon=self.canceller.cancel_all,
         )

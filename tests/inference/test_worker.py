@@ -30,7 +30,7 @@ StartRuntime = Callable[..., InferenceRuntime]
 
 @pytest.fixture
 def start_runtime(bench: Bench) -> Iterator[StartRuntime]:
-    """Starts a worker of the bench's deployment, with the fake engine, on threads of this process."""
+    """Starts a worker of the bench's deployment, with the fake engine, on our own threads."""
     started: list[InferenceRuntime] = []
 
     def start(*, redis_url: str | None = None, **options: Any) -> InferenceRuntime:
@@ -122,9 +122,7 @@ def test_sends_nothing_more_of_a_stream_after_a_piece_was_lost(
     redis: "redis_client.Redis",
     start_runtime: StartRuntime,
 ) -> None:
-    (job_id,) = bench.admit(
-        credential(factories.api_key(tenant_a)), stream=True, max_tokens=2000
-    )
+    (job_id,) = bench.admit(credential(factories.api_key(tenant_a)), stream=True, max_tokens=2000)
     runtime = start_runtime(token_ms=1)
     flaky = Flaky(runtime._publisher._redis)
     runtime._publisher._redis = flaky  # type: ignore[assignment]
@@ -224,5 +222,3 @@ def test_answers_nothing_of_a_kept_answer_that_cannot_be_decrypted(
     found = bench.run(statuses(bench.link, bench.ciphers, [job.id]))
     assert found[job.id].end is not None
     assert found[job.id].answer is None
-
-

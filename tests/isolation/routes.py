@@ -47,6 +47,8 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/password_change/done/": OPEN,
     "admin/jsi18n/": OPEN,
     "admin/memberships/": LISTING,
+    "admin/playground/": LISTING,
+    "admin/playground/key": LISTING,
     "admin/tenant/choose/": LISTING,
     "admin/tenant/leave/": OPEN,
     "admin/(?P<url>.*)$": OPEN,
@@ -113,6 +115,7 @@ CONTROL_PLANE: dict[str, Shows] = {
 DATA_PLANE: dict[str, Shows] = {
     "/health/live": OPEN,
     "/health/ready": PLATFORM,
+    "/v1": OPEN,
     "/v1/chat/completions": LISTING,
     "/v1/models": PLATFORM,
     "/v1/models/{model}": PLATFORM,

@@ -69,7 +69,9 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             "measure": "measured", "admitted_at": now, "recorded_at": now,
         },
         "inference_job": {
-            "id": uuid7(), "deployment_id": uuid7(), "model_id": uuid7(), "user_id": user,
+            "id": uuid7(), "user_id": user,
+            "deployment_id": references.get("deployment_id") or uuid7(),
+            "model_id": references.get("model_id") or uuid7(),
             "api_key_id": references.get("api_key_id"), "sku": "m@1", "kind": "chat", "state": 2,
             "stream": False, "parameters": "{}", "request_id": unique("req"), "gateway": "g",
             "quota_ids": [], "prompt_tokens": 1, "reserved_tokens": 2, "reserved_cost": 0,
@@ -121,8 +123,14 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-def populate(superuser: psycopg.Connection, organisation: Organisation) -> Populated:
-    """Gives an organisation one row in every table of tenants' rows."""
+def populate(
+    superuser: psycopg.Connection, organisation: Organisation, served: dict[str, UUID]
+) -> Populated:
+    """Gives an organisation one row in every table of tenants' rows.
+
+    Args:
+        served: ``deployment_id`` and ``model_id`` of what its job ran on.
+    """
     membership = superuser.execute(
         "SELECT id FROM tenants_membership WHERE user_id = %s", [organisation.viewer.user.id]
     ).fetchone()
@@ -132,7 +140,7 @@ def populate(superuser: psycopg.Connection, organisation: Organisation) -> Popul
         "tenants_membership": ("id", membership[0]),
     }
     for table, (key, references) in TABLES.items():
-        found = {column: keys[other][1] for column, other in references.items()}
+        found = served | {column: keys[other][1] for column, other in references.items()}
         row = new_row(table, organisation, found)
         insert(superuser, table, row)
         keys[table] = (key, row[key])

@@ -271,9 +271,7 @@ def test_every_relation_between_tenant_models_has_its_composite_key(
         for model in apps.get_models()
         if issubclass(model, TenantModel) and model._meta.app_label != "audit"
         for field in model._meta.get_fields()
-        if isinstance(field, ForeignKey)
-        and isinstance(field.related_model, type)
-        and issubclass(field.related_model, TenantModel)
+        if isinstance(field, ForeignKey) and issubclass(field.related_model, TenantModel)
     }
     found = _rows(
         superuser,

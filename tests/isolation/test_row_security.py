@@ -234,7 +234,7 @@ def test_read_or_remove_audit_rows_as_serving_role_is_refused(
     serving: psycopg.Connection = request.getfixturevalue(f"{role}_sql")
     text = verb.replace(" id ", " tenant_id ")
     with pytest.raises(InsufficientPrivilege), as_tenant(serving, full_a.id):
-        serving.execute(sql.SQL("{} {}").format(sql.SQL(text), sql.Identifier(table)))  # type: ignore[arg-type]
+        serving.execute(sql.SQL("{} {}").format(sql.SQL(text), sql.Identifier(table)))
 
 
 @pytest.mark.parametrize("role", SERVING)

@@ -63,9 +63,10 @@ def _is_loopback(text: str) -> bool:
     return (mapped or address).is_loopback
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return checkout(tmp_path / "freehold")
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One checkout for all: what one test has set up the next one finds."""
+    return checkout(tmp_path_factory.mktemp("checkout") / "freehold")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Tenants are made whole, edited and suspended; each change stands in the trail."""
 
 from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -210,8 +212,8 @@ def test_create_user_weak_password_is_refused(system_admin: Context) -> None:
     assert refusal.value.param == "password"
 
 
-def _one(connection: psycopg.Connection, query: str, tenant_id: object) -> tuple[object, ...]:
-    row = connection.execute(query, [tenant_id]).fetchone()  # type: ignore[arg-type]
+def _one(connection: psycopg.Connection, query: str, tenant_id: UUID) -> tuple[Any, ...]:
+    row = connection.execute(query, [tenant_id]).fetchone()
     assert row is not None
     return tuple(row)
 

@@ -67,7 +67,4 @@ def playground_key(request: HttpRequest) -> HttpResponse:
         )
     expires_at = made.api_key.expires_at
     assert expires_at is not None
-    return JsonResponse(
-        {"token": made.token, "expires_at": expires_at.isoformat()},
-        headers={"Cache-Control": "no-store"},
-    )
+    return JsonResponse({"token": made.token, "expires_at": expires_at.isoformat()})

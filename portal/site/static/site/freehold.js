@@ -47,5 +47,10 @@ document.addEventListener("submit", (event) => {
     setTimeout(() => { button.disabled = true; }, 0);
 });
 
+// The page is hidden until the theme's script has started, so a field could not take the focus.
+document.addEventListener("alpine:initialized", () => {
+    requestAnimationFrame(() => document.querySelector("[autofocus]")?.focus());
+});
+
 // A page taken from the browser's history must not keep its button busy.
 window.addEventListener("pageshow", (event) => { if (event.persisted) window.location.reload(); });

@@ -1,0 +1,145 @@
+"""Every route of the management API, run by every kind of caller."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from portal.core.ids import uuid7
+from portal.urls import api_patterns
+from tests.api.callers import Caller
+from tests.factories import Organisation
+
+PEOPLE = {"owner", "developer", "viewer", "auditor"}
+SYSTEM, SECURITY, AUDIT = (f"{role} administrator" for role in ("system", "security", "audit"))
+EVERYBODY = {
+    *PEOPLE,
+    SYSTEM,
+    SECURITY,
+    AUDIT,
+    *(
+        f"key {scope}"
+        for scope in (
+            "inference",
+            "tenant:read",
+            "keys:read",
+            "keys:write",
+            "jobs:read",
+            "audit:read",
+        )
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A route, what is sent (never valid, so that nothing changes), and who is let in."""
+
+    method: str
+    path: str
+    allowed: set[str]
+    body: Any = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+READ_TENANT = {*PEOPLE, SYSTEM, SECURITY, AUDIT, "key tenant:read"}
+READ_KEYS = {"owner", "developer", "viewer", SYSTEM, SECURITY, "key keys:read", "key keys:write"}
+READ_AUDIT = {"auditor", AUDIT, "key audit:read"}
+READ_JOBS = {*PEOPLE, SYSTEM, "key jobs:read"}
+REVOKE = {"owner", "developer", SECURITY, "key keys:write"}
+
+TABLE = [
+    Row("GET", "tenants", READ_TENANT),
+    Row("POST", "tenants", {SYSTEM}, {}),
+    Row("GET", "tenants/{id}", READ_TENANT),
+    Row("PATCH", "tenants/{id}", {SYSTEM}, {}),
+    Row("POST", "tenants/{id}/suspend", {SYSTEM}, {}),
+    Row("POST", "tenants/{id}/resume", {SYSTEM}, {}),
+    Row("GET", "members", {"owner", SYSTEM, SECURITY}),
+    Row("POST", "members", {"owner", SYSTEM}, {}),
+    Row("GET", "members/{id}", {"owner", SYSTEM, SECURITY}),
+    Row("PATCH", "members/{id}", {"owner", SYSTEM}, {}),
+    Row("DELETE", "members/{id}", {"owner", SYSTEM}),
+    Row("GET", "keys", READ_KEYS),
+    Row("POST", "keys", {"owner", "developer", "key keys:write"}, {}),
+    Row("GET", "keys/{id}", READ_KEYS),
+    Row("POST", "keys/{id}/revoke", REVOKE, {}),
+    Row("GET", "quotas", {"owner", "developer", "viewer", SYSTEM, "key tenant:read"}),
+    Row("PUT", "quotas", {"owner", SYSTEM}, {"tokens_day": "many"}),
+    Row("GET", "jobs", READ_JOBS),
+    Row("GET", "jobs/{id}", READ_JOBS),
+    Row("GET", "models", {"owner", "developer", "viewer", SYSTEM, "key inference"}),
+    Row("GET", "deployments", {SYSTEM}),
+    Row("GET", "audit/events", READ_AUDIT),
+    Row("GET", "audit/events/{id}", READ_AUDIT),
+    Row("GET", "openapi.yaml", EVERYBODY),
+    Row("GET", "docs", EVERYBODY),
+]
+
+
+def test_list_routes_every_one_is_in_the_table() -> None:
+    found = set()
+    for pattern in _flat(api_patterns):
+        view = pattern.callback.cls
+        path = re.sub(r"<[^>]+>", "{id}", str(pattern.pattern))
+        methods = {m.upper() for m in ("get", "post", "put", "patch", "delete") if hasattr(view, m)}
+        found |= {f"{method} {path}" for method in methods}
+    assert found == {row.name for row in TABLE}
+
+
+def _flat(patterns: Any) -> list[Any]:
+    found: list[Any] = []
+    for pattern in patterns:
+        found += _flat(pattern.url_patterns) if hasattr(pattern, "url_patterns") else [pattern]
+    return found
+
+
+def test_call_every_route_as_everybody_follows_the_table(callers: dict[str, Caller]) -> None:
+    wrong = []
+    for row in TABLE:
+        path = row.path.replace("{id}", str(uuid7()))
+        for name, caller in callers.items():
+            status = caller.call(row.method, path, row.body).status_code
+            if name == "nobody":
+                expected = status == 401
+            elif name in row.allowed:
+                expected = status in (200, 400, 404)
+            else:
+                expected = status == 403
+            if not expected:
+                wrong.append(f"{row.name} as {name}: {status}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "TRACE", "BREW"])
+def test_call_method_that_a_route_lacks_is_405_or_denied(owner: Caller, method: str) -> None:
+    assert owner.call(method, "jobs").status_code in (403, 405)
+
+
+def test_read_tenant_records_without_a_chosen_tenant_asks_for_one(
+    tenant_a: Organisation, callers: dict[str, Caller]
+) -> None:
+    administrator = callers[SYSTEM]
+    session = administrator.client.session
+    session.pop("portal.active_tenant")
+    session.save()
+    for path in ("members", "keys", "quotas", "jobs"):
+        response = administrator.get(path)
+        assert (response.status_code, response.json()["code"]) == (403, "no_tenant")
+    assert administrator.get("tenants").status_code == 200
+
+
+def test_write_by_session_without_csrf_token_is_refused(tenant_a: Organisation) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(tenant_a.owner.user)
+    caller = Caller(client)
+    assert caller.get("keys").status_code == 200
+    refused = caller.post("keys", {"name": "x", "scopes": ["inference"]})
+    assert refused.status_code == 403
+    assert "CSRF" in refused.json()["detail"]
+    assert caller.get("keys").json()["items"] == []
