@@ -339,7 +339,7 @@ class DeploymentAdmin(_PlatformPage):
     detail_template = "site/deployment.html"
     empty_title = _("No deployment yet")
     empty_text = _("A deployment serves one version of a model on one queue of workers.")
-    list_display = ("name", "model", "engine", "health", "waiting", "enabled")
+    list_display = ("name", "model_name", "engine", "health", "waiting", "enabled")
     list_filter = ("enabled", "engine")
     search_fields = ("name", "model__name")
     ordering = ("name",)
@@ -357,6 +357,10 @@ class DeploymentAdmin(_PlatformPage):
                 queued=Count("jobs", filter=Q(jobs__state=JobState.QUEUED)),
             )
         )
+
+    @display(description=_("Model"), ordering="model__name")
+    def model_name(self, deployment: Deployment) -> str:
+        return deployment.model.name
 
     @display(description=_("Health"), label=STATUS_KINDS)
     def health(self, deployment: Deployment) -> tuple[str, str]:
@@ -395,16 +399,21 @@ class WorkerAdmin(_PlatformPage):
     empty_text = _("A worker shows up here as soon as it is started.")
     list_display = (
         "name",
-        "deployment",
+        "deployment_name",
         "state_label",
         "engine",
         "running",
         "slots",
         "heartbeat_at",
     )
-    list_filter = ("state", "deployment")
+    list_filter = ("state",)
+    list_select_related = ("deployment",)
     search_fields = ("name",)
     ordering = ("name",)
+
+    @display(description=_("Deployment"), ordering="deployment__name")
+    def deployment_name(self, worker: Worker) -> str:
+        return worker.deployment.name
 
     @display(description=_("State"), ordering="state", label=STATUS_KINDS)
     def state_label(self, worker: Worker) -> tuple[str, str]:

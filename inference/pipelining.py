@@ -65,7 +65,7 @@ class _Pipe:
         """
         if self._pgconn.pipeline_status == pq.PipelineStatus.OFF:
             self._pgconn.enter_pipeline_mode()
-        sql, names = _numbered(query)
+        sql, names = numbered(query)
         name = self._prepared.get(query)
         if name is None:
             name = b"pipe_%d" % len(self._prepared)
@@ -192,7 +192,7 @@ Answer = psycopg.Cursor[Any] | Reply
 
 
 @cache
-def _numbered(query: str) -> tuple[bytes, tuple[str, ...]]:
+def numbered(query: str) -> tuple[bytes, tuple[str, ...]]:
     """The query with ``$1``, ``$2``, ... for its placeholders, and the names of those that have."""
     names: list[str] = []
     count = 0

@@ -38,43 +38,32 @@ def seed(tenants: int) -> dict[str, Any]:
 
 
 def _deploy(context: Any, name: str) -> None:
-    from django.utils import timezone
-
     from inference.artefacts import import_byte_level
-    from inference.models import Deployment, DeploymentClock, Model, ModelPrice, ModelVersion
+    from inference.services import create_deployment, register_model_version, set_price
     from portal.core.env import env
-    from portal.core.tenancy import platform_scope
 
     store = env().freehold_data_dir / "models"
     artefact = import_byte_level(store, context_length=_CONTEXT_LENGTH)
-    with platform_scope(context, reason="the benchmark's models are deployed"):
-        model = Model.objects.create(name=name, title=name)
-        version = ModelVersion.objects.create(
-            model=model,
-            label="1",
-            digest=artefact.digest,
-            path=str(store / artefact.id),
-            context_length=_CONTEXT_LENGTH,
-        )
-        ModelPrice.objects.create(
-            version=version,
-            effective_from=timezone.now(),
-            prompt_micros_per_million=140_000,
-            completion_micros_per_million=280_000,
-        )
-        deployment = Deployment.objects.create(
-            name=name,
-            model=model,
-            version=version,
-            engine="fake",
-            options=OPTIONS[name],
-            queue=name,
-            context_length=_CONTEXT_LENGTH,
-            default_max_tokens=256,
-            # Its jobs are the bare loop's own: no gateway admits to it and no worker claims.
-            enabled=name != LIMIT,
-        )
-        DeploymentClock.objects.create(deployment=deployment)
+    path = store / artefact.id
+    version = register_model_version(
+        context=context, name=name, label="1", manifest=artefact, path=path
+    )
+    set_price(
+        context=context,
+        version_id=version.id,
+        prompt_micros_per_million=140_000,
+        completion_micros_per_million=280_000,
+    )
+    create_deployment(
+        context=context,
+        name=name,
+        version_id=version.id,
+        engine="fake",
+        options=OPTIONS[name],
+        default_max_tokens=256,
+        # The bare loop's jobs are its own: no gateway admits to it and no worker claims.
+        enabled=name != LIMIT,
+    )
 
 
 def _tenant_key(context: Any, slug: str) -> str:

@@ -7,11 +7,9 @@ is used and held never passes a limit, and nothing changes for a call that is re
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from datetime import datetime
 from typing import Final
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from inference.gateway.wire import errors
 from inference.gateway.wire.headers import Allowance
@@ -19,6 +17,7 @@ from portal.core.crypto import Peppers
 from portal.core.errors import Forbidden, PortalError, TooMany, Unavailable
 from portal.core.ids import uuid7
 from tenants.models.quotas import METRICS
+from tenants.windows import window_end, window_starts
 
 INFERENCE_SCOPE: Final = "inference"
 VIRTUAL_UNIT: Final = 1000
@@ -395,36 +394,3 @@ def _nearest(windows: Sequence[Window], metric: str, now: datetime) -> Allowance
 
 
 _SPANS: Final = ("minute", "day", "month")
-
-
-@lru_cache(maxsize=4096)
-def _midnights(year: int, month: int, day: int, zone: str) -> tuple[datetime, datetime]:
-    tz = ZoneInfo(zone)
-    return (
-        datetime(year, month, day, tzinfo=tz).astimezone(UTC),
-        datetime(year, month, 1, tzinfo=tz).astimezone(UTC),
-    )
-
-
-def window_starts(now: datetime, zone: str) -> dict[str, datetime]:
-    """When the minute, day and month that hold ``now`` began, in UTC."""
-    local = now.astimezone(ZoneInfo(zone))
-    day, month = _midnights(local.year, local.month, local.day, zone)
-    return {
-        "minute": now.astimezone(UTC).replace(second=0, microsecond=0),
-        "day": day,
-        "month": month,
-    }
-
-
-def window_end(start: datetime, span: str, zone: str) -> datetime:
-    """When the window that began at ``start`` ends, in UTC."""
-    if span == "minute":
-        return start + timedelta(minutes=1)
-    local = start.astimezone(ZoneInfo(zone))
-    if span == "day":
-        # A day can have 23 or 25 hours: the next midnight, not 24 hours on.
-        after = local.date() + timedelta(days=1)
-        return _midnights(after.year, after.month, after.day, zone)[0]
-    year, month = (local.year + 1, 1) if local.month == 12 else (local.year, local.month + 1)
-    return _midnights(year, month, 1, zone)[0]

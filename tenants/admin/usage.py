@@ -1,14 +1,14 @@
 """What of a quota is used and held now, ready to be shown."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from django.utils import formats, timezone
 from django.utils.translation import gettext as _
 
 from tenants.models import METRICS, WINDOWS, Quota, QuotaWindow
-from tenants.windows import window_starts
+from tenants.windows import window_end, window_starts
 
 NANOS = 1_000_000_000
 
@@ -88,16 +88,11 @@ def _labels() -> dict[str, str]:
 
 
 def next_reset(window: str, now: datetime, zone: str) -> datetime | None:
-    """When a window of the tenant's begins anew, in the tenant's time zone; None for ``total``."""
-    local = ZoneInfo(zone)
+    """When a window ends, in the tenant's own time; None for one that never does."""
     if window == "total":
         return None
-    if window == "minute":
-        return (now + timedelta(minutes=1)).replace(second=0, microsecond=0).astimezone(local)
-    # 36 hours, or 32 days, after a beginning lie in the next window whatever the clocks do.
-    later = timedelta(hours=36) if window == "day" else timedelta(days=32)
-    begun = window_starts(now, zone)[window]
-    return window_starts(begun + later, zone)[window].astimezone(local)
+    end = window_end(window_starts(now, zone)[window], window, zone)
+    return end.astimezone(ZoneInfo(zone))
 
 
 def _reset_text(window: str, now: datetime, zone: str) -> str:
@@ -107,7 +102,7 @@ def _reset_text(window: str, now: datetime, zone: str) -> str:
     if window == "minute":
         return _("begins anew each minute")
     return _("begins anew %(time)s (%(zone)s)") % {
-        "time": formats.date_format(moment, "DATETIME_FORMAT"),
+        "time": formats.date_format(moment, "SHORT_DATETIME_FORMAT"),
         "zone": zone,
     }
 

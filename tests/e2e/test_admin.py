@@ -232,3 +232,19 @@ def test_chinese_pages_hold_no_english(role: str, pages: list[str], log_in: LogI
         if words:
             left[path] = words
     assert left == {}
+
+
+@pytest.mark.parametrize("role", ["system", "auditor"])
+def test_chinese_lists_have_chinese_headings(role: str, log_in: LogIn) -> None:
+    page = log_in(role, "zh-hans")
+    left = {}
+    for title in MENUS[role]:
+        page.goto(PAGES[title])
+        page.locator(".material-symbols-outlined").evaluate_all(
+            "all => all.forEach(i => i.remove())"
+        )
+        headings = page.locator("h1, th, .fh-menu a, .fh-lead, .fh-filters label, .fh-number")
+        words = NOT_CHINESE.findall(KEPT.sub("", " ".join(headings.all_inner_texts())))
+        if words:
+            left[title] = words
+    assert left == {}

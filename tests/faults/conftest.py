@@ -1,32 +1,49 @@
-"""The stage on which faults are played, with the session's own io worker and beat behind it."""
+"""Fixtures for faults: one gateway for all, workers and tenants of each test's own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
-import psycopg
 import pytest
 
-from inference.models import Deployment
-from inference.services import set_deployment_enabled
-from tests import factories
-from tests.factories import Organisation
-from tests.faults.stage import IMPATIENT, Stage
-from tests.live import LivePortal, Programs, deploy
+from tests.faults.stage import PACE, Stage, Sweeping, make_stage
+from tests.live import Programs, Web
+from tests.servers import SessionServers
+
+MakeStage = Callable[..., Stage]
+
+
+@pytest.fixture(scope="package")
+def gateway(servers: SessionServers, database: None) -> Iterator[Web]:
+    """A data plane of its own process."""
+    programs = Programs(servers)
+    web = programs.web("faults-gateway", FREEHOLD_PLANES="data", **PACE)
+    web.wait_alive()
+    yield web
+    programs.stop()
+
+
+@pytest.fixture(scope="package")
+def sweeping(servers: SessionServers, database: None) -> Iterator[None]:
+    """The sweeper's rounds."""
+    rounds = Sweeping(servers)
+    yield
+    rounds.stop()
 
 
 @pytest.fixture
-def stage(
-    live_portal: LivePortal,
-    programs: Programs,
-    tenant_a: Organisation,
-    owner_sql: psycopg.Connection,
-) -> Iterator[Stage]:
-    """A gateway and a worker of one slot's pace: 20 ms a token, two at once."""
-    name = factories.unique("fault")
-    deployed = deploy(live_portal.servers, name, options={"token_ms": 20, "slots": 2})
-    web = programs.web(factories.unique("gateway"), FREEHOLD_PLANES="data")
-    worker = programs.worker(deployed, **IMPATIENT)
-    programs.wait_served(web, deployed)
-    token = factories.api_key(tenant_a).token
-    yield Stage(programs, deployed, web, worker, tenant_a, token, owner_sql)
-    deployment = Deployment.objects.get(name=name)
-    set_deployment_enabled(context=factories.TESTS, deployment_id=deployment.id, enabled=False)
+def set_stage(
+    servers: SessionServers, gateway: Web, sweeping: None, programs: Programs
+) -> Iterator[MakeStage]:
+    """Makes a stage whose fake engine has the given options."""
+    made: list[Stage] = []
+
+    def make(*, served_by: Web | None = None, **options: Any) -> Stage:
+        stage = make_stage(servers, programs, served_by or gateway, options)
+        made.append(stage)
+        return stage
+
+    yield make
+    programs.stop()
+    for stage in made:
+        for callers in stage.opened:
+            callers.close()

@@ -30,12 +30,11 @@ from inference.gateway.admission import (
     Credential,
     Ledger,
     Refused,
-    window_end,
-    window_starts,
 )
 from inference.models.jobs import JobState
 from inference.worker.claims import Claimed, Progress
 from tenants.services import set_quota
+from tenants.windows import window_end, window_starts
 from tests import factories
 from tests.factories import Organisation
 from tests.inference.bench import Bench, credential

@@ -122,13 +122,15 @@ def test_start_twice_reuses_data_and_skips_set_up(site: Site) -> None:
     assert {p.name: p.read_text() for p in (site.data_dir / "secrets").iterdir()} == kept
 
 
-def test_start_after_a_change_of_code_sets_up_again(site: Site) -> None:
+def test_start_after_a_change_of_code_sets_up_again_and_keeps_its_facts(site: Site) -> None:
     first = site.start()
     read_until(first, "Ctrl-C or bin/stop")
+    facts = (site.data_dir / "start.json").read_text()
     stop(site.data_dir, lambda line: None)
     (site.root / "portal" / "new.py").write_text("")
     read_until(site.start(), "Ctrl-C or bin/stop")
     assert site.calls() == ["roles", "migrate", "collectstatic", "seed_demo"] * 2
+    assert (site.data_dir / "start.json").read_text() == facts
 
 
 def test_stop_waits_until_everything_is_down(site: Site) -> None:

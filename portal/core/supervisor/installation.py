@@ -205,7 +205,11 @@ class Installation:
         self._manage("Making tables", ["migrate", "--no-input"], owner)
         self._manage("Gathering static files", ["collectstatic", "--no-input", "--clear"])
         part = self.layout.data_dir / "start.json.part"
-        part.unlink(missing_ok=True)
+        if facts:
+            # What only the first run could know, so that log-ins and key stay what they were.
+            write_private(part, json.dumps(facts) + "\n")
+        else:
+            part.unlink(missing_ok=True)
         self._manage("Making demo data and the model", ["seed_demo", "--json", str(part)])
         told = _read_json(part)
         if not told:

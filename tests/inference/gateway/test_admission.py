@@ -25,14 +25,13 @@ from inference.gateway.admission import (
     Window,
     cost_of,
     decide,
-    window_end,
-    window_starts,
 )
 from inference.gateway.wire import errors
 from inference.gateway.wire.headers import retry_headers
 from portal.core.crypto import Peppers
 from portal.core.errors import Invalid
 from tenants.models.quotas import METRICS, WINDOWS
+from tenants.windows import window_end, window_starts
 
 NOW = datetime(2026, 3, 14, 15, 9, 26, 535897, tzinfo=UTC)
 PEPPERS = Peppers({1: b"p" * 32, 2: b"q" * 32})

@@ -10,7 +10,7 @@ import openai
 import psycopg
 import pytest
 
-from tenants.services import revoke_api_key, set_quota, suspend_tenant
+from tenants.services import create_api_key, revoke_api_key, set_quota, suspend_tenant
 from tests import factories
 from tests.factories import Organisation
 from tests.live import FAKE_CONTEXT, LivePortal
@@ -150,16 +150,14 @@ def test_raises_the_clients_own_exceptions(
         suspend_tenant(context=factories.TESTS, tenant_id=tenant_b.id, reason="unpaid")
         with pytest.raises(openai.PermissionDeniedError):
             suspended.models.list()
-    with pytest.raises(openai.RateLimitError) as full:
-        _limited(live_portal, factories.organisation("full")).chat.completions.create(**chat())
+    spent = factories.organisation("spent")
+    set_quota(context=factories.TESTS, tenant_id=spent.id, tokens_day=3)
+    with official(live_portal, factories.api_key(spent).token) as poor:
+        with pytest.raises(openai.RateLimitError) as full:
+            poor.chat.completions.create(**chat())
     assert full.value.code == "insufficient_quota"
     assert full.value.type == "insufficient_quota"
     assert full.value.request_id.startswith("req-")
-
-
-def _limited(portal: LivePortal, tenant: Organisation) -> openai.OpenAI:
-    set_quota(context=factories.TESTS, tenant_id=tenant.id, tokens_day=3)
-    return official(portal, factories.api_key(tenant).token)
 
 
 def test_refuses_a_revoked_key_at_the_next_request(
@@ -175,8 +173,6 @@ def test_refuses_a_revoked_key_at_the_next_request(
 def test_hides_a_model_that_the_key_may_not_use(
     live_portal: LivePortal, tenant_a: Organisation, superuser: psycopg.Connection
 ) -> None:
-    from tenants.services import create_api_key
-
     key = create_api_key(
         context=tenant_a.context, name="n", scopes=["inference"], allowed_models=["another"]
     )

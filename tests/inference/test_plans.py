@@ -1,0 +1,141 @@
+"""How PostgreSQL reaches the rows of the hot statements: by an index, however large a table is.
+
+The gateway's plans are made once a connection and kept, so they must be right on small tables and
+on large ones, and may not depend on statistics.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from inference.gateway import store
+from inference.pipelining import numbered
+from inference.settlement import LOCK_WINDOWS, SETTLE
+from inference.worker.claims import CLAIM, RELEASE, RENEW
+from tests.factories import Organisation, api_key
+from tests.inference.bench import Bench, credential
+
+STATEMENTS = {
+    "read keys": store.READ_KEYS,
+    "read windows": store.READ_WINDOWS,
+    "read clocks": store.READ_CLOCKS,
+    "write": store.WRITE,
+    "lock windows": LOCK_WINDOWS,
+    "settle": SETTLE,
+    "claim": CLAIM,
+    "renew": RENEW,
+    "release": RELEASE,
+}
+
+# Enough that a plan that walks a table would be chosen nowhere by chance.
+ROWS = 2000
+
+FILL = (
+    """
+    INSERT INTO inference_job (id, tenant_id, deployment_id, model_id, api_key_id, user_id, sku,
+        kind, state, stream, parameters, request_id, gateway, quota_ids, prompt_tokens,
+        reserved_tokens, reserved_cost, prompt_price, completion_price, currency, start_tag,
+        attempts, fence, worker, admitted_at, deadline, finished_at, watermark, finish_reason,
+        error_code, error_message)
+    SELECT gen_random_uuid(), j.tenant_id, gen_random_uuid(), j.model_id, j.api_key_id, j.user_id,
+        j.sku, j.kind, 2, false, '{}', 'r', 'g', j.quota_ids, 1, 1, 0, 0, 0, 'USD', n, 1, 1, 'w',
+        now(), now(), now(), 1, 'stop', '', ''
+      FROM inference_job j, generate_series(1, %(rows)s) n WHERE j.id = %(job)s
+    """,
+    """
+    INSERT INTO inference_jobpayload (job_id, tenant_id, data_key_version, prompt)
+    SELECT id, tenant_id, 1, '' FROM inference_job
+     WHERE tenant_id = (SELECT tenant_id FROM inference_job WHERE id = %(job)s)
+    ON CONFLICT DO NOTHING
+    """,
+    """
+    INSERT INTO inference_fairshare (tenant_id, deployment_id, virtual_time)
+    SELECT tenant_id, gen_random_uuid(), 0 FROM inference_job j, generate_series(1, %(rows)s)
+     WHERE j.id = %(job)s
+    """,
+)
+FILLED = ("inference_job", "inference_jobpayload", "inference_fairshare")
+
+
+@pytest.fixture
+def filled(bench: Bench, tenant_a: Organisation, owner_sql: psycopg.Connection) -> Iterator[None]:
+    """Tables of the queue with thousands of rows, and statistics that know it."""
+    (job,) = bench.admit(credential(api_key(tenant_a)))
+    for statement in FILL:
+        owner_sql.execute(statement, {"rows": ROWS, "job": job})
+    for table in FILLED:
+        owner_sql.execute(f"ANALYZE {table}".encode())
+    yield
+    # Rows of no real job: nothing else may come upon them.
+    tenant = "(SELECT tenant_id FROM inference_job WHERE id = %(job)s)"
+    parameters = {"job": job}
+    owner_sql.execute(
+        f"DELETE FROM inference_fairshare WHERE tenant_id = {tenant}".encode(), parameters
+    )
+    owner_sql.execute(
+        f"DELETE FROM inference_job WHERE id <> %(job)s AND tenant_id = {tenant}".encode(),
+        parameters,
+    )
+
+
+def plan_of(gateway: psycopg.Connection, query: str) -> dict[str, Any]:
+    """The plan that every execution gets, whatever its parameters."""
+    sql, _ = numbered(query)
+    result = gateway.pgconn.exec_(b"EXPLAIN (GENERIC_PLAN, FORMAT JSON) " + sql)
+    value = result.get_value(0, 0)
+    assert value is not None, result.get_error_message()
+    plan: dict[str, Any] = json.loads(value)[0]["Plan"]
+    return plan
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All nodes of a plan."""
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def walks(plan: dict[str, Any]) -> list[str]:
+    """The scans of tables that no index condition bounds."""
+    return [
+        f"{node['Node Type']} on {node['Relation Name']}"
+        for node in nodes(plan)
+        if node["Node Type"].endswith("Scan")
+        and "Relation Name" in node
+        and not ("Index Cond" in node and node["Node Type"].startswith("Index"))
+    ]
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_plans_a_hot_statement_on_large_tables_reaches_rows_by_index_alone(
+    filled: None, gateway_sql: psycopg.Connection, name: str
+) -> None:
+    assert walks(plan_of(gateway_sql, STATEMENTS[name])) == []
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_plans_a_hot_statement_never_scans_a_table_in_sequence(
+    gateway_sql: psycopg.Connection, name: str
+) -> None:
+    kinds = {node["Node Type"] for node in nodes(plan_of(gateway_sql, STATEMENTS[name]))}
+    assert not kinds & {"Seq Scan", "Bitmap Heap Scan", "Hash Join", "Merge Join"}
+
+
+def test_plans_a_claim_by_the_index_of_fair_order(
+    filled: None, gateway_sql: psycopg.Connection
+) -> None:
+    used = [node.get("Index Name") for node in nodes(plan_of(gateway_sql, CLAIM))]
+
+    assert used.count("job_claim_order") == 1
+    assert "job_leases" not in used
+
+
+def test_plans_a_settlement_around_the_indexes_on_state(
+    filled: None, gateway_sql: psycopg.Connection
+) -> None:
+    used = {node.get("Index Name") for node in nodes(plan_of(gateway_sql, SETTLE))}
+
+    assert not used & {"job_claim_order", "job_leases"}
