@@ -32,7 +32,7 @@ def main() -> None:
     if arguments.json:
         write_json(figures, arguments.json)
     if figures.faults:
-        raise SystemExit("The books do not agree: " + "; ".join(figures.faults))
+        raise SystemExit("Faults: " + "; ".join(figures.faults))
 
 
 def _arguments() -> argparse.Namespace:

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -13,27 +14,44 @@ from portal.core.crypto import Cipher, Keyring
 _CIPHERS_KEPT: Final = 2048
 
 
-class Prompt(msgspec.Struct, array_like=True, gc=False):
-    """The prompt as the worker needs it: token ids (4 bytes each) and messages."""
-
+class _Packed(msgspec.Struct, array_like=True, gc=False):
     ids: bytes
     messages: list[tuple[str, str]]
+    stop: list[str]
 
 
-_decoder: Final = msgspec.msgpack.Decoder(Prompt)
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the caller wrote, as the worker needs it: none of it is kept anywhere in clear."""
+
+    ids: Sequence[int]
+    messages: tuple[Message, ...]
+    stop: tuple[str, ...] = ()
+
+
+_decoder: Final = msgspec.msgpack.Decoder(_Packed)
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
-def pack_prompt(ids: Sequence[int], messages: Sequence[Message]) -> bytes:
+def pack_prompt(prompt: Prompt) -> bytes:
     """The plaintext of a payload."""
-    return _encode(Prompt(array("I", ids).tobytes(), [(m.role, m.content) for m in messages]))
+    turns = [(m.role, m.content) for m in prompt.messages]
+    return _encode(_Packed(array("I", prompt.ids).tobytes(), turns, list(prompt.stop)))
 
 
-def unpack_prompt(plain: bytes) -> tuple[list[int], tuple[Message, ...]]:
-    """Token ids and messages of a payload."""
-    prompt = _decoder.decode(plain)
-    ids = list(memoryview(prompt.ids).cast("I"))
-    return ids, tuple(Message(role, content) for role, content in prompt.messages)
+def fingerprint_text(prompt: Prompt) -> bytes:
+    """What a prompt's fingerprint is made of: its messages as a JSON array of [role, content]."""
+    return msgspec.json.encode([(m.role, m.content) for m in prompt.messages])
+
+
+def unpack_prompt(plain: bytes) -> Prompt:
+    """The prompt of a payload."""
+    packed = _decoder.decode(plain)
+    return Prompt(
+        list(memoryview(packed.ids).cast("I")),
+        tuple(Message(role, content) for role, content in packed.messages),
+        tuple(packed.stop),
+    )
 
 
 class Ciphers:

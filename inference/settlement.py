@@ -111,8 +111,8 @@ WITH x AS (
 ), bodies AS (
     INSERT INTO audit_body (event_id, recorded_at, tenant_id, detail)
     SELECT event_id, finished_at, tenant_id, jsonb_build_object(
-        'state', CASE state {_STATE_WORDS} END, 'finish_reason', finish_reason, 'model_digest', digest,
-        'parameters', parameters, 'prompt_tokens', prompt,
+        'state', CASE state {_STATE_WORDS} END, 'finish_reason', finish_reason,
+        'model_digest', digest, 'parameters', parameters, 'prompt_tokens', prompt,
         'completion_tokens', completion_charged, 'cost', charged_cost, 'currency', currency,
         'measure', measure, 'attempts', attempts, 'fence', fence, 'worker', worker,
         'admitted_at', admitted_at, 'started_at', claimed_at, 'first_token_at', first_token_at)
@@ -200,9 +200,7 @@ def _rows(settlements: Sequence[Settlement]) -> str:
     return _encode([s.row() for s in ordered]).decode()
 
 
-def settle(
-    connection: Connection, settlements: Sequence[Settlement]
-) -> Answer:
+def settle(connection: Connection, settlements: Sequence[Settlement]) -> Answer:
     """Sends the settlement of a batch; to be called inside a transaction.
 
     A pipe waits for nothing here: ``settled`` reads the answer once it has come.

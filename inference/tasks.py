@@ -25,11 +25,9 @@ def wake() -> None:
 def sweep_jobs() -> None:
     """One round of the sweeper, then a ring for every queue with waiting jobs."""
     settings = env()
-    if settings.database_url_gateway is None:
-        raise SystemExit("DATABASE_URL_GATEWAY is not set; the sweeper needs it.")
     redis_url = settings.redis_url.get_secret_value()
     result = sweep(
-        settings.database_url_gateway.get_secret_value(),
+        settings.database_url("gateway"),
         redis_url,
         max_attempts=settings.max_attempts,
     )

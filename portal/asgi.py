@@ -25,7 +25,7 @@ def create_app() -> Starlette:
 
     planes = env().freehold_planes
     if planes in ("both", "control"):
-        refuse_unbound_role(env().database_url_app.get_secret_value())
+        refuse_unbound_role(env().database_url("app"))
     gateway = Gateway(env()) if planes in ("both", "data") else None
     parts: list[BaseRoute] = [*health_routes(gateway)]
     if gateway is not None:

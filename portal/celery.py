@@ -58,7 +58,7 @@ app.conf.update(
 
 @worker_init.connect
 def _refuse_unbound_role(**kwargs: Any) -> None:
-    refuse_unbound_role(env().database_url_app.get_secret_value())
+    refuse_unbound_role(env().database_url(env().freehold_database_role))
 
 
 @setup_logging.connect

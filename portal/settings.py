@@ -10,7 +10,7 @@ from django.urls import reverse_lazy
 from django.utils.translation import gettext_lazy as _
 
 from portal.core import logging as portal_logging
-from portal.core.env import DatabaseRole, env
+from portal.core.env import env
 
 django_stubs_ext.monkeypatch()
 
@@ -60,14 +60,7 @@ def database_from_url(url: str) -> dict[str, Any]:
     }
 
 
-def _url_of(role: DatabaseRole) -> str:
-    secret = getattr(ENV, f"database_url_{role}")
-    if secret is None:
-        raise SystemExit(f"DATABASE_URL_{role.upper()} is not set, and this command needs it.")
-    return str(secret.get_secret_value())
-
-
-DATABASES = {"default": database_from_url(_url_of(ENV.freehold_database_role))}
+DATABASES = {"default": database_from_url(ENV.database_url(ENV.freehold_database_role))}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_USER_MODEL = "tenants.User"

@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
     try:
-        env()
+        env().database_url(env().freehold_database_role)
     except EnvironmentFault as fault:
         raise SystemExit(str(fault)) from None
     uvicorn.run(

@@ -160,7 +160,9 @@ class Campaign:
             if peer_streams is not None:
                 peer_streams.rounds.append(measure(self._peers(_STREAMS, stream=True), {}))
         books = read_books(self._portal.database_url("superuser"))
-        return Figures(own, streams, peers, peer_streams, limits, books, books.faults())
+        faults = books.faults()
+        faults += [f"{s.title}: {s.errors} failed" for s in (*own.values(), streams) if s.errors]
+        return Figures(own, streams, peers, peer_streams, limits, books, faults)
 
     def _note(self, number: int, what: str) -> None:
         print(f"round {number + 1}/{self._rounds}: {what}", file=sys.stderr, flush=True)

@@ -104,12 +104,14 @@ class Caller(asyncio.Protocol):
         self._first_at = 0.0
         self._texts = 0
         self._tail = b""
+        self._spent = False
         self.left = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._spent = True
         if self._sent_at and not self._run.over:
             self._run.tally.fail(f"connection lost: {exc}")
             self._run.replace(self)
@@ -117,7 +119,7 @@ class Caller(asyncio.Protocol):
     def begin(self, requests: int) -> None:
         """Send this many requests, one after another; -1 goes on until the run is over."""
         self.left = requests
-        self._send()
+        self._next()
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
@@ -132,16 +134,21 @@ class Caller(asyncio.Protocol):
     def on_message_complete(self) -> None:
         self._note(time.perf_counter())
         self._sent_at = 0.0
+        self._spent = self._spent or not self._parser.should_keep_alive()
         if self._run.over or self.left == 0:
             self._run.finished(self)
-        elif self._parser.should_keep_alive():
-            self._send()
         else:
-            self._run.replace(self)
+            self._next()
 
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+    def _next(self) -> None:
+        if self._spent:
+            self._run.replace(self)
+        else:
+            self._send()
 
     def _send(self) -> None:
         assert self._transport is not None

@@ -86,7 +86,7 @@ def _print(rows: list[list[str]]) -> None:
 def _print_books(figures: Figures) -> None:
     books: dict[str, Any] = dataclasses.asdict(figures.books)
     print("books: " + ", ".join(f"{name} {value:,}" for name, value in books.items()))
-    print("the books agree" if not figures.faults else "FAULTS: " + "; ".join(figures.faults))
+    print("FAULTS: " + "; ".join(figures.faults) if figures.faults else "the books agree")
     for series in (*figures.own.values(), figures.streams, *figures.peers.values()):
         for measured in series.rounds:
             if measured.load.error:

@@ -87,7 +87,7 @@ class FakeEngine(StepEngine):
     def __init__(
         self,
         *,
-        artefact_dir: Path,  # noqa: ARG002 - every engine is constructed alike
+        artefact_dir: Path,
         context_length: int,
         options: EngineOptions,
         emit: Emit,
@@ -102,7 +102,7 @@ class FakeEngine(StepEngine):
     def _open(self) -> None:
         """Nothing to load."""
 
-    def _has_room(self, request: GenerationRequest) -> bool:  # noqa: ARG002 - a slot is enough
+    def _has_room(self, request: GenerationRequest) -> bool:
         return True
 
     def _start(self, request: GenerationRequest) -> None:

@@ -31,7 +31,7 @@ from inference.gateway.requests import (
 from inference.gateway.stream import answer_stream
 from inference.gateway.whole import answer_whole
 from inference.gateway.wire import errors, response
-from inference.gateway.wire.headers import rate_limit_headers
+from inference.gateway.wire.headers import HeaderPairs, rate_limit_headers
 from portal.core.errors import PortalError
 from portal.core.ids import uuid7
 
@@ -52,7 +52,7 @@ class _Endpoint:
         try:
             if self.method is not None and scope["method"] != self.method:
                 error = errors.method_not_allowed(scope["method"], [self.method])
-                await self._refuse(arrived, send, error)
+                await self._refuse(arrived, send, error, [(b"allow", self.method.encode())])
                 return
             await self.serve(scope, arrived, receive, send)
         except ConnectionResetError:
@@ -64,10 +64,16 @@ class _Endpoint:
     async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
         raise NotImplementedError
 
-    async def _refuse(self, arrived: Arrival, send: Send, error: PortalError) -> None:
+    async def _refuse(
+        self,
+        arrived: Arrival,
+        send: Send,
+        error: PortalError,
+        headers: HeaderPairs | None = None,
+    ) -> None:
         verdict = await self._gateway.desk.submit(refused(self.action, arrived, error))
         assert isinstance(verdict, Refused)
-        await respond_error(send, arrived.origin, verdict.error)
+        await respond_error(send, arrived.origin, verdict.error, headers)
 
     async def _admit(self, pending: Pending, send: Send) -> Verdict | None:
         """The verdict, or None once a refusal has been answered."""

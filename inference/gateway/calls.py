@@ -7,9 +7,9 @@ from uuid import UUID
 
 from audit.batch import body_row, event_row
 from audit.models import Category, Outcome
-from inference.engines.base import Message
 from inference.gateway.admission import Admitted, Allowed, Call, KeyFacts, Refused, Verdict
 from inference.gateway.catalogue import Served
+from inference.payloads import Prompt
 from portal.core.actors import ANONYMOUS, NIL_TENANT, Actor, ActorType
 
 CHAT: Final = "inference.chat"
@@ -33,8 +33,7 @@ class Generation:
     """What an admitted call will run: the job's columns and its prompt."""
 
     served: Served
-    messages: tuple[Message, ...]
-    prompt_ids: list[int]
+    prompt: Prompt
     max_tokens: int
     stream: bool
     parameters: dict[str, Any]
@@ -90,7 +89,7 @@ def _admitted(pending: Pending, verdict: Admitted, now: datetime, fingerprint: s
     detail = {
         "stream": generation.stream,
         "parameters": generation.parameters,
-        "prompt_tokens": len(generation.prompt_ids),
+        "prompt_tokens": len(generation.prompt.ids),
         "max_tokens": generation.max_tokens,
         "prompt_hmac": fingerprint,
     }

@@ -36,9 +36,7 @@ class Gateway:
     """Everything the data plane's endpoints share; an async context manager."""
 
     def __init__(self, env: Env) -> None:
-        if env.database_url_gateway is None:
-            raise SystemExit("DATABASE_URL_GATEWAY is not set; the data plane needs it.")
-        url = env.database_url_gateway.get_secret_value()
+        url = env.database_url("gateway")
         refuse_unbound_role(url)
         self.id = uuid7().hex
         self.max_body_bytes = env.max_body_bytes

@@ -19,7 +19,7 @@ from inference.gateway.admission import Admitted, Call, KeyFacts, Ledger, Verdic
 from inference.gateway.calls import Pending, audit_rows
 from inference.gateway.link import Link
 from inference.gateway.wire import errors
-from inference.payloads import Ciphers, pack_prompt
+from inference.payloads import Ciphers, fingerprint_text, pack_prompt
 from inference.pipelining import AsyncPipe
 from portal.core.batching import NaturalBatcher
 from portal.core.crypto import Cipher, InvalidCiphertext, Peppers
@@ -173,7 +173,7 @@ class AdmissionDesk:
             }
         )
         cipher = self._cipher(key)
-        plain = pack_prompt(generation.prompt_ids, generation.messages)
+        plain = pack_prompt(generation.prompt)
         writes.payloads.append(
             {
                 "id": verdict.job_id,
@@ -182,7 +182,7 @@ class AdmissionDesk:
                 "prompt": base64.b64encode(cipher.encrypt(plain, row_id=verdict.job_id)).decode(),
             }
         )
-        return cipher.fingerprint(plain).hex()
+        return cipher.fingerprint(fingerprint_text(generation.prompt)).hex()
 
     def _readable(self, call: Call, ledger: Ledger) -> Call:
         """The call, refused if its tenant's data key can't be used: it must fail alone."""

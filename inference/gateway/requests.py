@@ -13,6 +13,7 @@ from inference.gateway.catalogue import Catalogue, Served
 from inference.gateway.wire import errors
 from inference.gateway.wire.headers import client_request_id, parse_authorization
 from inference.gateway.wire.request import ChatRequest, parse_chat_request
+from inference.payloads import Prompt
 from portal.core.errors import Invalid, PortalError
 from portal.core.http import Network, client_address
 from portal.core.ids import uuid7
@@ -147,7 +148,11 @@ async def _prepare(request: ChatRequest, served: Served) -> tuple[Generation, As
         )
     max_tokens = request.max_tokens or min(served.default_max_tokens, room)
     generation = Generation(
-        served, request.messages, ids, max_tokens, request.stream, _parameters(request, max_tokens)
+        served,
+        Prompt(ids, request.messages, request.stop),
+        max_tokens,
+        request.stream,
+        _parameters(request, max_tokens),
     )
     ask = Ask(
         served.model_id,
@@ -179,12 +184,12 @@ async def _encode(request: ChatRequest, served: Served) -> list[int]:
 
 
 def _parameters(request: ChatRequest, max_tokens: int) -> dict[str, Any]:
-    """What a job keeps of a request, beside the prompt; never text that the caller wrote."""
+    """What a job keeps of a request in clear: numbers, and the id of the caller's own user."""
     parameters: dict[str, Any] = {"max_tokens": max_tokens}
     for name in ("temperature", "top_p", "seed", "user"):
         value = getattr(request, name)
         if value is not None:
             parameters[name] = value
     if request.stop:
-        parameters["stop"] = request.stop
+        parameters["stop_sequences"] = len(request.stop)
     return parameters

@@ -2,9 +2,10 @@
 
 import django.contrib.postgres.fields
 import django.db.models.deletion
-import portal.core.ids
 from django.conf import settings
 from django.db import migrations, models
+
+import portal.core.ids
 
 
 class Migration(migrations.Migration):

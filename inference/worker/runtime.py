@@ -58,6 +58,7 @@ class InferenceRuntime:
         self._bell = Doorbell(sync_client(self._redis_url))
         self._presence = Presence(uuid7(), self._name, assignment.deployment_id, assignment.engine)
         self._engine: Engine | None = None
+        self._loading: Engine | None = None
         self._slots = 0
         self._draining = threading.Event()
         self._publisher = Publisher(
@@ -117,8 +118,11 @@ class InferenceRuntime:
                 options=assignment.options,
                 emit=self._emit,
             )
+            self._loading = engine
             engine.load()
         except Exception as fault:
+            if self._draining.is_set():
+                return
             # Whatever it is: health names it, and nobody waits for a load that has ended.
             known = isinstance(fault, PortalError)
             message = str(fault) if known else f"{type(fault).__name__}: {fault}"
@@ -126,6 +130,9 @@ class InferenceRuntime:
                 "engine.unloadable", deployment=assignment.name, error=message, exc_info=not known
             )
             self._presence.now(WorkerState.FAILED, message)
+            return
+        if self._draining.is_set():
+            engine.close()
             return
         self._engine = engine
         self._slots = engine.stats().slots
@@ -138,6 +145,9 @@ class InferenceRuntime:
         """Claims no more, lets what runs finish within the drain time, puts the rest back."""
         self._draining.set()
         self._presence.now(WorkerState.DRAINING)
+        if self._engine is None and self._loading is not None:
+            # Nobody waits for a model that is still loading.
+            self._loading.close()
         self._loader.join(timeout=self._env.drain_seconds)
         if self._engine is not None:
             self._queue.stop_claiming()
@@ -182,7 +192,7 @@ class InferenceRuntime:
         try:
             cipher = self._ciphers.of(claim.tenant_id, claim.data_key_version, claim.data_key)
             job = RunningJob(claim, cipher)
-            ids, messages = unpack_prompt(job.cipher.decrypt(claim.prompt, row_id=claim.id))
+            prompt = unpack_prompt(job.cipher.decrypt(claim.prompt, row_id=claim.id))
         except (InvalidCiphertext, msgspec.MsgspecError) as fault:
             log.error("payload.unreadable", job_id=str(claim.id), error=str(fault))
             self._queue.settle([_unreadable(claim)])
@@ -191,7 +201,9 @@ class InferenceRuntime:
         if claim.cancel_requested:
             self._end(job, Done(job.engine_id, "cancelled", claim.prompt_tokens, 0))
             return
-        request = GenerationRequest(job.engine_id, ids, messages, _sampling(claim))
+        request = GenerationRequest(
+            job.engine_id, prompt.ids, prompt.messages, _sampling(claim, prompt.stop)
+        )
         try:
             self._engine.submit(request)
         except PortalError as fault:
@@ -354,13 +366,13 @@ class InferenceRuntime:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _sampling(claim: Claimed) -> Sampling:
+def _sampling(claim: Claimed, stop: tuple[str, ...]) -> Sampling:
     parameters = claim.parameters
     return Sampling(
         max_tokens=parameters["max_tokens"],
         temperature=parameters.get("temperature", 1.0),
         top_p=parameters.get("top_p", 1.0),
-        stop=tuple(parameters.get("stop", ())),
+        stop=stop,
         seed=parameters.get("seed"),
     )
 

@@ -39,9 +39,7 @@ def read_assignment(env: Env) -> Assignment:
     Raises:
         SystemExit: with one line that says what is missing.
     """
-    if env.database_url_gateway is None:
-        raise SystemExit("DATABASE_URL_GATEWAY is not set; an inference worker needs it.")
-    url = env.database_url_gateway.get_secret_value()
+    url = env.database_url("gateway")
     refuse_unbound_role(url)
     with psycopg.connect(url, connect_timeout=10) as connection:
         cursor = connection.cursor(row_factory=dict_row)

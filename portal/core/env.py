@@ -29,8 +29,9 @@ class Env(BaseSettings):
     freehold_planes: Literal["both", "control", "data"] = Field(
         "both", description="Which planes the web process serves; one each in production."
     )
-    database_url_app: SecretStr = Field(
-        description="PostgreSQL URL of the control plane and the io workers (role portal_app)."
+    database_url_app: SecretStr | None = Field(
+        None,
+        description="PostgreSQL URL of the control plane and the io workers (role portal_app).",
     )
     database_url_gateway: SecretStr | None = Field(
         None, description="PostgreSQL URL of gateway and inference worker (role portal_gateway)."
@@ -88,6 +89,19 @@ class Env(BaseSettings):
     queue_timeout_seconds: float = Field(
         600.0, gt=0, description="How long an interactive job may wait or run before it is ended."
     )
+
+    def database_url(self, role: DatabaseRole) -> str:
+        """The PostgreSQL URL of a login role.
+
+        Raises:
+            EnvironmentFault: if this process was not given it.
+        """
+        url: SecretStr | None = getattr(self, f"database_url_{role}")
+        if url is None:
+            raise EnvironmentFault(
+                f"DATABASE_URL_{role.upper()} is not set, and this process needs it."
+            )
+        return url.get_secret_value()
 
 
 class EnvironmentFault(Exception):

@@ -3,10 +3,11 @@
 import django.contrib.postgres.fields
 import django.db.models.deletion
 import django.db.models.functions.text
-import portal.core.ids
-import tenants.models.tenant
 from django.conf import settings
 from django.db import migrations, models
+
+import portal.core.ids
+import tenants.models.tenant
 
 
 class Migration(migrations.Migration):

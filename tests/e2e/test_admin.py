@@ -243,7 +243,7 @@ def test_chinese_lists_have_chinese_headings(role: str, log_in: LogIn) -> None:
         page.locator(".material-symbols-outlined").evaluate_all(
             "all => all.forEach(i => i.remove())"
         )
-        headings = page.locator("h1, th, .fh-menu a, .fh-lead, .fh-filters label, .fh-number")
+        headings = page.locator("h1, thead th, .fh-menu a, .fh-lead, .fh-filters label, .fh-number")
         words = NOT_CHINESE.findall(KEPT.sub("", " ".join(headings.all_inner_texts())))
         if words:
             left[title] = words

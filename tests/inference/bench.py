@@ -23,7 +23,7 @@ from inference.gateway.desk import AdmissionDesk
 from inference.gateway.jobs import Canceller
 from inference.gateway.link import Link
 from inference.models.jobs import JobState
-from inference.payloads import Ciphers
+from inference.payloads import Ciphers, Prompt
 from inference.settlement import Settled, Settlement, settle, settled
 from inference.sweeper import Sweep, sweep
 from inference.worker import claims
@@ -143,7 +143,7 @@ class Bench:
             served.completion_price,
         )
         parameters = {"max_tokens": max_tokens}
-        generation = Generation(served, messages, ids, max_tokens, stream, parameters)
+        generation = Generation(served, Prompt(ids, messages), max_tokens, stream, parameters)
         call = Call(caller, ask)
         return Pending(CHAT, call_origin or origin(), call, datetime.now(UTC), generation)
 

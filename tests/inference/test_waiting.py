@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from inference.engines.base import Message
 from inference.gateway.waiting import Waiter, WaitingRoom, watching
 from inference.models.jobs import JobState
-from inference.payloads import pack_prompt, unpack_prompt
+from inference.payloads import Prompt, pack_prompt, unpack_prompt
 from inference.returns import End, Return, Text, decode_returns, encode_returns
 from portal.core.ids import uuid7
 
@@ -208,6 +208,10 @@ def test_decodes_the_events_that_were_encoded(events: list[Return]) -> None:
 @given(
     st.lists(st.integers(0, 2**32 - 1)),
     st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistant"]), st.text())),
+    st.lists(st.text()),
 )
-def test_unpacks_the_prompt_that_was_packed(ids: list[int], messages: list[Message]) -> None:
-    assert unpack_prompt(pack_prompt(ids, messages)) == (ids, tuple(messages))
+def test_unpacks_the_prompt_that_was_packed(
+    ids: list[int], messages: list[Message], stop: list[str]
+) -> None:
+    prompt = Prompt(ids, tuple(messages), tuple(stop))
+    assert unpack_prompt(pack_prompt(prompt)) == prompt

@@ -5,8 +5,11 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
+from inference.models import Deployment
 from portal.core.actors import PlatformRole
 from portal.core.ids import uuid7
 from portal.core.tenancy import tenant_scope
@@ -14,6 +17,8 @@ from tenants.models import ApiKey, Membership, Quota, User
 from tenants.services.quotas import set_quota
 from tests import factories
 from tests.factories import Organisation
+from tests.live import deploy
+from tests.servers import SessionServers
 
 
 def client_of(user: User) -> Client:
@@ -307,3 +312,42 @@ def test_choosing_a_tenant_of_others_gives_404(
     client = client_of(tenant_a.owner.user)
     for wanted in (str(tenant_b.id), "no-id", ""):
         assert client.post("/admin/tenant/choose/", {"tenant": wanted}).status_code == 404
+
+
+def test_form_without_its_token_is_refused_in_words(database: None) -> None:
+    answer = Client(enforce_csrf_checks=True).post("/admin/login/", {"username": "a"})
+    assert answer.status_code == 403
+    assert "This form has grown too old" in answer.content.decode()
+
+
+def test_disabling_a_deployment_takes_the_role_and_holds(
+    tenant_a: Organisation,
+    servers: SessionServers,
+    administrator: Callable[[PlatformRole], Client],
+) -> None:
+    name = deploy(servers, factories.unique("switched")).deployment
+    deployment = Deployment.objects.get(name=name)
+    path = f"/admin/inference/deployment/{deployment.pk}/disable/"
+    assert client_of(tenant_a.owner.user).post(path).status_code == 403
+    assert administrator(PlatformRole.SECURITY).post(path).status_code == 403
+    system = administrator(PlatformRole.SYSTEM)
+    assert system.post(path).status_code == 302
+    deployment.refresh_from_db()
+    assert not deployment.enabled
+    assert system.post(path).status_code == 404
+    detail = system.get(f"/admin/inference/deployment/{deployment.pk}/")
+    assert detail.context["health"].text == "Disabled"
+
+
+def test_listing_keys_asks_no_more_of_the_database_for_more_keys(
+    tenant_a: Organisation, owner: Client
+) -> None:
+    owner.get("/admin/tenants/apikey/")  # The first page of a session also settles the session.
+    counts = []
+    for _ in range(2):
+        for _ in range(4):
+            factories.api_key(tenant_a)
+        with CaptureQueriesContext(connection) as asked:
+            assert owner.get("/admin/tenants/apikey/").status_code == 200
+        counts.append(len(asked))
+    assert counts[0] == counts[1]

@@ -219,11 +219,11 @@ class CompositeForeignKey(_SQLOperation):
         return f"{self.table}_{self.column}_tenant_fk"
 
     def forwards(self) -> list[str]:
-        return [
-            f'ALTER TABLE "{self.table}" ADD CONSTRAINT "{self._name}" '
+        constraint = (
             f'FOREIGN KEY (tenant_id, "{self.column}") '
             f'REFERENCES "{self.to}" (tenant_id, "{self.to_column}") ON DELETE {self.on_delete}'
-        ]
+        )
+        return [f'ALTER TABLE "{self.table}" ADD CONSTRAINT "{self._name}" {constraint}']
 
     def backwards(self) -> list[str]:
         return [f'ALTER TABLE "{self.table}" DROP CONSTRAINT "{self._name}"']

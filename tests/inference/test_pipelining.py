@@ -1,0 +1,131 @@
+"""The pipe: what it carries, what it raises, and what it leaves behind."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from inference.pipelining import AsyncPipe, Pipe, numbered
+from tests.servers import SessionServers
+
+Connection = psycopg.AsyncConnection[Any]
+
+
+async def with_pipe(url: str, work: Callable[[AsyncPipe], Awaitable[Any]]) -> Any:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        return await work(AsyncPipe(connection))
+
+
+@pytest.fixture
+def discarded(servers: SessionServers) -> Iterator[psycopg.Connection]:
+    """A connection that nobody uses after the test, whatever state the pipe left it in."""
+    connection = psycopg.connect(servers.url("gateway"), autocommit=True)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def url(servers: SessionServers) -> str:
+    return servers.url("gateway")
+
+
+def test_finish_several_statements_answers_each_with_its_own_rows(
+    discarded: psycopg.Connection,
+) -> None:
+    pipe, ids = Pipe(discarded), [uuid4(), uuid4()]
+    begin = pipe.execute("BEGIN")
+    found = pipe.execute("SELECT unnest(%s::uuid[])", [ids])
+    typed = pipe.execute("SELECT %(a)s::integer, %(b)s::text, %(a)s::integer", {"a": 7, "b": "ä%"})
+    none = pipe.execute("SELECT 1 WHERE false")
+    pipe.execute("COMMIT")
+    pipe.finish()
+
+    assert begin.fetchall() == none.fetchall() == []
+    assert found.fetchall() == [(ids[0],), (ids[1],)]
+    assert typed.fetchall() == [(7, "ä%", 7)]
+
+
+def test_finish_again_prepares_nothing_twice(discarded: psycopg.Connection) -> None:
+    pipe = Pipe(discarded)
+    for number in (1, 2):
+        answer = pipe.execute("SELECT %s::integer", [number])
+        pipe.finish()
+        assert answer.fetchall() == [(number,)]
+
+    prepared = discarded.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
+    assert prepared == (1,)
+
+
+def test_fetch_before_the_answer_has_come_raises(discarded: psycopg.Connection) -> None:
+    answer = Pipe(discarded).execute("SELECT 1")
+
+    with pytest.raises(RuntimeError):
+        answer.fetchall()
+
+
+def test_finish_a_refused_statement_raises_its_own_error(discarded: psycopg.Connection) -> None:
+    pipe = Pipe(discarded)
+    pipe.execute("BEGIN")
+    pipe.execute("SELECT 1 / %s::integer", [0])
+    pipe.execute("COMMIT")
+
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        pipe.finish()
+
+
+def test_finish_on_a_lost_connection_raises_operational_error(
+    discarded: psycopg.Connection,
+) -> None:
+    pipe = Pipe(discarded)
+    pipe.execute("SELECT 1")
+    with socket.socket(fileno=discarded.pgconn.socket) as wire:
+        wire.shutdown(socket.SHUT_RDWR)
+        wire.detach()
+
+    with pytest.raises(psycopg.OperationalError):
+        pipe.finish()
+
+
+async def test_receive_keeps_the_transaction_open_until_it_is_finished(url: str) -> None:
+    async def work(pipe: AsyncPipe) -> tuple[int, int]:
+        pipe.execute("BEGIN")
+        first = pipe.execute("SELECT pg_current_xact_id()::text::bigint")
+        await pipe.receive()
+        second = pipe.execute("SELECT pg_current_xact_id()::text::bigint")
+        pipe.execute("COMMIT")
+        await pipe.finish()
+        return first.fetchall()[0][0], second.fetchall()[0][0]
+
+    first, second = await with_pipe(url, work)
+
+    assert first == second
+
+
+async def test_finish_more_than_the_socket_holds_arrives_whole(url: str) -> None:
+    text = "x" * (8 << 20)
+
+    async def work(pipe: AsyncPipe) -> list[tuple[Any, ...]]:
+        lengths = [pipe.execute("SELECT length(%s::text), %s::text", [text, text]) for _ in "ab"]
+        async with asyncio.timeout(60):
+            await pipe.finish()
+        return [answer.fetchall()[0] for answer in lengths]
+
+    assert await with_pipe(url, work) == [(len(text), text)] * 2
+
+
+@pytest.mark.parametrize(
+    ("query", "sql", "names"),
+    [
+        ("SELECT 1", b"SELECT 1", ()),
+        ("SELECT %s, %s", b"SELECT $1, $2", ()),
+        ("SELECT %(b)s, %(a)s, %(b)s", b"SELECT $1, $2, $1", ("b", "a")),
+    ],
+)
+def test_numbered_placeholders_are_counted_in_order(
+    query: str, sql: bytes, names: tuple[str, ...]
+) -> None:
+    assert numbered(query) == (sql, names)
