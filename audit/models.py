@@ -42,7 +42,7 @@ class AuditEvent(TenantModel):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     recorded_at = models.DateTimeField(_("recorded"))
     xid = models.BigIntegerField(editable=False)
-    tenant_id = models.UUIDField()  # type: ignore[assignment]
+    tenant_id = models.UUIDField()
     category = models.CharField(_("category"), max_length=12, choices=Category)
     action = models.CharField(_("action"), max_length=80)
     outcome = models.CharField(_("outcome"), max_length=12, choices=Outcome)
@@ -80,7 +80,7 @@ class AuditBody(TenantModel):
         AuditEvent, models.DO_NOTHING, primary_key=True, related_name="body", db_constraint=False
     )
     recorded_at = models.DateTimeField()
-    tenant_id = models.UUIDField()  # type: ignore[assignment]
+    tenant_id = models.UUIDField()
     before = models.JSONField(null=True)
     after = models.JSONField(null=True)
     detail = models.JSONField(null=True)
@@ -99,7 +99,7 @@ class AuditLeaf(TenantModel):
 
     event_id = models.UUIDField(primary_key=True)
     recorded_at = models.DateTimeField()
-    tenant_id = models.UUIDField()  # type: ignore[assignment]
+    tenant_id = models.UUIDField()
     seq = models.BigIntegerField()
     header = models.BinaryField()
     salt = models.BinaryField(null=True)
@@ -114,7 +114,7 @@ class AuditLeaf(TenantModel):
         return str(self.seq)
 
 
-class LogEntry(AbstractLogEntry):
+class LogEntry(AbstractLogEntry):  # type: ignore[misc]
     """django-auditlog's view of the trail: it renders the readable diff and writes nothing.
 
     Behind it stands a ``security_invoker`` view over the row-change events, so that the trigger
@@ -123,7 +123,7 @@ class LogEntry(AbstractLogEntry):
 
     id = models.UUIDField(primary_key=True)
 
-    class Meta(AbstractLogEntry.Meta):
+    class Meta(AbstractLogEntry.Meta):  # type: ignore[misc]
         abstract = False
         managed = False
         db_table = "audit_logentry"

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from typing import cast
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
@@ -10,6 +11,7 @@ import django
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from portal.core.boot import refuse_unbound_role
 from portal.core.env import env
@@ -50,5 +52,5 @@ def _control_plane() -> list[BaseRoute]:
 
     return [
         Mount("/static", StaticFiles(directory=settings.STATIC_ROOT, check_dir=False)),
-        Mount("/", get_asgi_application()),
+        Mount("/", cast(ASGIApp, get_asgi_application())),
     ]

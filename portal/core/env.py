@@ -112,7 +112,7 @@ def _read() -> Env:
     data_dir = Path(os.environ.get("FREEHOLD_DATA_DIR", "var"))
     secrets = data_dir / "secrets"
     try:
-        return Env(_secrets_dir=secrets if secrets.is_dir() else None)  # type: ignore[call-arg]
+        return Env(_secrets_dir=secrets if secrets.is_dir() else None)
     except ValidationError as fault:
         lines = [f"  {'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in fault.errors()]
         raise EnvironmentFault(

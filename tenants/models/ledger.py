@@ -17,7 +17,7 @@ class LedgerEntry(IdModel, TenantModel):
     It outlives what it names, so it holds ids and labels and no foreign key.
     """
 
-    tenant_id = models.UUIDField()  # type: ignore[assignment]
+    tenant_id = models.UUIDField()
     job_id = models.UUIDField()
     api_key_id = models.UUIDField(null=True)
     user_id = models.UUIDField(null=True)

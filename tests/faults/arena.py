@@ -196,7 +196,7 @@ class Arena:
         """Rows as a superuser sees them, over a connection of their own."""
         with psycopg.connect(self.servers.url("superuser"), autocommit=True) as connection:
             cursor = connection.cursor(row_factory=dict_row)
-            return cursor.execute(query, parameters).fetchall()  # type: ignore[arg-type]
+            return cursor.execute(query, parameters).fetchall()
 
     def jobs(self) -> list[dict[str, Any]]:
         """This tenant's jobs in order of admission."""

@@ -139,6 +139,7 @@ def test_sends_nothing_more_of_a_stream_after_a_piece_was_lost(
             offset += event.tokens
     row = bench.job(job_id)
     assert (row["state"], row["error_code"]) == (JobState.FAILED, "broker_lost")
+    assert end is not None
     assert row["watermark"] == end.completion_tokens == offset
     assert [completion for _, completion in bench.charges(job_id)] == [offset]
 

@@ -286,6 +286,7 @@ def test_reserves_in_every_quota_that_applies_or_in_none() -> None:
     assert isinstance(first, Admitted)
     assert set(first.quota_ids) == {UUID(int=101), UUID(int=102)}
     assert refusal(second) == (429, "insufficient_quota")
+    assert isinstance(second, Refused)
     assert second.error.data["scope"] == "API key"
     assert tenant.added_tokens == mine.added_tokens == 30
 
@@ -299,6 +300,7 @@ def test_bounds_generations_at_once(active: int, limit: int, admitted: int) -> N
     assert sum(isinstance(v, Admitted) for v in verdicts) == admitted
     last = verdicts[-1]
     assert refusal(last) == (429, "rate_limit_exceeded")
+    assert isinstance(last, Refused)
     assert last.error.retry_after == 1
 
 
