@@ -66,7 +66,7 @@ class Series:
 
     def median(self, name: str) -> float:
         """The median over the rounds of a field of ``Result``."""
-        return statistics.median(getattr(m.load, name) for m in self.rounds)
+        return float(statistics.median(getattr(m.load, name) for m in self.rounds))
 
     @property
     def requests(self) -> int:

@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 
 _LINGER_SECONDS: Final = 2.0
 _WAIT_SECONDS: Final = 0.5
+# With one wait on top it stays below the time that a worker counts as lingering.
+_KEEP_HOT_SECONDS: Final = 0.4
 _RETRY_SECONDS: Final = 0.2
 
 
@@ -42,6 +44,7 @@ class BellListener:
         self._on_ring = on_ring
         self._woken = threading.Event()
         self._stopped = threading.Event()
+        self._cool_at = 0.0
         self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
 
     def start(self) -> None:
@@ -64,7 +67,7 @@ class BellListener:
                 if not self._has_room():
                     self._stopped.wait(_WAIT_SECONDS / 50)
                     continue
-                self._bell.keep_hot(self._queue)
+                self._keep_hot()
                 if self._bell.wait(self._queue, _WAIT_SECONDS):
                     heard_at = time.monotonic()
                     self._on_ring()
@@ -76,8 +79,15 @@ class BellListener:
                 self._stopped.wait(_RETRY_SECONDS)
         self._go_cold()
 
+    def _keep_hot(self) -> None:
+        now = time.monotonic()
+        if now >= self._cool_at:
+            self._bell.keep_hot(self._queue)
+            self._cool_at = now + _KEEP_HOT_SECONDS
+
     def _sleep(self) -> None:
         self._woken.clear()
+        self._cool_at = 0.0
         self._bell.go_cold(self._queue)
         # A caller may have rung just before the key was gone: look once more.
         self._on_ring()

@@ -182,7 +182,7 @@ class Queue:
         if not self._claiming:
             return 0
         due = monotonic() >= self._look_at
-        if not (self._rung or due or self._settlements):
+        if not (self._rung or due):
             return 0
         limit = min(self._capacity() + len(self._settlements), _MAX_CLAIM)
         if limit > 0:
