@@ -56,6 +56,7 @@ class _Loop:
 
     free: int
     over: bool = False
+    admitted_last: bool = False
     queued: int = 0
     settled: int = 0
     claimed: deque[tuple[UUID, int]] = field(default_factory=deque)
@@ -149,7 +150,7 @@ async def _admit(pipe: AsyncPipe, loop: _Loop, rows: _Rows, peppers: Peppers) ->
         await loop.until(lambda: loop.free > 0)
         count = loop.free
         if not count:
-            return
+            break
         pipe.execute("BEGIN")
         ledger = await store.read(pipe, [rows.public_id], [rows.deployment_id], peppers)
         store.write(pipe, rows.writes(ledger, count))
@@ -158,13 +159,14 @@ async def _admit(pipe: AsyncPipe, loop: _Loop, rows: _Rows, peppers: Peppers) ->
         loop.free -= count
         loop.queued += count
         loop.changed.set()
+    loop.admitted_last = True
+    loop.changed.set()
 
 
 async def _work(pipe: AsyncPipe, loop: _Loop, deployment_id: UUID) -> None:
-    while not loop.over or loop.queued or loop.claimed:
-        await loop.until(lambda: bool(loop.queued or loop.claimed))
-        if not (loop.queued or loop.claimed):
-            return
+    emptied = False
+    while not (loop.admitted_last and emptied):
+        await loop.until(lambda: loop.queued > 0 or bool(loop.claimed) or loop.admitted_last)
         ending = list(loop.claimed)
         pipe.execute("BEGIN")
         if ending:
@@ -180,6 +182,7 @@ async def _work(pipe: AsyncPipe, loop: _Loop, deployment_id: UUID) -> None:
         pipe.execute("COMMIT")
         await pipe.finish()
         taken = [(row[0], row[2]) for row in claiming.fetchall()]
+        emptied = not taken and loop.admitted_last
         loop.claimed = deque(taken)
         loop.queued -= len(taken)
         loop.free += len(ending)

@@ -99,7 +99,7 @@ class Catalogue:
         async with self._reading:
             if self._read_at != before:
                 return
-            rows = await self._link.use(_read)
+            rows = await self._link.read(_read)
             served = [await self._serve_or_leave(row) for row in rows]
             self._served = {model.model_name: model for model in served if model is not None}
             self._read_at = time.monotonic()

@@ -86,7 +86,7 @@ class Gateway:
             cursor = await connection.execute(query)
             return list(await cursor.fetchall())
 
-        return await self._queries.use(work)
+        return await self._queries.read(work)
 
     async def _watch_silence(self) -> None:
         """Asks PostgreSQL about jobs that have been silent for a second."""

@@ -120,7 +120,7 @@ async def statuses(link: Link, ciphers: Ciphers, job_ids: Sequence[UUID]) -> dic
         cursor = await connection.execute(_STATUS, [list(job_ids)], prepare=True)
         return await cursor.fetchall()
 
-    return {row[0]: _status(row, ciphers) for row in await link.use(work)}
+    return {row[0]: _status(row, ciphers) for row in await link.read(work)}
 
 
 def _status(row: Any, ciphers: Ciphers) -> Status:

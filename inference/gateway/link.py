@@ -43,6 +43,13 @@ class Link:
                 await connection.close()
                 raise
 
+    async def read(self, work: Callable[[psycopg.AsyncConnection[Any]], Awaitable[T]]) -> T:
+        """``use`` for what changes nothing: once more if the connection was found dead."""
+        try:
+            return await self.use(work)
+        except psycopg.OperationalError:
+            return await self.use(work)
+
     async def pipe(self, work: Callable[[AsyncPipe], Awaitable[T]]) -> T:
         """Runs ``work`` on the connection's pipe, as ``use`` does on the connection."""
 

@@ -108,6 +108,7 @@ class Migration(migrations.Migration):
                     "deployment",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="+",
                         to="inference.deployment",
@@ -117,6 +118,7 @@ class Migration(migrations.Migration):
                     "tenant",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="+",
                         to="tenants.tenant",
@@ -210,6 +212,7 @@ class Migration(migrations.Migration):
                     "api_key",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="jobs",
                         to="tenants.apikey",
@@ -220,6 +223,7 @@ class Migration(migrations.Migration):
                     "deployment",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="jobs",
                         to="inference.deployment",
@@ -229,6 +233,7 @@ class Migration(migrations.Migration):
                     "tenant",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="jobs",
                         to="tenants.tenant",
@@ -238,6 +243,7 @@ class Migration(migrations.Migration):
                     "user",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="jobs",
                         to=settings.AUTH_USER_MODEL,
@@ -248,6 +254,7 @@ class Migration(migrations.Migration):
                     "model",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="jobs",
                         to="inference.model",
@@ -430,6 +437,7 @@ class Migration(migrations.Migration):
                     "tenant",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="tenants.tenant",

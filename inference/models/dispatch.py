@@ -27,9 +27,11 @@ class FairShare(TenantModel):
     """How far a tenant has drawn on a deployment, in virtual time."""
 
     pk = models.CompositePrimaryKey("tenant_id", "deployment_id")
-    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="+", db_constraint=False)
+    tenant = models.ForeignKey(
+        Tenant, models.CASCADE, related_name="+", db_constraint=False, db_index=False
+    )
     deployment = models.ForeignKey(
-        Deployment, models.CASCADE, related_name="+", db_constraint=False
+        Deployment, models.CASCADE, related_name="+", db_constraint=False, db_index=False
     )
     virtual_time = models.BigIntegerField(default=0)
 

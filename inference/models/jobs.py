@@ -24,16 +24,32 @@ class JobState(models.IntegerChoices):
 class Job(IdModel, TenantModel):
     """A generation from admission to settlement."""
 
-    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="jobs", db_constraint=False)
-    deployment = models.ForeignKey(
-        Deployment, models.PROTECT, related_name="jobs", db_constraint=False
+    # Every index is written at every change of state, so a job has those that claiming, sweeping
+    # and listing by tenant need, and none for its foreign keys.
+    tenant = models.ForeignKey(
+        Tenant, models.PROTECT, related_name="jobs", db_constraint=False, db_index=False
     )
-    model = models.ForeignKey(Model, models.PROTECT, related_name="jobs", db_constraint=False)
+    deployment = models.ForeignKey(
+        Deployment, models.PROTECT, related_name="jobs", db_constraint=False, db_index=False
+    )
+    model = models.ForeignKey(
+        Model, models.PROTECT, related_name="jobs", db_constraint=False, db_index=False
+    )
     api_key = models.ForeignKey(
-        ApiKey, models.PROTECT, related_name="jobs", db_constraint=False, verbose_name=_("API key")
+        ApiKey,
+        models.PROTECT,
+        related_name="jobs",
+        db_constraint=False,
+        db_index=False,
+        verbose_name=_("API key"),
     )
     user = models.ForeignKey(
-        User, models.PROTECT, related_name="jobs", db_constraint=False, verbose_name=_("user")
+        User,
+        models.PROTECT,
+        related_name="jobs",
+        db_constraint=False,
+        db_index=False,
+        verbose_name=_("user"),
     )
     sku = models.CharField(_("model"), max_length=120)
     kind = models.CharField(_("kind"), max_length=16, default="chat")
@@ -113,7 +129,9 @@ class JobPayload(TenantModel):
     job = models.OneToOneField(
         Job, models.CASCADE, primary_key=True, related_name="payload", db_constraint=False
     )
-    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_constraint=False)
+    tenant = models.ForeignKey(
+        Tenant, models.PROTECT, related_name="+", db_constraint=False, db_index=False
+    )
     data_key_version = models.PositiveIntegerField()
     prompt = models.BinaryField()
     answer = models.BinaryField(null=True)

@@ -1,6 +1,7 @@
 """Facts about an HTTP call that both planes need."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -59,6 +60,7 @@ def _within(address: Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
 
 
+@lru_cache(maxsize=4096)
 def _address(text: str | None) -> Address | None:
     """``1.2.3.4``, ``1.2.3.4:80``, ``::1``, ``[::1]`` or ``[::1]:80``; None for anything else."""
     if not text or len(text) > _MAX_ADDRESS_CHARS:

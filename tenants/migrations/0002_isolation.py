@@ -77,9 +77,7 @@ class Migration(migrations.Migration):
             gateway="SELECT",
         ),
         EnableTenantRLS("tenants_quota", gateway="SELECT"),
-        EnableTenantRLS(
-            "tenants_quotawindow", app="SELECT, INSERT, DELETE", gateway="SELECT, UPDATE"
-        ),
+        EnableTenantRLS("tenants_quotawindow", app="SELECT, INSERT", gateway="SELECT, UPDATE"),
         EnableTenantRLS(
             "tenants_ledgerentry", app="SELECT", platform="SELECT", gateway="SELECT, INSERT"
         ),
