@@ -64,13 +64,13 @@ def database(servers: SessionServers, django_db_blocker: DjangoDbBlocker) -> Ite
 @pytest.fixture
 def tenant_a(database: None) -> factories.Organisation:
     """A fresh tenant with an owner, a developer, a viewer and an auditor."""
-    return factories.organisation("acme")
+    return factories.organisation("tenant-a")
 
 
 @pytest.fixture
 def tenant_b(database: None) -> factories.Organisation:
     """Another fresh tenant, which must never learn of the first."""
-    return factories.organisation("globex")
+    return factories.organisation("tenant-b")
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def platform_context(user: User, role: PlatformRole) -> Context:
     )
 
 
-def organisation(name: str = "acme") -> Organisation:
+def organisation(name: str = "tenant-a") -> Organisation:
     """A fresh tenant with one member of every role."""
     slug = unique(name)
     made = create_tenant(

@@ -37,7 +37,7 @@ class House:
 @pytest.fixture(scope="module")
 def house(live_portal: LivePortal, servers: SessionServers) -> House:
     manage(servers.data_dir, "collectstatic", "--no-input")
-    a, b = factories.organisation("acme"), factories.organisation("globex")
+    a, b = factories.organisation("tenant-a"), factories.organisation("tenant-b")
     people = {
         role: Person(member.user.email, member.password)
         for role, member in (

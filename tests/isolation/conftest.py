@@ -16,12 +16,12 @@ from tests.servers import SessionServers
 
 @pytest.fixture(scope="module")
 def full_a(superuser_of_module: psycopg.Connection, served: dict[str, UUID]) -> Populated:
-    return populate(superuser_of_module, factories.organisation("acme"), served)
+    return populate(superuser_of_module, factories.organisation("tenant-a"), served)
 
 
 @pytest.fixture(scope="module")
 def full_b(superuser_of_module: psycopg.Connection, served: dict[str, UUID]) -> Populated:
-    return populate(superuser_of_module, factories.organisation("globex"), served)
+    return populate(superuser_of_module, factories.organisation("tenant-b"), served)
 
 
 @pytest.fixture(scope="module")

@@ -135,11 +135,14 @@ def test_encode_stream_is_read_by_the_official_client(
 
 
 def test_list_models_is_read_by_the_official_client() -> None:
-    infos = [ModelInfo("a", 1, "acme"), ModelInfo("b", 2, "acme")]
+    infos = [ModelInfo("a", 1, "tenant-a"), ModelInfo("b", 2, "tenant-a")]
     read = list(client(models_list(infos)).models.list())
-    assert [(m.id, m.created, m.owned_by) for m in read] == [("a", 1, "acme"), ("b", 2, "acme")]
+    assert [(m.id, m.created, m.owned_by) for m in read] == [
+        ("a", 1, "tenant-a"),
+        ("b", 2, "tenant-a"),
+    ]
 
 
 def test_show_model_is_read_back_equal() -> None:
-    read = Model.model_validate_json(model_object(ModelInfo("a", 1, "acme")))
-    assert (read.id, read.object, read.created, read.owned_by) == ("a", "model", 1, "acme")
+    read = Model.model_validate_json(model_object(ModelInfo("a", 1, "tenant-a")))
+    assert (read.id, read.object, read.created, read.owned_by) == ("a", "model", 1, "tenant-a")
