@@ -191,7 +191,7 @@ NOT_CHINESE = re.compile(r"[A-Za-z]{3,}")
 # Names, units and what users typed stay as they are.
 KEPT = re.compile(
     r"Freehold|OpenAI|English|System Administrator|API|UTC|Ctrl|Enter|Owner|Olive|GPU|SHA|"
-    r"Tenant A\S*|tenant-a\S*|\S+@\S+|fake\S*|"
+    r"Tenant-A\S*|tenant-a\S*|\S+@\S+|fake\S*|"
     r"fh_\S+|worker-\S+|Till|Short-lived|Playground|till|req-\S+|\S*-chat"
 )
 
