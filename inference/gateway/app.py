@@ -4,12 +4,8 @@ Thin by design: a request is parsed, handed to the admission desk, waited for an
 What is decided is decided in ``admission``; what is true is in PostgreSQL.
 """
 
-import contextlib
-from collections.abc import AsyncIterator
-
 import psycopg
 import structlog
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -161,18 +157,3 @@ async def server_fault(request: Request, fault: Exception) -> Response:
     body = errors.error_body(errors.server_error(), request_id)
     headers = {"x-request-id": request_id}
     return Response(body, 500, headers, media_type="application/json")
-
-
-def create_gateway_app(gateway: Gateway) -> Starlette:
-    """The data plane alone, as its own application."""
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with gateway:
-            yield
-
-    return Starlette(
-        routes=routes(gateway),
-        lifespan=lifespan,
-        exception_handlers={Exception: server_fault},
-    )
