@@ -67,6 +67,8 @@ class _Control:
     pattern: re.Pattern[str]
     beginnings: frozenset[str]
     ends: frozenset[str]
+    last_of_beginnings: frozenset[str]
+    first_of_ends: frozenset[str]
     longest: int
     mark: str
     marks: re.Pattern[str]
@@ -77,12 +79,16 @@ class _Control:
         ids = {token.content: token_id for token_id, token in added.items() if token.special}
         texts = sorted(ids, key=len, reverse=True)  # the longest of several matches wins
         nothing = "(?!)"
+        beginnings = frozenset(text[:n] for text in texts for n in range(1, len(text)))
+        ends = frozenset(text[-n:] for text in texts for n in range(1, len(text)))
         mark = f"\ufdd0{secrets.token_hex(8)}:%s\ufdd1"
         return cls(
             ids=ids,
             pattern=re.compile("|".join(map(re.escape, texts)) or nothing),
-            beginnings=frozenset(text[:n] for text in texts for n in range(1, len(text))),
-            ends=frozenset(text[-n:] for text in texts for n in range(1, len(text))),
+            beginnings=beginnings,
+            ends=ends,
+            last_of_beginnings=frozenset(text[-1] for text in beginnings),
+            first_of_ends=frozenset(text[0] for text in ends),
             longest=max(map(len, texts), default=0),
             mark=mark,
             marks=re.compile(mark % r"(\d*)"),
@@ -103,10 +109,16 @@ class _Guard:
         # A template may strip white space, so both ends are looked for behind it.
         head = len(text) - len(text.lstrip())
         tail = len(text.rstrip())
-        sizes = range(1, min(self._control.longest, tail - head + 1))
-        if any(text[tail - n : tail] in self._control.beginnings for n in sizes):
+        control = self._control
+        sizes = range(1, min(control.longest, tail - head + 1))
+        # One look at the outermost character spares most texts the rest.
+        if text[tail - 1 : tail] in control.last_of_beginnings and any(
+            text[tail - n : tail] in control.beginnings for n in sizes
+        ):
             text = text[:tail] + self._place("") + text[tail:]
-        if any(text[head : head + n] in self._control.ends for n in sizes):
+        if text[head : head + 1] in control.first_of_ends and any(
+            text[head : head + n] in control.ends for n in sizes
+        ):
             text = text[:head] + self._place("") + text[head:]
         return text
 

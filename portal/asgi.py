@@ -17,11 +17,11 @@ from portal.core.boot import refuse_unbound_role
 from portal.core.env import env
 
 
-def create_app() -> Starlette:
+def create_app() -> ASGIApp:
     """What ``FREEHOLD_PLANES`` says: the control plane, the data plane, or both."""
     django.setup()
     import portal.celery  # noqa: F401  (makes it the current Celery app)
-    from inference.gateway.app import routes, server_fault
+    from inference.gateway.app import Straight, routes, server_fault
     from inference.gateway.core import Gateway
     from portal.health import health_routes
 
@@ -30,8 +30,8 @@ def create_app() -> Starlette:
         refuse_unbound_role(env().database_url("app"))
     gateway = Gateway(env()) if planes in ("both", "data") else None
     parts: list[BaseRoute] = [*health_routes(gateway)]
-    if gateway is not None:
-        parts += routes(gateway)
+    direct = routes(gateway) if gateway is not None else []
+    parts += direct
     if planes in ("both", "control"):
         parts += _control_plane()
 
@@ -43,7 +43,8 @@ def create_app() -> Starlette:
         async with gateway:
             yield
 
-    return Starlette(routes=parts, lifespan=lifespan, exception_handlers={Exception: server_fault})
+    app = Starlette(routes=parts, lifespan=lifespan, exception_handlers={Exception: server_fault})
+    return Straight(app, direct)
 
 
 def _control_plane() -> list[BaseRoute]:
