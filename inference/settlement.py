@@ -19,6 +19,7 @@ import psycopg
 
 from inference.models.jobs import JobState
 from inference.pipelining import Answer, Connection
+from inference.returns import End
 from portal.core.ids import uuid7
 from tenants.models.ledger import Measure
 from tenants.models.quotas import WINDOWS
@@ -189,6 +190,20 @@ class Settled:
     prompt_tokens: int
     completion_tokens: int
     fence: int
+
+
+def end_of(settled: Settled, asked: Settlement) -> End:
+    """What the job's gateway is told of a settlement that was committed."""
+    return End(
+        settled.job_id.bytes,
+        settled.fence,
+        settled.state.value,
+        asked.finish_reason,
+        settled.prompt_tokens,
+        settled.completion_tokens,
+        asked.error_code,
+        asked.error_message,
+    )
 
 
 _encode = msgspec.json.Encoder().encode

@@ -17,11 +17,10 @@ from inference.returns import (
     FIELD,
     STREAM_LENGTH,
     STREAM_TTL_SECONDS,
-    End,
     encode_returns,
     stream_key,
 )
-from inference.settlement import Settled, Settlement, settle, settled
+from inference.settlement import Settled, Settlement, end_of, settle, settled
 from portal.core.broker import sync_client
 from tenants.models.ledger import Measure
 
@@ -159,23 +158,10 @@ def _tell(redis_url: str, ended: list[Settled], asked: dict[UUID, Settlement]) -
     try:
         with sync_client(redis_url) as client:
             for job in ended:
-                end = _told(job, asked[job.job_id])
+                end = end_of(job, asked[job.job_id])
                 client.xadd(
                     stream_key(job.gateway), {FIELD: encode_returns([end])}, maxlen=STREAM_LENGTH
                 )
                 client.expire(stream_key(job.gateway), STREAM_TTL_SECONDS)
     except (redis.RedisError, OSError) as fault:
         log.warning("ends.untold", jobs=len(ended), error=str(fault))
-
-
-def _told(job: Settled, how: Settlement) -> End:
-    return End(
-        job.job_id.bytes,
-        job.fence,
-        job.state.value,
-        how.finish_reason,
-        job.prompt_tokens,
-        job.completion_tokens,
-        how.error_code,
-        how.error_message,
-    )

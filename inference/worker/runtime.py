@@ -23,8 +23,7 @@ from inference.engines.base import Done, Engine, Event, Failed, GenerationReques
 from inference.models.dispatch import WorkerState
 from inference.models.jobs import JobState
 from inference.payloads import Ciphers, unpack_prompt
-from inference.returns import End
-from inference.settlement import Settled, Settlement
+from inference.settlement import Settled, Settlement, end_of
 from inference.worker.bell import BellListener, CancelListener
 from inference.worker.claims import Claimed
 from inference.worker.database import Queue, Release
@@ -323,7 +322,7 @@ class InferenceRuntime:
     def _settled(self, ended: list[Settled], asked: list[Settlement]) -> None:
         """After the commit: tells the gateways, and makes room."""
         by_id = {s.job_id: s for s in asked}
-        ends = [Ended(s.gateway, _end(s, by_id[s.job_id])) for s in ended]
+        ends = [Ended(s.gateway, end_of(s, by_id[s.job_id])) for s in ended]
         if ends:
             self._publisher.send(ends)
         done = [self._running.get(f"{s.job_id}:{s.fence}") for s in asked]
@@ -399,16 +398,3 @@ def _outcome(job: RunningJob, max_attempts: int) -> tuple[JobState, str, str, st
     dead = ending.code == _ENGINE_FAILED and job.claim.attempts >= max_attempts
     state = JobState.DEAD if dead and not job.shown else JobState.FAILED
     return state, "", ending.code, ending.message
-
-
-def _end(settled: Settled, asked: Settlement) -> End:
-    return End(
-        settled.job_id.bytes,
-        settled.fence,
-        settled.state.value,
-        asked.finish_reason,
-        settled.prompt_tokens,
-        settled.completion_tokens,
-        asked.error_code,
-        asked.error_message,
-    )
