@@ -8,18 +8,19 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-import redis.asyncio
+import redis
 import structlog
 from celery import current_app
 from kombu.exceptions import OperationalError
 
 from portal.core.broker import AsyncDoorbell, Doorbell, Ring
+from portal.core.resp import FAULTS, RespLink
 
 log = structlog.get_logger(__name__)
 
 WAKE_TASK: Final = "inference.wake"
-BROKER_FAULTS: Final = (redis.RedisError, OperationalError, OSError)
-"""What ringing raises when the broker is away: redis-py's, kombu's and the system's words."""
+BROKER_FAULTS: Final = (redis.RedisError, OperationalError, *FAULTS)
+"""What ringing raises when the broker is away: redis-py's, kombu's, ours and the system's words."""
 
 _WAKE_EXPIRES_SECONDS: Final = 30
 
@@ -46,8 +47,8 @@ def ring(bell: Doorbell, queue: str) -> None:
 class Ringer:
     """Rings from the gateway's event loop without making anyone wait for it."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        self._bell = AsyncDoorbell(client)
+    def __init__(self, link: RespLink) -> None:
+        self._bell = AsyncDoorbell(link)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ring(self, queues: Iterable[str]) -> None:

@@ -44,15 +44,27 @@ def _strftime_now(form: str) -> str:
     return datetime.now().astimezone().strftime(form)
 
 
-def _compile(source: str) -> Template:
-    """The environment that transformers gives chat templates (``chat_template_utils.py``)."""
+def _compile(source: str, **constants: str) -> Template:
+    """The environment that transformers gives chat templates (``chat_template_utils.py``).
+
+    What is the same for all prompts of a model is a global of its template, ``constants`` too.
+    """
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
     )
     environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    return environment.from_string(source)
+    environment.globals |= {
+        "raise_exception": _raise_exception,
+        "strftime_now": _strftime_now,
+        "add_generation_prompt": True,
+        "tools": None,
+        "documents": None,
+        **constants,
+    }
+    template = environment.from_string(source)
+    # Each rendering copies them, which takes a plain mapping a fraction of the time.
+    template.globals = dict(template.globals)
+    return template
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,7 @@ class _Control:
 
     ids: dict[str, int]
     pattern: re.Pattern[str]
+    initials: tuple[str, ...]
     beginnings: frozenset[str]
     ends: frozenset[str]
     last_of_beginnings: frozenset[str]
@@ -85,6 +98,7 @@ class _Control:
         return cls(
             ids=ids,
             pattern=re.compile("|".join(map(re.escape, texts)) or nothing),
+            initials=tuple({text[0] for text in texts}),
             beginnings=beginnings,
             ends=ends,
             last_of_beginnings=frozenset(text[-1] for text in beginnings),
@@ -105,21 +119,26 @@ class _Guard:
 
     def protect(self, text: str) -> str:
         """``text`` from which no control token can arise, wherever the template puts it."""
-        text = self._control.pattern.sub(self._remove, text)
+        control = self._control
+        if any(initial in text for initial in control.initials):
+            text = self._protect_end(control.pattern.sub(self._remove, text))
         # A template may strip white space, so both ends are looked for behind it.
         head = len(text) - len(text.lstrip())
+        if text[head : head + 1] in control.first_of_ends and any(
+            text[head : head + n] in control.ends for n in range(1, control.longest)
+        ):
+            text = text[:head] + self._place("") + text[head:]
+        return text
+
+    def _protect_end(self, text: str) -> str:
         tail = len(text.rstrip())
         control = self._control
-        sizes = range(1, min(control.longest, tail - head + 1))
+        sizes = range(1, min(control.longest, tail + 1))
         # One look at the outermost character spares most texts the rest.
         if text[tail - 1 : tail] in control.last_of_beginnings and any(
             text[tail - n : tail] in control.beginnings for n in sizes
         ):
             text = text[:tail] + self._place("") + text[tail:]
-        if text[head : head + 1] in control.first_of_ends and any(
-            text[head : head + n] in control.ends for n in sizes
-        ):
-            text = text[:head] + self._place("") + text[head:]
         return text
 
     def restore(self, text: str) -> str:
@@ -141,17 +160,21 @@ class PromptEncoder:
     """Renders and encodes prompts of one artefact. Safe to share between threads."""
 
     def __init__(self, manifest: Manifest, tokenizer: Tokenizer, template: str) -> None:
-        self._template = _compile(template)
         self._tokenizer = tokenizer
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
         self._control = _Control.of(tokenizer)
-        self._bos = "" if manifest.bos_token_id is None else self._text(manifest.bos_token_id)
-        eos = manifest.eos_token_ids
-        self._eos = self._text(eos[0]) if eos else ""
+        bos, eos = manifest.bos_token_id, manifest.eos_token_ids
+        self._template = _compile(
+            template,
+            bos_token="" if bos is None else self._text(bos),
+            eos_token=self._text(eos[0]) if eos else "",
+        )
         table = TokenBytes(tokenizer)
         longest = max(len(table[token_id]) for token_id in range(tokenizer.get_vocab_size()))
         self._most_chars_a_token = longest * (_MOST_COMPOSED if tokenizer.normalizer else 1)
+        self._own_pieces: dict[str, list[int]] = {}
+        self._learn_own_pieces()
 
     @classmethod
     def load(cls, artefact_dir: Path) -> "PromptEncoder":
@@ -188,29 +211,38 @@ class PromptEncoder:
         ids: list[int] = []
         start = 0
         for found in self._control.pattern.finditer(text):
-            self._extend(ids, guard.restore(text[start : found.start()]))
+            ids += self._encoded(guard.restore(text[start : found.start()]))
             ids.append(self._control.ids[found.group()])
             start = found.end()
-        self._extend(ids, guard.restore(text[start:]))
+        ids += self._encoded(guard.restore(text[start:]))
         return ids
 
-    def _extend(self, ids: list[int], piece: str) -> None:
-        if piece:
-            ids += self._tokenizer.encode(piece, add_special_tokens=False).ids
+    def _encoded(self, piece: str) -> list[int]:
+        own = self._own_pieces.get(piece)
+        if own is not None:
+            return own
+        ids: list[int] = self._tokenizer.encode(piece, add_special_tokens=False).ids
+        return ids
+
+    def _learn_own_pieces(self) -> None:
+        """Encodes once what the template writes by itself between its control tokens."""
+        probe = self._control.mark % ""
+        turns = [Message("system", probe), Message("user", probe)]
+        for messages in (turns, turns[1:]):
+            try:
+                text = self._render(messages, _Guard(self._control))
+            except Invalid:
+                continue  # Not every model takes a system prompt.
+            for piece in self._control.pattern.split(text):
+                if probe not in piece:
+                    self._own_pieces[piece] = self._encoded(piece)
 
     def _render(self, messages: Sequence[Message], guard: "_Guard") -> str:
         guarded = [
             {"role": guard.protect(m.role), "content": guard.protect(m.content)} for m in messages
         ]
         try:
-            return self._template.render(
-                messages=guarded,
-                add_generation_prompt=True,
-                bos_token=self._bos,
-                eos_token=self._eos,
-                tools=None,
-                documents=None,
-            )
+            return self._template.render(messages=guarded)
         except (TemplateError, TypeError, ValueError) as fault:
             raise Invalid(
                 f"The model's chat template refuses these messages: {fault}", param="messages"

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from portal.core.boot import refuse_unbound_role
 from portal.core.env import env
+from portal.core.heap import freeze_heap
 
 
 def create_app() -> ASGIApp:
@@ -37,6 +38,7 @@ def create_app() -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        freeze_heap()
         if gateway is None:
             yield
             return

@@ -20,11 +20,11 @@ from inference.gateway.waiting import Waiter, WaitingRoom
 from inference.payloads import Ciphers
 from inference.returns import Text
 from portal.core.boot import refuse_unbound_role
-from portal.core.broker import async_client
 from portal.core.crypto import Keyring, Peppers
 from portal.core.env import Env
 from portal.core.http import trusted_networks
 from portal.core.ids import uuid7
+from portal.core.resp import RespLink
 
 log = structlog.get_logger(__name__)
 
@@ -44,11 +44,11 @@ class Gateway:
         self._admission = Link(url, "gateway-admission")
         self._queries = Link(url, "gateway-queries")
         self._cancels = Link(url, "gateway-cancels")
-        self._redis = async_client(env.redis_url.get_secret_value())
+        self._broker = RespLink(env.redis_url.get_secret_value())
         self._ciphers = Ciphers(Keyring.parse(env.encryption_keys.get_secret_value()))
-        self._ringer = Ringer(self._redis)
+        self._ringer = Ringer(self._broker)
         self.room = WaitingRoom()
-        self.canceller = Canceller(self._cancels, self._redis)
+        self.canceller = Canceller(self._cancels, self._broker)
         self.catalogue = Catalogue(self._queries)
         self.reader = ReturnReader(env.redis_url.get_secret_value(), self.id, self.room.deliver)
         self.desk = AdmissionDesk(
@@ -77,7 +77,7 @@ class Gateway:
         await self.reader.stop()
         for link in (self._admission, self._queries, self._cancels):
             await link.close()
-        await self._redis.aclose()
+        self._broker.close()
 
     async def ready(self, query: str) -> list[Any]:
         """Rows of a health query over the connection that serves look-ups."""

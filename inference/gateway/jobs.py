@@ -7,7 +7,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
-import redis.asyncio
 import structlog
 
 from inference.gateway.link import Link
@@ -17,6 +16,7 @@ from inference.returns import End, cancel_channel
 from inference.settlement import Settlement, settle_async
 from portal.core.batching import NaturalBatcher
 from portal.core.crypto import InvalidCiphertext
+from portal.core.resp import FAULTS, RespLink
 
 log = structlog.get_logger(__name__)
 
@@ -53,9 +53,9 @@ class Status:
 class Canceller:
     """Cancels jobs durably, and tells their workers at once."""
 
-    def __init__(self, link: Link, client: redis.asyncio.Redis) -> None:
+    def __init__(self, link: Link, broker: RespLink) -> None:
         self._link = link
-        self._redis = client
+        self._broker = broker
         self._batcher: NaturalBatcher[UUID, None] = NaturalBatcher(self._commit)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -96,8 +96,8 @@ class Canceller:
         running = [(job_id, queue) for job_id, state, queue in live if state == JobState.RUNNING]
         try:
             for job_id, queue in running:
-                await self._redis.publish(cancel_channel(queue), job_id.bytes)
-        except (redis.asyncio.RedisError, OSError) as fault:
+                await self._broker.call("PUBLISH", cancel_channel(queue), job_id.bytes)
+        except FAULTS as fault:
             # The worker finds the mark at its next heartbeat.
             log.warning("cancel.unannounced", error=str(fault))
         return [None] * len(job_ids)

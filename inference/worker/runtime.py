@@ -35,6 +35,7 @@ from portal.core.broker import Doorbell, sync_client
 from portal.core.crypto import InvalidCiphertext, Keyring
 from portal.core.env import Env
 from portal.core.errors import PortalError
+from portal.core.heap import freeze_heap
 from portal.core.ids import uuid7
 from tenants.models.ledger import Measure
 
@@ -135,6 +136,7 @@ class InferenceRuntime:
             return
         self._engine = engine
         self._slots = engine.stats().slots
+        freeze_heap()
         self._presence.now(WorkerState.READY, slots=self._slots, digest=assignment.digest)
         log.info("worker.ready", worker=self._name, slots=self._slots)
         for part in (self._publisher, self._queue, self._listener, self._cancels):

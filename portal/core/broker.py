@@ -6,14 +6,13 @@ found in PostgreSQL, and a sweeper rings for queues that still have some.
 
 from enum import StrEnum
 from typing import Any, Final
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import redis
-import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
+
+from portal.core.resp import RespLink, scheme_of
 
 _RETRIES: Final = 3
 _BACKOFF_BASE_S: Final = 0.02
@@ -71,12 +70,6 @@ def sync_client(url: str, *, timeout_s: float = 5.0) -> redis.Redis:
     return redis.Redis.from_url(url, retry=retry, **_options(url, timeout_s))
 
 
-def async_client(url: str, *, timeout_s: float = 5.0) -> redis.asyncio.Redis:
-    """The asyncio form of ``sync_client``."""
-    retry = AsyncRetry(ExponentialWithJitterBackoff(_BACKOFF_CAP_S, _BACKOFF_BASE_S), _RETRIES)
-    return redis.asyncio.Redis.from_url(url, retry=retry, **_options(url, timeout_s))
-
-
 def _options(url: str, timeout_s: float) -> dict[str, Any]:
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
@@ -84,11 +77,8 @@ def _options(url: str, timeout_s: float) -> dict[str, Any]:
         "health_check_interval": _HEALTH_CHECK_S,
         "decode_responses": False,
     }
-    scheme = urlsplit(url).scheme
-    if scheme in ("redis", "rediss"):
+    if scheme_of(url) != "unix":
         options["socket_keepalive"] = True
-    elif scheme != "unix":
-        raise ValueError("the broker's URL must begin with redis://, rediss:// or unix://")
     return options
 
 
@@ -137,25 +127,13 @@ class Doorbell:
 
 
 class AsyncDoorbell:
-    """Says 'there is work' to the worker of a queue; for an event loop."""
+    """Rings from an event loop; the answers are those of ``Doorbell``."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        self._client = client
-        self._script = client.register_script(_RING)
+    def __init__(self, link: RespLink) -> None:
+        self._link = link
 
     async def ring(self, queue: str) -> Ring:
         """Ring a lingering worker, or learn whether the caller has to wake a cold one."""
-        answer = await self._script(keys=_ring_keys(queue), args=_ring_args())
+        keys = _ring_keys(queue)
+        answer = await self._link.call("EVAL", _RING, len(keys), *keys, *_ring_args())
         return Ring(answer.decode())
-
-    async def wait(self, queue: str, timeout_s: float) -> bool:
-        """Wait for a ring; whether one came within ``timeout_s`` (above 0, below the client's)."""
-        return await self._client.blpop([_bell(queue)], timeout=timeout_s) is not None
-
-    async def keep_hot(self, queue: str, ttl_ms: int = HOT_TTL_MS) -> None:
-        """Say that a worker lingers on the queue for another ``ttl_ms``."""
-        await self._client.set(_hot(queue), b"1", px=ttl_ms)
-
-    async def go_cold(self, queue: str) -> None:
-        """Say that no worker lingers any more; the caller then looks for work once more."""
-        await self._client.delete(_hot(queue), _wake(queue))
