@@ -17,6 +17,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
+from audit.batch import insert_bodies, insert_events
 from inference.models.jobs import JobState
 from inference.pipelining import Answer, Connection
 from inference.returns import End
@@ -55,26 +56,81 @@ def _moves() -> str:
 
 _STATE_WORDS: Final = " ".join(f"WHEN {s.value} THEN '{s.name.lower()}'" for s in JobState)
 
+_DETAIL: Final = f"""jsonb_build_object(
+        'state', CASE state {_STATE_WORDS} END, 'finish_reason', finish_reason,
+        'model_digest', digest, 'parameters', parameters, 'prompt_tokens', prompt,
+        'completion_tokens', completion_charged, 'cost', charged_cost, 'currency', currency,
+        'measure', measure, 'attempts', attempts, 'fence', fence, 'worker', worker,
+        'admitted_at', admitted_at, 'started_at', claimed_at, 'first_token_at', first_token_at)"""
+
+_EVENTS: Final = insert_events(
+    "charged c",
+    {
+        "id": "event_id",
+        "recorded_at": "finished_at",
+        "tenant_id": "tenant_id",
+        "category": "'job'",
+        "action": "'inference.chat'",
+        "outcome": f"CASE state WHEN {JobState.SUCCEEDED.value} THEN 'success' ELSE 'failure' END",
+        "reason": "error_code",
+        "actor_type": "'api_key'",
+        "actor_id": "api_key_id",
+        "actor_label": "(SELECT name FROM tenants_apikey k WHERE k.id = c.api_key_id)",
+        "api_key_id": "api_key_id",
+        "auth_method": "'api_key'",
+        "request_id": "request_id",
+        "object_type": "'inference.job'",
+        "object_id": "c.id::text",
+        "object_label": "sku",
+        "occurred_at": "finished_at",
+    },
+)
+_BODIES: Final = insert_bodies(
+    "charged",
+    {
+        "event_id": "event_id",
+        "recorded_at": "finished_at",
+        "tenant_id": "tenant_id",
+        "detail": _DETAIL,
+    },
+)
+
+# An answer whose caller could not be reached is kept for a minute in its prompt's place.
+_PAYLOADS_KEPT: Final = """
+), kept AS (
+    UPDATE inference_jobpayload p SET answer = decode(c.answer, 'base64'), prompt = '',
+        delete_after = clock_timestamp() + interval '1 minute'
+      FROM charged c
+     WHERE p.job_id = c.id AND c.answer IS NOT NULL
+       AND p.job_id = ANY(ARRAY(SELECT id FROM charged WHERE answer IS NOT NULL))
+"""
+
+
 # ``state + 0`` keeps the planner off the partial indexes on state, which hold every finished job
 # until they are vacuumed. ``= ANY(ARRAY(...))`` and ``OFFSET 0`` bind each look-up to its index:
 # a join would be planned by the size that the table had once.
-SETTLE: Final = f"""
+def _settle(payloads_kept: str) -> str:
+    return f"""
 WITH x AS (
     SELECT * FROM json_to_recordset(%s) AS x(job_id uuid, fence integer, from_state smallint,
         to_state smallint, completion integer, finish_reason text, error_code text,
-        error_message text, measure text, lapsed boolean, keep_answer boolean, answer text,
-        ledger_id uuid, event_id uuid, digest text, first_token_at timestamptz)
+        error_message text, measure text, lapsed boolean, answer text, ledger_id uuid,
+        event_id uuid, digest text, first_token_at timestamptz)
 ), done AS (
     UPDATE inference_job j SET state = x.to_state, watermark = x.completion,
-        finish_reason = x.finish_reason, error_code = x.error_code,
-        error_message = x.error_message, finished_at = clock_timestamp(), lease_until = NULL,
-        first_token_at = coalesce(j.first_token_at, x.first_token_at)
+        finish_reason = coalesce(x.finish_reason, ''), error_code = coalesce(x.error_code, ''),
+        error_message = coalesce(x.error_message, ''), finished_at = clock_timestamp(),
+        lease_until = NULL, first_token_at = coalesce(j.first_token_at, x.first_token_at)
       FROM x
      WHERE j.id = x.job_id AND j.state + 0 = x.from_state
        AND (x.fence IS NULL OR j.fence = x.fence)
-       AND (NOT x.lapsed OR j.lease_until < clock_timestamp())
-    RETURNING j.*, x.completion, x.measure, x.ledger_id, x.event_id, x.digest, x.keep_answer,
-        x.answer
+       AND (x.lapsed IS NULL OR j.lease_until < clock_timestamp())
+    RETURNING j.id, j.tenant_id, j.model_id, j.api_key_id, j.user_id, j.sku, j.state,
+        j.parameters, j.request_id, j.gateway, j.quota_ids, j.prompt_tokens, j.reserved_tokens,
+        j.reserved_cost, j.prompt_price, j.completion_price, j.currency, j.attempts, j.fence,
+        j.worker, j.admitted_at, j.claimed_at, j.first_token_at, j.finished_at, j.finish_reason,
+        j.error_code, j.watermark AS completion, x.measure, x.ledger_id, x.event_id,
+        coalesce(x.digest, '') AS digest, x.answer
 ), charged AS (
     SELECT d.*, t.prompt, t.completion_charged, t.prompt + t.completion_charged AS charged_tokens,
            (t.prompt * d.prompt_price + t.completion_charged * d.completion_price + 999) / 1000
@@ -99,37 +155,18 @@ WITH x AS (
     UPDATE tenants_quotawindow w SET active = w.active - s.jobs, {_moves()}
       FROM sums s
      WHERE w.quota_id = s.quota_id AND w.quota_id = ANY(ARRAY(SELECT quota_id FROM sums))
-), events AS (
-    INSERT INTO audit_event (id, recorded_at, tenant_id, category, action, outcome, reason,
-        actor_type, actor_id, actor_label, api_key_id, auth_method, request_id, object_type,
-        object_id, object_label, occurred_at)
-    SELECT c.event_id, c.finished_at, c.tenant_id, 'job', 'inference.chat',
-        CASE c.state WHEN {JobState.SUCCEEDED.value} THEN 'success' ELSE 'failure' END,
-        c.error_code, 'api_key', c.api_key_id,
-        (SELECT name FROM tenants_apikey WHERE id = c.api_key_id),
-        c.api_key_id, 'api_key', c.request_id, 'inference.job', c.id::text, c.sku, c.finished_at
-      FROM charged c
-), bodies AS (
-    INSERT INTO audit_body (event_id, recorded_at, tenant_id, detail)
-    SELECT event_id, finished_at, tenant_id, jsonb_build_object(
-        'state', CASE state {_STATE_WORDS} END, 'finish_reason', finish_reason,
-        'model_digest', digest, 'parameters', parameters, 'prompt_tokens', prompt,
-        'completion_tokens', completion_charged, 'cost', charged_cost, 'currency', currency,
-        'measure', measure, 'attempts', attempts, 'fence', fence, 'worker', worker,
-        'admitted_at', admitted_at, 'started_at', claimed_at, 'first_token_at', first_token_at)
-      FROM charged
+), events AS ({_EVENTS}), bodies AS ({_BODIES}
 ), gone AS (
     DELETE FROM inference_jobpayload
-     WHERE job_id = ANY(ARRAY(SELECT id FROM charged WHERE NOT keep_answer))
-), kept AS (
-    UPDATE inference_jobpayload p SET answer = decode(c.answer, 'base64'), prompt = '',
-        delete_after = clock_timestamp() + interval '1 minute'
-      FROM charged c
-     WHERE p.job_id = c.id AND c.keep_answer
-       AND p.job_id = ANY(ARRAY(SELECT id FROM charged WHERE keep_answer))
-)
+     WHERE job_id = ANY(ARRAY(SELECT id FROM charged WHERE answer IS NULL))
+{payloads_kept})
 SELECT id, state, gateway, prompt, completion_charged, fence FROM charged
 """
+
+
+SETTLE: Final = _settle("")
+SETTLE_KEEPING: Final = _settle(_PAYLOADS_KEPT)
+"""For batches in which an answer is kept: few, and each part of a statement has its price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,25 +196,44 @@ class Settlement:
     digest: str = ""
     first_token_at: datetime | None = None
 
-    def row(self) -> dict[str, Any]:
-        return {
-            "job_id": self.job_id,
-            "fence": self.fence,
-            "from_state": self.from_state.value,
-            "to_state": self.to_state.value,
-            "completion": self.completion_tokens,
-            "finish_reason": self.finish_reason,
-            "error_code": self.error_code[:60],
-            "error_message": self.error_message.replace("\x00", "")[:500],
-            "measure": self.measure.value,
-            "lapsed": self.lapsed,
-            "keep_answer": self.answer is not None,
-            "answer": self.answer,
-            "ledger_id": uuid7(),
-            "event_id": uuid7(),
-            "digest": self.digest,
-            "first_token_at": self.first_token_at,
-        }
+    def row(self) -> "_Row":
+        return _Row(
+            job_id=self.job_id,
+            fence=self.fence,
+            from_state=self.from_state.value,
+            to_state=self.to_state.value,
+            completion=self.completion_tokens,
+            measure=self.measure.value,
+            ledger_id=uuid7(),
+            event_id=uuid7(),
+            finish_reason=self.finish_reason,
+            error_code=self.error_code[:60],
+            error_message=self.error_message.replace("\x00", "")[:500],
+            lapsed=True if self.lapsed else None,
+            answer=self.answer,
+            digest=self.digest,
+            first_token_at=self.first_token_at,
+        )
+
+
+class _Row(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    """A settlement as the statement reads it; what has its default is not sent."""
+
+    job_id: UUID
+    fence: int | None = None
+    from_state: int
+    to_state: int
+    completion: int
+    measure: str
+    ledger_id: UUID
+    event_id: UUID
+    finish_reason: str = ""
+    error_code: str = ""
+    error_message: str = ""
+    lapsed: bool | None = None
+    answer: str | None = None
+    digest: str = ""
+    first_token_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +265,13 @@ def end_of(settled: Settled, asked: Settlement) -> End:
 _encode = msgspec.json.Encoder().encode
 
 
-def _rows(settlements: Sequence[Settlement]) -> str:
-    """The statement's parameter, in id order: the heartbeat locks jobs in the same order."""
+def statements(settlements: Sequence[Settlement]) -> list[tuple[str, list[Any]]]:
+    """The statements that settle a batch, with their parameters; the last one answers."""
+    # In id order: the heartbeat locks jobs in the same order.
     ordered = sorted(settlements, key=lambda s: s.job_id)
-    return _encode([s.row() for s in ordered]).decode()
+    query = SETTLE_KEEPING if any(s.answer is not None for s in ordered) else SETTLE
+    rows = _encode([s.row() for s in ordered]).decode()
+    return [(LOCK_WINDOWS, [[s.job_id for s in ordered]]), (query, [rows])]
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> Answer:
@@ -220,10 +279,9 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> Answer:
 
     A pipe waits for nothing here: ``settled`` reads the answer once it has come.
     """
-    ids = [s.job_id for s in settlements]
-    connection.execute(LOCK_WINDOWS, [ids], prepare=True)
-    rows = _rows(settlements)
-    return connection.execute(SETTLE, [rows], prepare=True)
+    lock, settling = statements(settlements)
+    connection.execute(*lock, prepare=True)
+    return connection.execute(*settling, prepare=True)
 
 
 def settled(cursor: Answer) -> list[Settled]:
@@ -236,14 +294,8 @@ def settled(cursor: Answer) -> list[Settled]:
 
 async def settle_async(
     connection: psycopg.AsyncConnection[Any], settlements: Sequence[Settlement]
-) -> list[Settled]:
-    """``settle`` and ``settled`` in one transaction of an async connection."""
-    ids = [s.job_id for s in settlements]
-    rows = _rows(settlements)
+) -> None:
+    """``settle`` in one transaction of an async connection."""
     async with connection.transaction():
-        await connection.execute(LOCK_WINDOWS, [ids], prepare=True)
-        cursor = await connection.execute(SETTLE, [rows], prepare=True)
-        return [
-            Settled(job_id, JobState(state), gateway, prompt, completion, fence)
-            for job_id, state, gateway, prompt, completion, fence in await cursor.fetchall()
-        ]
+        for query, parameters in statements(settlements):
+            await connection.execute(query, parameters, prepare=True)

@@ -20,23 +20,21 @@ from typing import Final
 from uuid import UUID
 
 import django
-import msgspec
 import psycopg
 import uvloop
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 django.setup()
 
-from audit.batch import body_row, event_row  # noqa: E402
-from audit.models import Category, Outcome  # noqa: E402
+from audit.models import Outcome  # noqa: E402
 from benchmarks.lib.seed import LIMIT  # noqa: E402
 from inference.gateway import store  # noqa: E402
 from inference.gateway.admission import Ask, Ledger  # noqa: E402
+from inference.gateway.rows import Row  # noqa: E402
 from inference.models.jobs import JobState  # noqa: E402
 from inference.pipelining import AsyncPipe  # noqa: E402
-from inference.settlement import LOCK_WINDOWS, SETTLE, Settlement  # noqa: E402
+from inference.settlement import Settlement, statements  # noqa: E402
 from inference.worker.claims import CLAIM  # noqa: E402
-from portal.core.actors import Actor, ActorType  # noqa: E402
 from portal.core.crypto import Peppers  # noqa: E402
 from portal.core.env import env  # noqa: E402
 from portal.core.ids import uuid7  # noqa: E402
@@ -46,8 +44,6 @@ _PROMPT_TOKENS: Final = 64
 _COMPLETION_TOKENS: Final = 16
 _PROMPT_BYTES: Final = 300
 _DEPLOYMENT: Final = "SELECT id, model_id FROM inference_deployment WHERE name = %s"
-
-_encode = msgspec.json.Encoder().encode
 
 
 @dataclass
@@ -81,68 +77,53 @@ class _Rows:
         )
 
     def writes(self, ledger: Ledger, count: int) -> store.Writes:
-        writes = store.Writes([], [], [], [], [], [])
-        for _ in range(count):
-            self._add(writes, ledger)
-        writes.windows = store.window_rows(ledger.windows)
-        writes.shares = store.share_rows(ledger.shares)
-        return writes
-
-    def _add(self, writes: store.Writes, ledger: Ledger) -> None:
-        key, ask, now, job_id = ledger.keys[self.public_id], self.ask, ledger.now, uuid7()
         for window in ledger.windows:
-            window.add(ask)
-        writes.jobs.append(
-            {
-                "id": job_id,
-                "tenant_id": key.tenant_id,
-                "deployment_id": self.deployment_id,
-                "model_id": self._model_id,
-                "api_key_id": key.id,
-                "user_id": key.user_id,
-                "sku": "bench-limit@1",
+            for _ in range(count):
+                window.add(self.ask)
+        return store.Writes(
+            windows=store.window_rows(ledger.windows),
+            shares=store.share_rows(ledger.shares),
+            calls=[self._call(ledger) for _ in range(count)],
+            now=ledger.now,
+            deadline=ledger.now + timedelta(minutes=10),
+            gateway="limit",
+        )
+
+    def _call(self, ledger: Ledger) -> Row:
+        key, ask, job_id = ledger.keys[self.public_id], self.ask, uuid7()
+        return Row(
+            event_id=uuid7(),
+            tenant_id=key.tenant_id,
+            action="inference.chat",
+            outcome=Outcome.REQUESTED.value,
+            occurred_at=ledger.now,
+            request_id=f"req-{job_id.hex}",
+            api_key_id=key.id,
+            key_name=key.name,
+            address="127.0.0.1",
+            detail={
                 "stream": False,
                 "parameters": {"max_tokens": _COMPLETION_TOKENS},
-                "request_id": f"req-{job_id.hex}",
-                "gateway": "limit",
-                "quota_ids": [window.quota_id for window in ledger.windows],
                 "prompt_tokens": ask.prompt_tokens,
-                "reserved_tokens": ask.tokens,
-                "reserved_cost": ask.cost,
-                "prompt_price": ask.prompt_price,
-                "completion_price": ask.completion_price,
-                "currency": "USD",
-                "start_tag": 0,
-                "admitted_at": now,
-                "deadline": now + timedelta(minutes=10),
-            }
+                "max_tokens": _COMPLETION_TOKENS,
+                "prompt_hmac": job_id.hex,
+            },
+            job_id=job_id,
+            deployment_id=self.deployment_id,
+            model_id=self._model_id,
+            user_id=key.user_id,
+            sku="bench-limit@1",
+            parameters={"max_tokens": _COMPLETION_TOKENS},
+            quota_ids=tuple(window.quota_id for window in ledger.windows),
+            prompt_tokens=ask.prompt_tokens,
+            reserved_tokens=ask.tokens,
+            reserved_cost=ask.cost,
+            prompt_price=ask.prompt_price,
+            completion_price=ask.completion_price,
+            currency="USD",
+            data_key_version=key.data_key_version,
+            prompt=self._prompt,
         )
-        writes.payloads.append(
-            {
-                "id": job_id,
-                "tenant_id": key.tenant_id,
-                "data_key_version": key.data_key_version,
-                "prompt": self._prompt,
-            }
-        )
-        event = event_row(
-            recorded_at=now,
-            occurred_at=now,
-            tenant_id=key.tenant_id,
-            category=Category.JOB,
-            action="inference.chat",
-            outcome=Outcome.REQUESTED,
-            actor=Actor(ActorType.API_KEY, key.id, key.name),
-            api_key_id=key.id,
-            auth_method="api_key",
-            request_id=f"req-{job_id.hex}",
-            object_type="inference.job",
-            object_id=str(job_id),
-            object_label="bench-limit@1",
-        )
-        writes.events.append(event)
-        detail = {"stream": False, "prompt_tokens": ask.prompt_tokens, "prompt_hmac": job_id.hex}
-        writes.bodies.append(body_row(event, detail))
 
 
 async def _admit(pipe: AsyncPipe, loop: _Loop, rows: _Rows, peppers: Peppers) -> None:
@@ -204,9 +185,8 @@ def _send_settlement(pipe: AsyncPipe, ending: list[tuple[UUID, int]]) -> None:
         )
         for job_id, fence in ending
     ]
-    encoded = _encode([s.row() for s in settlements]).decode()
-    pipe.execute(LOCK_WINDOWS, [[job_id for job_id, _ in ending]])
-    pipe.execute(SETTLE, [encoded])
+    for query, parameters in statements(settlements):
+        pipe.execute(query, parameters)
 
 
 async def _measure(url: str, public_id: str, in_flight: int, seconds: float) -> float:

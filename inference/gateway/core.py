@@ -57,6 +57,7 @@ class Gateway:
             peppers=Peppers.parse(env.api_key_peppers.get_secret_value()),
             ciphers=self._ciphers,
             job_seconds=env.queue_timeout_seconds,
+            running=self.room.__len__,
             ring=self._ringer.ring,
             abandon=self.canceller.cancel_all,
         )

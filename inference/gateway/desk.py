@@ -5,28 +5,38 @@ that one bad row never fails its neighbours; if the database or the audit trail 
 is refused.
 """
 
-import base64
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 import psycopg
 import structlog
 
 from inference.gateway import store
-from inference.gateway.admission import Admitted, Call, KeyFacts, Ledger, Verdict, decide
-from inference.gateway.calls import Pending, audit_rows
+from inference.gateway.admission import (
+    Admitted,
+    Call,
+    KeyFacts,
+    Ledger,
+    Refused,
+    Verdict,
+    decide,
+)
+from inference.gateway.calls import Pending
 from inference.gateway.link import Link
+from inference.gateway.rows import Row, admitted_row, allowed_rows, refused_row
 from inference.gateway.wire import errors
-from inference.payloads import Ciphers, fingerprint_text, pack_prompt
+from inference.payloads import Ciphers
 from inference.pipelining import AsyncPipe
 from portal.core.batching import NaturalBatcher
 from portal.core.crypto import Cipher, InvalidCiphertext, Peppers
 
 log = structlog.get_logger(__name__)
 
-_MAX_BATCH = 128
+_LEAST_BATCH: Final = 16
+_MOST_BATCH: Final = 128
 
 
 @dataclass(slots=True)
@@ -43,7 +53,15 @@ def _is_a_rows_fault(fault: Exception) -> bool:
 
 
 class AdmissionDesk:
-    """Takes calls, gives verdicts."""
+    """Takes calls, gives verdicts.
+
+    Args:
+        gateway: this process, by the name under which workers answer it.
+        job_seconds: how long an admitted job may wait and run.
+        running: how many admitted calls have not ended.
+        ring: called with the queues of each batch, once it is committed.
+        abandon: called with jobs that may have been admitted though their callers were told no.
+    """
 
     def __init__(
         self,
@@ -53,6 +71,7 @@ class AdmissionDesk:
         peppers: Peppers,
         ciphers: Ciphers,
         job_seconds: float,
+        running: Callable[[], int],
         ring: Callable[[set[str]], None],
         abandon: Callable[[Sequence[UUID]], None],
     ) -> None:
@@ -63,8 +82,9 @@ class AdmissionDesk:
         self._job_time = timedelta(seconds=job_seconds)
         self._ring = ring
         self._abandon = abandon
+        self._running = running
         self._batcher: NaturalBatcher[Pending, Verdict] = NaturalBatcher(
-            self._commit, max_batch=_MAX_BATCH, retry_singly=_is_a_rows_fault
+            self._commit, size=self._batch_size, retry_singly=_is_a_rows_fault
         )
 
     def submit(self, pending: Pending) -> Awaitable[Verdict]:
@@ -73,6 +93,15 @@ class AdmissionDesk:
 
     async def close(self) -> None:
         await self._batcher.close()
+
+    def _batch_size(self, waiting: int) -> int:
+        """Half of the calls that are under way.
+
+        If all were admitted together they would be worked on together, answered together and
+        come again together: each side would be idle while the other works. Two halves take turns.
+        """
+        half = (waiting + self._running() + 1) // 2
+        return max(_LEAST_BATCH, min(_MOST_BATCH, half))
 
     async def _commit(self, batch: Sequence[Pending]) -> Sequence[Verdict]:
         verdicts = await self._try(batch)
@@ -127,62 +156,22 @@ class AdmissionDesk:
     def _writes(
         self, batch: Sequence[Pending], verdicts: Sequence[Verdict], ledger: Ledger
     ) -> store.Writes:
-        writes = store.Writes(
-            store.window_rows(ledger.windows), store.share_rows(ledger.shares), [], [], [], []
-        )
+        calls: list[Row] = []
         for pending, verdict in zip(batch, verdicts, strict=True):
-            fingerprint = None
             if isinstance(verdict, Admitted):
-                fingerprint = self._add_job(writes, pending, verdict, ledger.now)
-            events, bodies = audit_rows(pending, verdict, ledger.now, fingerprint)
-            writes.events += events
-            writes.bodies += bodies
-        return writes
-
-    def _add_job(
-        self, writes: store.Writes, pending: Pending, verdict: Admitted, now: datetime
-    ) -> str:
-        """Adds the job and its encrypted prompt; returns the prompt's fingerprint."""
-        generation, ask, key = pending.generation, pending.call.ask, verdict.key
-        assert generation is not None, "only generations are admitted"
-        assert ask is not None
-        served = generation.served
-        writes.jobs.append(
-            {
-                "id": verdict.job_id,
-                "tenant_id": key.tenant_id,
-                "deployment_id": served.deployment_id,
-                "model_id": served.model_id,
-                "api_key_id": key.id,
-                "user_id": key.user_id,
-                "sku": served.sku,
-                "stream": generation.stream,
-                "parameters": generation.parameters,
-                "request_id": pending.origin.request_id,
-                "gateway": self._gateway,
-                "quota_ids": verdict.quota_ids,
-                "prompt_tokens": ask.prompt_tokens,
-                "reserved_tokens": ask.tokens,
-                "reserved_cost": ask.cost,
-                "prompt_price": ask.prompt_price,
-                "completion_price": ask.completion_price,
-                "currency": served.currency,
-                "start_tag": verdict.start_tag,
-                "admitted_at": now,
-                "deadline": now + self._job_time,
-            }
+                calls.append(admitted_row(pending, verdict, self._cipher(verdict.key)))
+            elif isinstance(verdict, Refused):
+                calls.append(refused_row(pending, verdict))
+            else:
+                calls += allowed_rows(pending, verdict)
+        return store.Writes(
+            windows=store.window_rows(ledger.windows),
+            shares=store.share_rows(ledger.shares),
+            calls=calls,
+            now=ledger.now,
+            deadline=ledger.now + self._job_time,
+            gateway=self._gateway,
         )
-        cipher = self._cipher(key)
-        plain = pack_prompt(generation.prompt)
-        writes.payloads.append(
-            {
-                "id": verdict.job_id,
-                "tenant_id": key.tenant_id,
-                "data_key_version": key.data_key_version,
-                "prompt": base64.b64encode(cipher.encrypt(plain, row_id=verdict.job_id)).decode(),
-            }
-        )
-        return cipher.fingerprint(fingerprint_text(generation.prompt)).hex()
 
     def _readable(self, call: Call, ledger: Ledger) -> Call:
         """The call, refused if its tenant's data key can't be used: it must fail alone."""

@@ -7,13 +7,15 @@ window. WRITE is one statement: counters, jobs, payloads and audit rows stand or
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
-from audit.batch import INSERT_BODIES, INSERT_EVENTS
+from audit.batch import insert_bodies, insert_events
 from inference.gateway.admission import KeyFacts, Ledger, Share, Window
+from inference.gateway.rows import ROW_COLUMNS, Row
 from inference.pipelining import AsyncPipe
 from portal.core.crypto import Peppers
 from tenants.models.quotas import METRICS, WINDOWS
@@ -86,9 +88,44 @@ _COUNTERS: Final = [
     *(_rolled(f"requests_{w}_used", w, " + x.requests") for w in WINDOWS),
 ]
 
+# Of a call that is not admitted only the event is written. What ``Row`` leaves out comes as NULL.
+_EVENTS: Final = insert_events(
+    "calls",
+    {
+        "id": "event_id",
+        "recorded_at": "%(now)s::timestamptz",
+        "tenant_id": "tenant_id",
+        "category": "CASE WHEN job_id IS NULL THEN 'call' ELSE 'job' END",
+        "action": "action",
+        "outcome": "outcome",
+        "reason": "coalesce(reason, '')",
+        "actor_type": "CASE WHEN api_key_id IS NULL THEN 'anonymous' ELSE 'api_key' END",
+        "actor_id": "api_key_id",
+        "actor_label": "coalesce(key_name, CASE WHEN api_key_id IS NULL THEN 'anonymous' END, '')",
+        "api_key_id": "api_key_id",
+        "auth_method": "CASE WHEN api_key_id IS NULL THEN '' ELSE 'api_key' END",
+        "address": "address",
+        "request_id": "request_id",
+        "client_request_id": "client_request_id",
+        "object_type": "CASE WHEN job_id IS NULL THEN '' ELSE 'inference.job' END",
+        "object_id": "coalesce(job_id::text, '')",
+        "object_label": "coalesce(sku, '')",
+        "occurred_at": "occurred_at",
+    },
+)
+_BODIES: Final = insert_bodies(
+    "calls WHERE detail IS NOT NULL",
+    {
+        "event_id": "event_id",
+        "recorded_at": "%(now)s::timestamptz",
+        "tenant_id": "tenant_id",
+        "detail": "detail",
+    },
+)
+
 WRITE: Final = f"""
 WITH moved AS (
-    SELECT * FROM json_to_recordset(%s) AS x(quota_id uuid, minute_start timestamptz,
+    SELECT * FROM json_to_recordset(%(windows)s) AS x(quota_id uuid, minute_start timestamptz,
            day_start timestamptz, month_start timestamptz, tokens bigint, requests bigint,
            cost bigint)
 ), windows AS (
@@ -101,59 +138,55 @@ WITH moved AS (
 ), shares AS (
     INSERT INTO inference_fairshare (tenant_id, deployment_id, virtual_time)
     SELECT tenant_id, deployment_id, virtual_time
-      FROM json_to_recordset(%s) AS x(tenant_id uuid, deployment_id uuid, virtual_time bigint)
+      FROM json_to_recordset(%(shares)s)
+        AS x(tenant_id uuid, deployment_id uuid, virtual_time bigint)
     ON CONFLICT (tenant_id, deployment_id) DO UPDATE SET virtual_time = EXCLUDED.virtual_time
+), calls AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%(calls)s) AS x({ROW_COLUMNS})
 ), jobs AS (
     INSERT INTO inference_job (id, tenant_id, deployment_id, model_id, api_key_id, user_id, sku,
         kind, state, stream, parameters, request_id, gateway, quota_ids, prompt_tokens,
         reserved_tokens, reserved_cost, prompt_price, completion_price, currency, start_tag,
         attempts, fence, worker, admitted_at, deadline, watermark, finish_reason, error_code,
         error_message)
-    SELECT id, tenant_id, deployment_id, model_id, api_key_id, user_id, sku,
-        'chat', 0, stream, parameters, request_id, gateway, quota_ids, prompt_tokens,
-        reserved_tokens, reserved_cost, prompt_price, completion_price, currency, start_tag,
-        0, 0, '', admitted_at, deadline, 0, '', '', ''
-      FROM json_to_recordset(%s) AS x(id uuid, tenant_id uuid, deployment_id uuid, model_id uuid,
-        api_key_id uuid, user_id uuid, sku text, stream boolean, parameters jsonb,
-        request_id text, gateway text, quota_ids uuid[], prompt_tokens integer,
-        reserved_tokens bigint, reserved_cost bigint, prompt_price bigint,
-        completion_price bigint, currency text, start_tag bigint, admitted_at timestamptz,
-        deadline timestamptz, data_key_version integer, prompt text)
+    SELECT job_id, tenant_id, deployment_id, model_id, api_key_id, user_id, sku,
+        'chat', 0, coalesce(stream, false), parameters, request_id, %(gateway)s,
+        coalesce(quota_ids, '{{}}'), coalesce(prompt_tokens, 0), coalesce(reserved_tokens, 0),
+        coalesce(reserved_cost, 0), coalesce(prompt_price, 0), coalesce(completion_price, 0),
+        currency, coalesce(start_tag, 0), 0, 0, '', %(now)s::timestamptz,
+        %(deadline)s::timestamptz, 0, '', '', ''
+      FROM calls WHERE job_id IS NOT NULL
 ), payloads AS (
     INSERT INTO inference_jobpayload (job_id, tenant_id, data_key_version, prompt)
-    SELECT id, tenant_id, data_key_version, decode(prompt, 'base64')
-      FROM json_to_recordset(%s) AS x(id uuid, tenant_id uuid, data_key_version integer,
-        prompt text)
-), events AS ({INSERT_EVENTS}), bodies AS ({INSERT_BODIES})
+    SELECT job_id, tenant_id, data_key_version, decode(prompt, 'base64')
+      FROM calls WHERE job_id IS NOT NULL
+), events AS ({_EVENTS}), bodies AS ({_BODIES})
 SELECT 1
 """
 
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Writes:
-    """Everything one batch writes; each list becomes one JSON parameter."""
+    """Everything one batch writes."""
 
     windows: list[dict[str, Any]]
     shares: list[dict[str, Any]]
-    jobs: list[dict[str, Any]]
-    payloads: list[dict[str, Any]]
-    events: list[dict[str, Any]]
-    bodies: list[dict[str, Any]]
+    calls: list[Row]
+    now: datetime
+    deadline: datetime
+    gateway: str
 
-    def parameters(self) -> list[str]:
-        return [
-            _encode(rows).decode()
-            for rows in (
-                self.windows,
-                self.shares,
-                self.jobs,
-                self.payloads,
-                self.events,
-                self.bodies,
-            )
-        ]
+    def parameters(self) -> dict[str, str]:
+        return {
+            "windows": _encode(self.windows).decode(),
+            "shares": _encode(self.shares).decode(),
+            "calls": _encode(self.calls).decode(),
+            "now": self.now.isoformat(),
+            "deadline": self.deadline.isoformat(),
+            "gateway": self.gateway,
+        }
 
 
 async def read(

@@ -15,6 +15,7 @@ Result = TypeVar("Result")
 # After a batch of more than this, the next commit waits a little so that it becomes as large.
 _BUSY_BATCH: Final = 4
 _BUSY_WAIT_S: Final = 300e-6
+_MOST_ITEMS: Final = 128
 
 
 class NaturalBatcher(Generic[Item, Result]):
@@ -29,7 +30,7 @@ class NaturalBatcher(Generic[Item, Result]):
 
     Args:
         commit: takes a batch, returns one result or exception an item, in the same order.
-        max_batch: most items of one commit.
+        size: how many items the next commit takes at most, given how many wait; 0 counts as 1.
         retry_singly: whether an exception of ``commit`` may be one item's fault; where it says
             no (the database is gone), the whole batch fails at once.
     """
@@ -38,13 +39,11 @@ class NaturalBatcher(Generic[Item, Result]):
         self,
         commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
         *,
-        max_batch: int = 128,
+        size: Callable[[int], int] = lambda waiting: _MOST_ITEMS,
         retry_singly: Callable[[Exception], bool] = lambda fault: True,
     ) -> None:
-        if max_batch < 1:
-            raise ValueError("max_batch must be at least 1")
         self._commit = commit
-        self._max_batch = max_batch
+        self._size = size
         self._retry_singly = retry_singly
         self._items: list[Item] = []
         self._futures: list[asyncio.Future[Result]] = []
@@ -85,7 +84,8 @@ class NaturalBatcher(Generic[Item, Result]):
 
     async def _run(self) -> None:
         while self._futures:
-            if self._last_size > _BUSY_BATCH and len(self._futures) < self._max_batch:
+            waiting = len(self._futures)
+            if self._last_size > _BUSY_BATCH and waiting <= self._size(waiting):
                 await self._pause.wait(_BUSY_WAIT_S)
             items, self._in_flight = self._take()
             self._last_size = len(items)
@@ -103,9 +103,10 @@ class NaturalBatcher(Generic[Item, Result]):
         self._in_flight = []
 
     def _take(self) -> tuple[list[Item], list[asyncio.Future[Result]]]:
+        size = max(1, self._size(len(self._futures)))
         items, futures = self._items, self._futures
-        self._items, self._futures = items[self._max_batch :], futures[self._max_batch :]
-        return items[: self._max_batch], futures[: self._max_batch]
+        self._items, self._futures = items[size:], futures[size:]
+        return items[:size], futures[:size]
 
     async def _settle(self, items: list[Item], futures: list[asyncio.Future[Result]]) -> None:
         try:

@@ -75,7 +75,7 @@ def test_submit_during_a_commit_shares_the_next_one(run: Callable[..., Any]) -> 
     async def main() -> None:
         ledger = Ledger()
         ledger.gate.clear()
-        batcher = NaturalBatcher(ledger.commit, max_batch=3)
+        batcher = NaturalBatcher(ledger.commit, size=lambda waiting: 3)
         first = batcher.submit(0)
         await ledger.entered.wait()
         later = [batcher.submit(item) for item in range(1, 9)]
@@ -211,7 +211,7 @@ def test_close_answers_what_was_handed_in_and_refuses_more(run: Callable[..., An
     async def main() -> None:
         ledger = Ledger()
         ledger.gate.clear()
-        batcher = NaturalBatcher(ledger.commit, max_batch=6)
+        batcher = NaturalBatcher(ledger.commit, size=lambda waiting: 6)
         futures = [batcher.submit(item) for item in range(20)]
         closing = asyncio.create_task(batcher.close())
         await ledger.entered.wait()
@@ -230,9 +230,11 @@ async def test_close_unused_batcher_returns() -> None:
     await NaturalBatcher(Ledger().commit).close()
 
 
-def test_make_batcher_of_no_items_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        NaturalBatcher(Ledger().commit, max_batch=0)
+async def test_submit_sizes_each_batch_by_how_many_wait() -> None:
+    ledger = Ledger()
+    batcher = NaturalBatcher(ledger.commit, size=lambda waiting: waiting // 2)
+    await _gathered(batcher, range(9))
+    assert [len(batch) for batch in ledger.tried] == [4, 2, 1, 1, 1]
 
 
 STEPS = st.lists(
@@ -253,7 +255,7 @@ def test_submit_in_any_pattern_answers_each_item_as_its_own(
 
     async def main() -> None:
         ledger = Ledger(bad, refused)
-        batcher = NaturalBatcher(ledger.commit, max_batch=max_batch)
+        batcher = NaturalBatcher(ledger.commit, size=lambda waiting: max_batch)
         futures: list[asyncio.Future[str]] = []
         for count, turns, cancel in steps:
             futures += [batcher.submit(len(futures) + offset) for offset in range(count)]

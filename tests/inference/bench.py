@@ -58,7 +58,8 @@ class Broker:
 
     published: list[tuple[str, bytes]]
 
-    async def publish(self, channel: str, message: bytes) -> None:
+    async def call(self, command: str, channel: str, message: bytes) -> None:
+        assert command == "PUBLISH"
         self.published.append((channel, message))
 
 
@@ -103,6 +104,7 @@ class Bench:
             peppers=Peppers.parse(env().api_key_peppers.get_secret_value()),
             ciphers=self.ciphers,
             job_seconds=job_seconds,
+            running=lambda: 0,
             ring=self.rung.append,
             abandon=self.canceller.cancel_all,
         )

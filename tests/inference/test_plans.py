@@ -13,7 +13,7 @@ import pytest
 
 from inference.gateway import store
 from inference.pipelining import numbered
-from inference.settlement import LOCK_WINDOWS, SETTLE
+from inference.settlement import LOCK_WINDOWS, SETTLE, SETTLE_KEEPING
 from inference.worker.claims import CLAIM, RELEASE, RENEW
 from tests.factories import Organisation, api_key
 from tests.inference.bench import Bench, credential
@@ -25,6 +25,7 @@ STATEMENTS = {
     "write": store.WRITE,
     "lock windows": LOCK_WINDOWS,
     "settle": SETTLE,
+    "settle, keeping answers": SETTLE_KEEPING,
     "claim": CLAIM,
     "renew": RENEW,
     "release": RELEASE,

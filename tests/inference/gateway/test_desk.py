@@ -49,6 +49,16 @@ def test_writes_job_payload_reservation_and_audit_together(
     assert "a secret" not in body["detail"]
 
 
+def test_admits_many_at_once_in_parts_so_that_one_runs_while_the_next_is_admitted(
+    bench: Bench, tenant_a: Organisation
+) -> None:
+    bench.rung.clear()
+    ids = bench.admit(credential(factories.api_key(tenant_a)), 40)
+    assert len(set(ids)) == 40
+    # Half of 40, then at least 16 of the 20 that are left, then the rest: one ring a commit.
+    assert len(bench.rung) == 3
+
+
 def test_refuses_one_bad_row_and_admits_its_neighbours(
     bench: Bench, tenant_a: Organisation
 ) -> None:
