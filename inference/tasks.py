@@ -5,8 +5,9 @@ from celery import shared_task
 
 from inference import dispatch
 from inference.sweeper import sweep
-from portal.core.broker import Doorbell, sync_client
+from portal.core.broker import Doorbell
 from portal.core.env import env
+from portal.core.resp import RespClient
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +34,7 @@ def sweep_jobs() -> None:
     )
     if result.requeued or result.ended:
         log.info("jobs.swept", requeued=result.requeued, ended=result.ended)
-    with sync_client(redis_url) as client:
+    with RespClient(redis_url) as client:
         bell = Doorbell(client)
         for queue in result.waiting_queues:
             dispatch.ring(bell, queue)

@@ -11,6 +11,7 @@ import structlog
 
 from inference.returns import cancel_channel
 from portal.core.broker import Doorbell
+from portal.core.resp import FAULTS, RespClient
 
 log = structlog.get_logger(__name__)
 
@@ -30,13 +31,14 @@ class BellListener:
 
     def __init__(
         self,
-        client: redis.Redis,
+        client: RespClient,
         queue: str,
         *,
         has_room: Callable[[], bool],
         is_idle: Callable[[], bool],
         on_ring: Callable[[], None],
     ) -> None:
+        self._client = client
         self._bell = Doorbell(client)
         self._queue = queue
         self._has_room = has_room
@@ -59,6 +61,7 @@ class BellListener:
         self._stopped.set()
         self._woken.set()
         self._thread.join(timeout=5)
+        self._client.close()
 
     def _run(self) -> None:
         heard_at = time.monotonic()
@@ -74,7 +77,7 @@ class BellListener:
                 elif self._is_idle() and time.monotonic() - heard_at > _LINGER_SECONDS:
                     self._sleep()
                     heard_at = time.monotonic()
-            except (redis.RedisError, OSError) as fault:
+            except FAULTS as fault:
                 log.warning("bell.failed", error=str(fault))
                 self._stopped.wait(_RETRY_SECONDS)
         self._go_cold()
@@ -96,7 +99,7 @@ class BellListener:
     def _go_cold(self) -> None:
         try:
             self._bell.go_cold(self._queue)
-        except (redis.RedisError, OSError) as fault:
+        except FAULTS as fault:
             log.warning("bell.failed", error=str(fault))
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import redis
 import structlog
 
 from inference.returns import (
@@ -25,6 +24,7 @@ from inference.returns import (
     stream_key,
 )
 from inference.worker.running import RunningJob
+from portal.core.resp import FAULTS, Command, RespClient
 
 log = structlog.get_logger(__name__)
 
@@ -59,12 +59,12 @@ class Publisher:
 
     def __init__(
         self,
-        client: redis.Redis,
+        client: RespClient,
         *,
         on_sent: Callable[[list[Piece]], None],
         on_failed: Callable[[list[Piece]], None],
     ) -> None:
-        self._redis = client
+        self._client = client
         self._on_sent = on_sent
         self._on_failed = on_failed
         self._outbox: deque[Piece | Ended] = deque()
@@ -81,6 +81,7 @@ class Publisher:
         self._stopped = True
         self._filled.set()
         self._thread.join(timeout=10)
+        self._client.close()
 
     def send(self, items: list[Piece] | list[Ended]) -> None:
         """Hands over pieces or ends, in order."""
@@ -101,14 +102,11 @@ class Publisher:
 
     def _write(self, batch: list[Piece | Ended]) -> None:
         pieces = [item for item in batch if isinstance(item, Piece)]
-        streams = self._by_gateway(batch)
+        commands = self._commands(self._by_gateway(batch))
         try:
-            if len(streams) == 1 and not self._expiry_due(next(iter(streams))):
-                ((gateway, events),) = streams.items()
-                self._add(self._redis, gateway, events)
-            elif streams:
-                self._write_many(streams)
-        except (redis.RedisError, OSError) as fault:
+            if commands:
+                self._client.call_all(commands)
+        except FAULTS as fault:
             log.warning("publish.failed", events=len(batch), error=str(fault))
             self._on_failed(pieces)
             return
@@ -132,27 +130,17 @@ class Publisher:
             )
         return streams
 
-    def _expiry_due(self, gateway: str) -> bool:
-        return time.monotonic() >= self._expires.get(gateway, 0.0)
-
-    def _write_many(self, streams: dict[str, list[Return]]) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
+    def _commands(self, streams: dict[str, list[Return]]) -> list[Command]:
         now = time.monotonic()
+        commands: list[Command] = []
         for gateway, events in streams.items():
-            self._add(pipeline, gateway, events)
-            if self._expiry_due(gateway):
+            key = stream_key(gateway)
+            entry = encode_returns(events)
+            commands.append(("XADD", key, "MAXLEN", "~", STREAM_LENGTH, "*", FIELD, entry))
+            if now >= self._expires.get(gateway, 0.0):
                 # A gateway that died reads no more: its stream must not stay.
-                pipeline.expire(stream_key(gateway), STREAM_TTL_SECONDS)
+                commands.append(("EXPIRE", key, STREAM_TTL_SECONDS))
                 self._expires[gateway] = now + _EXPIRE_EVERY_SECONDS
-        pipeline.execute()
         if len(self._expires) > 1000:
             self._expires = {g: t for g, t in self._expires.items() if t > now}
-
-    @staticmethod
-    def _add(client: redis.Redis, gateway: str, events: list[Return]) -> None:
-        client.xadd(
-            stream_key(gateway),
-            {FIELD: encode_returns(events)},
-            maxlen=STREAM_LENGTH,
-            approximate=True,
-        )
+        return commands

@@ -37,6 +37,7 @@ from portal.core.env import Env
 from portal.core.errors import PortalError
 from portal.core.heap import freeze_heap
 from portal.core.ids import uuid7
+from portal.core.resp import RespClient
 from tenants.models.ledger import Measure
 
 log = structlog.get_logger(__name__)
@@ -55,14 +56,15 @@ class InferenceRuntime:
         self._ciphers = Ciphers(Keyring.parse(env.encryption_keys.get_secret_value()))
         self._running = Running()
         self._redis_url = env.redis_url.get_secret_value()
-        self._bell = Doorbell(sync_client(self._redis_url))
+        self._broker = RespClient(self._redis_url)
+        self._bell = Doorbell(self._broker)
         self._presence = Presence(uuid7(), self._name, assignment.deployment_id, assignment.engine)
         self._engine: Engine | None = None
         self._loading: Engine | None = None
         self._slots = 0
         self._draining = threading.Event()
         self._publisher = Publisher(
-            sync_client(self._redis_url), on_sent=self._sent, on_failed=self._unsent
+            RespClient(self._redis_url), on_sent=self._sent, on_failed=self._unsent
         )
         self._queue = Queue(
             assignment.database_url,
@@ -86,7 +88,7 @@ class InferenceRuntime:
             on_lost=self._lose,
         )
         self._listener = BellListener(
-            sync_client(self._redis_url),
+            RespClient(self._redis_url),
             assignment.queue,
             has_room=lambda: self._capacity() > 0,
             is_idle=lambda: not len(self._running),
@@ -161,6 +163,7 @@ class InferenceRuntime:
             self._publisher.stop()
             self._engine.close()
             self._ring()
+            self._broker.close()
         self._presence.now(WorkerState.STOPPED)
         self._heartbeat.stop()
 

@@ -12,7 +12,7 @@ import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
-from portal.core.resp import RespLink, scheme_of
+from portal.core.resp import Address, RespClient, RespLink
 
 _RETRIES: Final = 3
 _BACKOFF_BASE_S: Final = 0.02
@@ -77,7 +77,7 @@ def _options(url: str, timeout_s: float) -> dict[str, Any]:
         "health_check_interval": _HEALTH_CHECK_S,
         "decode_responses": False,
     }
-    if scheme_of(url) != "unix":
+    if not Address.of(url).path:
         options["socket_keepalive"] = True
     return options
 
@@ -94,36 +94,33 @@ def _wake(queue: str) -> str:
     return f"wake:{queue}"
 
 
-def _ring_keys(queue: str) -> list[str]:
-    return [_hot(queue), _bell(queue), _wake(queue)]
-
-
-def _ring_args() -> list[str | int]:
-    return [uuid4().hex, _WAKE_TTL_MS, _BELL_TTL_MS, _BELL_ENTRIES]
+def _ring_command(queue: str) -> list[str | int]:
+    keys = [_hot(queue), _bell(queue), _wake(queue)]
+    nonce = uuid4().hex
+    return ["EVAL", _RING, len(keys), *keys, nonce, _WAKE_TTL_MS, _BELL_TTL_MS, _BELL_ENTRIES]
 
 
 class Doorbell:
     """Says 'there is work' to the worker of a queue; for threads."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: RespClient) -> None:
         self._client = client
-        self._script = client.register_script(_RING)
 
     def ring(self, queue: str) -> Ring:
         """Ring a lingering worker, or learn whether the caller has to wake a cold one."""
-        return Ring(self._script(keys=_ring_keys(queue), args=_ring_args()).decode())
+        return Ring(self._client.call(*_ring_command(queue)).decode())
 
     def wait(self, queue: str, timeout_s: float) -> bool:
         """Wait for a ring; whether one came within ``timeout_s`` (above 0, below the client's)."""
-        return self._client.blpop([_bell(queue)], timeout=timeout_s) is not None
+        return self._client.call("BLPOP", _bell(queue), timeout_s) is not None
 
     def keep_hot(self, queue: str, ttl_ms: int = HOT_TTL_MS) -> None:
         """Say that a worker lingers on the queue for another ``ttl_ms``."""
-        self._client.set(_hot(queue), b"1", px=ttl_ms)
+        self._client.call("SET", _hot(queue), "1", "PX", ttl_ms)
 
     def go_cold(self, queue: str) -> None:
         """Say that no worker lingers any more; the caller then looks for work once more."""
-        self._client.delete(_hot(queue), _wake(queue))
+        self._client.call("DEL", _hot(queue), _wake(queue))
 
 
 class AsyncDoorbell:
@@ -134,6 +131,5 @@ class AsyncDoorbell:
 
     async def ring(self, queue: str) -> Ring:
         """Ring a lingering worker, or learn whether the caller has to wake a cold one."""
-        keys = _ring_keys(queue)
-        answer = await self._link.call("EVAL", _RING, len(keys), *keys, *_ring_args())
+        answer = await self._link.call(*_ring_command(queue))
         return Ring(answer.decode())

@@ -1,11 +1,17 @@
-"""Redis's protocol spoken directly from an event loop, for the data plane's few commands.
+"""Redis's protocol spoken directly, for the few commands of the data plane's hot path.
 
-A client library costs a hot path more than the commands themselves. Replies are parsed by hiredis.
+A client library costs such a path more than the commands themselves. ``RespConnection`` and
+``RespLink`` are for event loops, ``RespClient`` is for threads. Replies are parsed by hiredis.
 """
 
 import asyncio
 import socket
+import ssl
+import threading
+import time
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Self, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -14,19 +20,53 @@ import hiredis
 FAULTS: Final = (OSError, TimeoutError, hiredis.HiredisError)
 """What a call raises when the broker is away, is silent or refuses the command."""
 
+Command = Sequence[bytes | str | int | float]
+
 _CONNECT_SECONDS: Final = 5.0
+# A lost connection is made anew at once, then after these pauses: a broker that is restarted is
+# back by then.
+_RETRY_SECONDS: Final = (0.0, 0.05, 0.2)
+_READ_BYTES: Final = 65_536
 
 
-def scheme_of(url: str) -> str:
-    """The URL's scheme: ``redis``, ``rediss`` or ``unix``.
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a broker is, and how one logs in; its text form shows no password.
 
-    Raises:
-        ValueError: it has another; the message does not show the URL, which may hold a password.
+    Attributes:
+        path: of the Unix socket; empty for TCP.
+        login: the commands that a fresh connection begins with.
     """
-    scheme = urlsplit(url).scheme
-    if scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("the broker's URL must begin with redis://, rediss:// or unix://")
-    return scheme
+
+    path: str
+    host: str
+    port: int
+    tls: bool
+    login: tuple[Command, ...]
+
+    def __repr__(self) -> str:
+        return f"Address({self.path or f'{self.host}:{self.port}'})"
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """The address in a ``redis://``, ``rediss://`` or ``unix://`` URL.
+
+        Raises:
+            ValueError: it has another scheme; the message does not show the URL, which may hold
+                a password.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("the broker's URL must begin with redis://, rediss:// or unix://")
+        path = unquote(parts.path) if parts.scheme == "unix" else ""
+        database = parse_qs(parts.query).get("db", ["" if path else parts.path.strip("/")])[0]
+        login: list[Command] = []
+        if parts.password:
+            login.append(("AUTH", unquote(parts.username or "default"), unquote(parts.password)))
+        if database not in ("", "0"):
+            login.append(("SELECT", database))
+        host, port = parts.hostname or "localhost", parts.port or 6379
+        return cls(path, host, port, parts.scheme == "rediss", tuple(login))
 
 
 class Refused(hiredis.HiredisError):
@@ -45,32 +85,20 @@ class RespConnection(asyncio.Protocol):
     async def open(cls, url: str) -> Self:
         """A connection that has logged in and selected its database.
 
-        Args:
-            url: ``redis://``, ``rediss://`` or ``unix://``.
-
         Raises:
             OSError, hiredis.HiredisError: it can't be made, or the login is refused.
         """
-        scheme, parts = scheme_of(url), urlsplit(url)
-        query, loop = parse_qs(parts.query), asyncio.get_running_loop()
+        at, loop = Address.of(url), asyncio.get_running_loop()
         async with asyncio.timeout(_CONNECT_SECONDS):
-            if scheme == "unix":
-                _, connection = await loop.create_unix_connection(cls, unquote(parts.path))
-                database = query.get("db", ["0"])[0]
+            if at.path:
+                _, connection = await loop.create_unix_connection(cls, at.path)
             else:
                 _, connection = await loop.create_connection(
-                    cls,
-                    parts.hostname or "localhost",
-                    parts.port or 6379,
-                    ssl=scheme == "rediss" or None,
+                    cls, at.host, at.port, ssl=at.tls or None
                 )
-                database = query.get("db", [parts.path.strip("/") or "0"])[0]
             try:
-                if parts.password:
-                    user = unquote(parts.username or "default")
-                    await connection.send("AUTH", user, unquote(parts.password))
-                if database != "0":
-                    await connection.send("SELECT", database)
+                for command in at.login:
+                    await connection.send(*command)
             except BaseException:
                 connection.close()
                 raise
@@ -149,8 +177,8 @@ class RespConnection(asyncio.Protocol):
 class RespLink:
     """A connection that is made when it is needed, and anew after it has failed.
 
-    A command whose connection was lost is sent once more: use it for commands that may be done
-    twice.
+    A command whose connection was lost is sent again, a few times within a quarter of a second:
+    use it for commands that may be done twice.
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``.
@@ -161,7 +189,7 @@ class RespLink:
     """
 
     def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
-        scheme_of(url)
+        Address.of(url)
         self._url = url
         self._timeout_s = timeout_s
         self._connection: RespConnection | None = None
@@ -173,12 +201,16 @@ class RespLink:
         Raises:
             OSError, hiredis.HiredisError: see ``FAULTS``; the command may have taken effect.
         """
-        try:
-            return await self._call(arguments)
-        except ConnectionError:
-            return await self._call(arguments)
+        for pause in _RETRY_SECONDS:
+            try:
+                return await self._call(arguments)
+            except TimeoutError:
+                raise
+            except OSError:
+                await asyncio.sleep(pause)
+        return await self._call(arguments)
 
-    async def _call(self, arguments: tuple[bytes | str | int | float, ...]) -> Any:
+    async def _call(self, arguments: Command) -> Any:
         connection = self._connection
         if connection is None or connection.closed:
             connection = await self._open()
@@ -193,3 +225,112 @@ class RespLink:
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
+
+
+class RespClient:
+    """A blocking connection that is made when it is needed, and anew after it has failed.
+
+    Threads may share it; one that waits in a blocking command holds up the others. Commands are
+    sent again as ``RespLink`` does.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``.
+        timeout_s: longest wait for the connection or a reply, in seconds; a blocking command
+            must ask for less.
+
+    Raises:
+        ValueError: the URL has another scheme.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+        self._at = Address.of(url)
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._parser = hiredis.Reader()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def call(self, *arguments: bytes | str | int | float) -> Any:
+        """One command's reply.
+
+        Raises:
+            OSError, hiredis.HiredisError: see ``FAULTS``; the command may have taken effect.
+        """
+        return self.call_all([arguments])[0]
+
+    def call_all(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies of commands that are sent together; all are done even if one is refused.
+
+        Raises:
+            OSError, hiredis.HiredisError: as ``call``.
+        """
+        with self._lock:
+            for pause in _RETRY_SECONDS:
+                try:
+                    return self._exchange(commands)
+                except TimeoutError:
+                    raise
+                except OSError:
+                    time.sleep(pause)
+            return self._exchange(commands)
+
+    def close(self) -> None:
+        """Closes the connection; the next call makes another."""
+        with self._lock:
+            self._drop()
+
+    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        try:
+            connected = self._socket or self._connect()
+            connected.sendall(b"".join(hiredis.pack_command(tuple(c)) for c in commands))  # type: ignore[arg-type]
+            replies = [self._reply(connected) for _ in commands]
+        except BaseException:
+            # An answer that is still to come would be taken for another command's.
+            self._drop()
+            raise
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                raise Refused(str(reply))
+        return replies
+
+    def _reply(self, connected: socket.socket) -> Any:
+        while (reply := self._parser.gets()) is False:
+            data = connected.recv(_READ_BYTES)
+            if not data:
+                raise ConnectionResetError("the connection to the broker was lost")
+            self._parser.feed(data)
+        return reply
+
+    def _connect(self) -> socket.socket:
+        at = self._at
+        if at.path:
+            connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connected.settimeout(self._timeout_s)
+            self._socket = connected
+            connected.connect(at.path)
+        else:
+            connected = socket.create_connection((at.host, at.port), self._timeout_s)
+            self._socket = connected
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if at.tls:
+                context = ssl.create_default_context()
+                connected = context.wrap_socket(connected, server_hostname=at.host)
+                self._socket = connected
+        self._parser = hiredis.Reader()
+        for command in at.login:
+            connected.sendall(hiredis.pack_command(tuple(command)))  # type: ignore[arg-type]
+            reply = self._reply(connected)
+            if isinstance(reply, hiredis.ReplyError):
+                raise Refused(str(reply))
+        return connected
+
+    def _drop(self) -> None:
+        connected, self._socket = self._socket, None
+        if connected is not None:
+            connected.close()

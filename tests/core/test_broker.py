@@ -1,6 +1,7 @@
 """The doorbell against a real Valkey, from threads and from an event loop alike."""
 
 import asyncio
+import socket
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -11,7 +12,7 @@ import pytest
 import redis
 
 from portal.core.broker import AsyncDoorbell, Doorbell, Ring, sync_client
-from portal.core.resp import RespLink
+from portal.core.resp import RespClient, RespLink
 from portal.core.supervisor.valkey import EmbeddedValkey
 
 QUEUE = "gpu:a100"
@@ -49,10 +50,10 @@ class Both:
 
 @pytest.fixture(params=["threads", "loop"])
 async def bell(request: pytest.FixtureRequest, server: EmbeddedValkey, client: redis.Redis) -> Any:
-    link = RespLink(server.url()) if request.param == "loop" else None
-    yield Both(Doorbell(client), AsyncDoorbell(link) if link is not None else None)
-    if link is not None:
-        link.close()
+    link = RespLink(server.url())
+    with RespClient(server.url()) as worker:
+        yield Both(Doorbell(worker), AsyncDoorbell(link) if request.param == "loop" else None)
+    link.close()
 
 
 Call = Callable[..., Awaitable[Any]]
@@ -112,28 +113,29 @@ def test_ring_whose_answer_was_lost_answers_wake_again(
     server: EmbeddedValkey, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost: list[bytes] = []
-    read = redis.Connection.read_response
+    read = RespClient._reply
 
-    def lose_first_wake(self: Any, *args: Any, **kwargs: Any) -> Any:
-        answer = read(self, *args, **kwargs)
+    def lose_first_wake(self: RespClient, connected: socket.socket) -> Any:
+        answer = read(self, connected)
         if answer == b"wake" and not lost:
             lost.append(answer)
-            raise redis.ConnectionError("lost")
+            raise ConnectionResetError("lost")
         return answer
 
-    Doorbell(client).ring("loads the script")
-    monkeypatch.setattr(redis.connection.AbstractConnection, "read_response", lose_first_wake)
-    assert Doorbell(client).ring(QUEUE) == Ring.WAKE
-    assert lost
-    assert Doorbell(client).ring(QUEUE) == Ring.ASLEEP
+    monkeypatch.setattr(RespClient, "_reply", lose_first_wake)
+    with RespClient(server.url()) as other:
+        assert Doorbell(other).ring(QUEUE) == Ring.WAKE
+        assert lost
+        assert Doorbell(other).ring(QUEUE) == Ring.ASLEEP
 
 
 def test_ring_from_many_threads_wakes_exactly_once(
     server: EmbeddedValkey, client: redis.Redis
 ) -> None:
-    bell = Doorbell(client)
     start = threading.Barrier(8)
     rung: list[Ring] = []
+    shared = RespClient(server.url())
+    bell = Doorbell(shared)
 
     def ring() -> None:
         start.wait()
@@ -144,18 +146,19 @@ def test_ring_from_many_threads_wakes_exactly_once(
         thread.start()
     for thread in threads:
         thread.join()
+    shared.close()
     assert (rung.count(Ring.WAKE), rung.count(Ring.ASLEEP)) == (1, 159)
 
 
 async def test_wait_for_bell_returns_when_rung_from_elsewhere(
     server: EmbeddedValkey, client: redis.Redis
 ) -> None:
-    bell = Doorbell(client)
-    bell.keep_hot(QUEUE, 60_000)
-    waiting = asyncio.create_task(asyncio.to_thread(bell.wait, QUEUE, 4.0))
     link = RespLink(server.url())
-    assert await AsyncDoorbell(link).ring(QUEUE) == Ring.BELL
-    assert await waiting is True
+    with RespClient(server.url()) as worker:
+        Doorbell(worker).keep_hot(QUEUE, 60_000)
+        waiting = asyncio.create_task(asyncio.to_thread(Doorbell(worker).wait, QUEUE, 4.0))
+        assert await AsyncDoorbell(link).ring(QUEUE) == Ring.BELL
+        assert await waiting is True
     link.close()
 
 
@@ -172,7 +175,7 @@ def test_connect_by_tcp_keeps_the_connection_alive() -> None:
         assert options["socket_timeout"] == options["socket_connect_timeout"] == 5.0
 
 
-@pytest.mark.parametrize("connect", [sync_client, RespLink])
+@pytest.mark.parametrize("connect", [sync_client, RespLink, RespClient])
 def test_connect_with_an_unknown_scheme_is_refused_without_the_url(
     connect: Callable[[str], object],
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from portal.core.resp import FAULTS, Refused, RespConnection, RespLink
+from portal.core.resp import FAULTS, Address, Refused, RespClient, RespConnection, RespLink
 from portal.core.supervisor.valkey import EmbeddedValkey
 
 
@@ -94,3 +94,56 @@ async def test_open_by_tcp_keeps_the_connection_alive() -> None:
         peer = connection._transport.get_extra_info("socket")
         assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         connection.close()
+
+
+def test_client_sends_many_together_and_answers_each(server: EmbeddedValkey) -> None:
+    with RespClient(server.url()) as client:
+        words = [f"{n}" * 5000 for n in range(50)]
+        assert client.call_all([("ECHO", word) for word in words]) == [w.encode() for w in words]
+
+
+def test_client_refused_command_raises_and_the_others_are_done(server: EmbeddedValkey) -> None:
+    with RespClient(server.url()) as client:
+        with pytest.raises(Refused, match="unknown command"):
+            client.call_all([("SET", "a", 1), ("NONSENSE",), ("SET", "b", 2)])
+        assert client.call("MGET", "a", "b") == [b"1", b"2"]
+
+
+def test_client_connects_anew_after_its_connection_was_cut(server: EmbeddedValkey) -> None:
+    with RespClient(server.url()) as client, RespClient(server.url()) as other:
+        number = client.call("CLIENT", "ID")
+        other.call("CLIENT", "KILL", "ID", number)
+        assert client.call("CLIENT", "ID") > number
+
+
+def test_client_silent_server_fails_in_time_and_is_not_misread_later(
+    server: EmbeddedValkey,
+) -> None:
+    with RespClient(server.url(), timeout_s=0.05) as client:
+        with pytest.raises(TimeoutError):
+            client.call("BLPOP", "nothing", 0.3)
+        assert client.call("ECHO", "mine") == b"mine"
+
+
+def test_client_waits_for_a_server_that_restarts(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="fh-") as folder:
+        valkey = EmbeddedValkey(Path(folder))
+        with RespClient(valkey.url()) as client:
+            with pytest.raises(FAULTS):
+                client.call("PING")
+            valkey.start()
+            assert client.call("PING") == b"PONG"
+            valkey.stop()
+            valkey.start()
+            assert client.call("PING") == b"PONG"
+            valkey.stop()
+
+
+def test_address_tells_where_and_how_to_log_in_but_shows_no_password() -> None:
+    at = Address.of("rediss://u:p%40ss@broker.example:7000/3")
+    assert (at.path, at.host, at.port, at.tls) == ("", "broker.example", 7000, True)
+    assert at.login == (("AUTH", "u", "p@ss"), ("SELECT", "3"))
+    assert "p@ss" not in repr(at)
+    socketed = Address.of("unix://:secret@/run/valkey.sock?db=2")
+    assert (socketed.path, socketed.tls) == ("/run/valkey.sock", False)
+    assert socketed.login == (("AUTH", "default", "secret"), ("SELECT", "2"))

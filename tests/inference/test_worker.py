@@ -1,6 +1,6 @@
 """The worker's runtime in this very process: what it does when a neighbour fails it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from inference.worker.database import Queue
 from inference.worker.runtime import InferenceRuntime
 from inference.worker.settings import Assignment
 from portal.core.env import env
+from portal.core.resp import Command, RespClient
 from tests import factories
 from tests.factories import Organisation
 from tests.inference.bench import GATEWAY, Bench, credential
@@ -72,20 +73,20 @@ def sent(redis: "redis_client.Redis", job_id: UUID) -> list[Text | End]:
 
 
 class Flaky:
-    """A client of the broker whose next writes to a stream fail when told to."""
+    """A client of the broker whose next writes fail when told to."""
 
-    def __init__(self, client: "redis_client.Redis") -> None:
+    def __init__(self, client: RespClient) -> None:
         self._client = client
         self.failures = 0
 
-    def xadd(self, *args: Any, **options: Any) -> Any:
+    def call_all(self, commands: Sequence[Command]) -> list[Any]:
         if self.failures:
             self.failures -= 1
-            raise redis_client.ConnectionError("the broker is away")
-        return self._client.xadd(*args, **options)
+            raise ConnectionError("the broker is away")
+        return self._client.call_all(commands)
 
-    def pipeline(self, **options: Any) -> Any:
-        return self._client.pipeline(**options)
+    def close(self) -> None:
+        self._client.close()
 
 
 def test_serves_whole_answers_from_postgresql_while_the_broker_is_away(
@@ -124,8 +125,8 @@ def test_sends_nothing_more_of_a_stream_after_a_piece_was_lost(
 ) -> None:
     (job_id,) = bench.admit(credential(factories.api_key(tenant_a)), stream=True, max_tokens=2000)
     runtime = start_runtime(token_ms=1)
-    flaky = Flaky(runtime._publisher._redis)
-    runtime._publisher._redis = flaky  # type: ignore[assignment]
+    flaky = Flaky(runtime._publisher._client)
+    runtime._publisher._client = flaky  # type: ignore[assignment]
     eventually(lambda: len(sent(redis, job_id)) > 3, what="text flows")
     flaky.failures = 1
     eventually(lambda: all_ended(bench, [job_id]), what="the stream has ended")
