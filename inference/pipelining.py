@@ -129,6 +129,11 @@ class _Pipe:
 class AsyncPipe(_Pipe):
     """A pipe for an event loop. After an error its connection must be discarded."""
 
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        super().__init__(connection)
+        self._watching: asyncio.AbstractEventLoop | None = None
+        self._ready: asyncio.Future[None] | None = None
+
     async def receive(self) -> None:
         """Sends what was added and waits for the answers; the pipeline stays open.
 
@@ -140,28 +145,43 @@ class AsyncPipe(_Pipe):
     async def finish(self) -> None:
         """As ``receive``, and ends the pipeline."""
         await self._exchange(last=True)
+        self._unwatch()
         self._leave()
 
     async def _exchange(self, *, last: bool) -> None:
-        self._ask(last=last)
-        unsent = self._pgconn.flush()
-        loop, descriptor = asyncio.get_running_loop(), self._pgconn.socket
-        ready = asyncio.Event()
-        loop.add_reader(descriptor, ready.set)
         try:
+            self._ask(last=last)
+            loop = self._watch()
+            unsent = self._pgconn.flush()
+            if unsent:
+                loop.add_writer(self._pgconn.socket, self._wake)
             while True:
-                if unsent:
-                    loop.add_writer(descriptor, ready.set)
-                await ready.wait()
-                ready.clear()
-                if unsent:
-                    loop.remove_writer(descriptor)
-                    unsent = self._pgconn.flush()
+                self._ready = loop.create_future()
+                await self._ready
+                if unsent and not (unsent := self._pgconn.flush()):
+                    loop.remove_writer(self._pgconn.socket)
                 if self._take():
                     return
-        finally:
-            loop.remove_reader(descriptor)
-            loop.remove_writer(descriptor)
+        except BaseException:
+            self._unwatch()
+            raise
+
+    def _watch(self) -> asyncio.AbstractEventLoop:
+        """Watches the socket from a transaction's first exchange to its last."""
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop()
+            self._watching.add_reader(self._pgconn.socket, self._wake)
+        return self._watching
+
+    def _unwatch(self) -> None:
+        loop, self._watching = self._watching, None
+        if loop is not None:
+            loop.remove_reader(self._pgconn.socket)
+            loop.remove_writer(self._pgconn.socket)
+
+    def _wake(self) -> None:
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
 
 
 class Pipe(_Pipe):

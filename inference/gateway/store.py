@@ -62,16 +62,18 @@ SELECT q.id, q.tenant_id, q.user_id, q.api_key_id, q.model_id, t.time_zone,
 
 READ_CLOCKS: Final = """
 SELECT clock_timestamp(),
-       (SELECT json_object_agg(c.deployment_id, c.virtual_time)
+       (SELECT json_object_agg(c.deployment_id, c.virtual_time)::text
           FROM inference_deploymentclock c
           JOIN inference_deployment d ON d.id = c.deployment_id AND d.enabled
          WHERE c.deployment_id = ANY(%s)),
-       (SELECT json_agg(json_build_array(s.tenant_id, s.deployment_id, s.virtual_time))
+       (SELECT json_agg(json_build_array(s.tenant_id, s.deployment_id, s.virtual_time))::text
           FROM inference_fairshare s
          WHERE s.deployment_id = ANY(%s)
            AND s.tenant_id = ANY(ARRAY(
                SELECT tenant_id FROM tenants_apikey WHERE public_id = ANY(%s))))
 """
+_decode_clocks: Final = msgspec.json.Decoder(dict[UUID, int]).decode
+_decode_shares: Final = msgspec.json.Decoder(list[tuple[UUID, UUID, int]]).decode
 
 
 def _rolled(column: str, span: str, added: str) -> str:
@@ -206,8 +208,8 @@ async def read(
     return Ledger(
         keys={key.public_id: key for key in found},
         windows=[_window(row) for row in windows.fetchall()],
-        clocks={UUID(k): v for k, v in (virtual_times or {}).items()},
-        shares={(UUID(t), UUID(d)): Share(v) for t, d, v in shares or ()},
+        clocks=_decode_clocks(virtual_times or "{}"),
+        shares={(t, d): Share(v) for t, d, v in _decode_shares(shares or "[]")},
         now=now,
         peppers=peppers,
     )

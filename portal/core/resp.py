@@ -127,12 +127,18 @@ class RespConnection(asyncio.Protocol):
         Raises:
             OSError, hiredis.HiredisError: the connection failed, is silent, or the server refused.
         """
+        reply = self.send(*arguments)
+        # Cheaper than asyncio.timeout, which costs more than the command.
+        guard = reply.get_loop().call_later(timeout_s, self._give_up, reply)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self.send(*arguments)
-        except TimeoutError:
-            self.close()
-            raise
+            return await reply
+        finally:
+            guard.cancel()
+
+    def _give_up(self, reply: "asyncio.Future[Any]") -> None:
+        if not reply.done():
+            reply.set_exception(TimeoutError("the broker does not answer"))
+        self.close()
 
     def close(self) -> None:
         """Closes the connection; whoever waits for a reply is told."""
