@@ -2,7 +2,6 @@
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -20,8 +19,7 @@ class _Packed(msgspec.Struct, array_like=True, gc=False):
     stop: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True):
     """What the caller wrote, as the worker needs it: none of it is kept anywhere in clear."""
 
     ids: Sequence[int]

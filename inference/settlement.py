@@ -9,7 +9,6 @@ job succeeded; nothing otherwise. What a crash hid is the operator's loss.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -169,8 +168,7 @@ SETTLE_KEEPING: Final = _settle(_PAYLOADS_KEPT)
 """For batches in which an answer is kept: few, and each part of a statement has its price."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """How one job ends.
 
     Attributes:
@@ -236,8 +234,7 @@ class _Row(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     first_token_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """A job that this settlement ended, and what it was charged, in tokens."""
 
     job_id: UUID

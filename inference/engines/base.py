@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import msgspec
+
 from portal.core.errors import Conflict, Unavailable
 
 EngineOptions = Mapping[str, Any]
@@ -16,16 +18,14 @@ EngineOptions = Mapping[str, Any]
 StopReason = Literal["stop", "length", "cancelled"]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """One turn of a conversation."""
 
     role: str
     content: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
+class Sampling(msgspec.Struct, frozen=True):
     """How tokens are chosen and when generation ends.
 
     Args:
@@ -43,8 +43,7 @@ class Sampling:
     seed: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
+class GenerationRequest(msgspec.Struct, frozen=True):
     """One generation.
 
     Args:
@@ -60,8 +59,7 @@ class GenerationRequest:
     sampling: Sampling
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True, tag="token", array_like=True):
     """New text of a request.
 
     ``tokens`` counts the completion tokens that this text newly covers. A token whose text is
@@ -75,8 +73,7 @@ class Token:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True, tag="done", array_like=True):
     """The request ended as asked. Tokens of a stop string or an end-of-text token are counted."""
 
     request_id: str
@@ -85,8 +82,7 @@ class Done:
     completion_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
     """The request could not be served; ``code`` is stable, ``message`` is for people.
 
     Codes: ``context_length_exceeded``, ``invalid_prompt``, ``request_refused`` (the engine's own

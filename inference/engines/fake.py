@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -106,7 +107,8 @@ class FakeEngine(StepEngine):
         return True
 
     def _start(self, request: GenerationRequest) -> None:
-        digest = hashlib.blake2b(repr(list(request.prompt_ids)).encode(), digest_size=2).digest()
+        prompt = array("I", request.prompt_ids).tobytes()
+        digest = hashlib.blake2b(prompt, digest_size=2).digest()
         offset = int.from_bytes(digest) % len(self._words)
         if not self._runs:
             self._deadline = time.monotonic()

@@ -26,7 +26,6 @@ from inference.engines.wire import (
     ToParent,
     frames,
     send,
-    to_wire,
 )
 from portal.core.errors import PortalError
 
@@ -55,9 +54,9 @@ class _Host:
             self._engine.cancel(message.id)
             return True
         try:
-            self._engine.submit(message.request())
+            self._engine.submit(message.request)
         except PortalError as fault:
-            self._emit([Failed(message.id, fault.error_code, fault.message)])
+            self._emit([Failed(message.request.id, fault.error_code, fault.message)])
         return True
 
     def _load(self, start: Start) -> bool:
@@ -79,7 +78,7 @@ class _Host:
 
     def _emit(self, events: Sequence[Event]) -> None:
         assert self._engine is not None
-        self._send(Events([to_wire(event) for event in events], self._engine.stats()))
+        self._send(Events(list(events), self._engine.stats()))
 
     def _send(self, message: ToParent) -> None:
         # A dead owner needs no events; run() sees the end of the same socket.

@@ -39,7 +39,6 @@ from inference.engines.wire import (
     ToChild,
     ToParent,
     frames,
-    from_wire,
     send,
 )
 from portal.core.errors import PortalError
@@ -98,7 +97,7 @@ class ProcessEngine:
         """See ``Engine.submit``."""
         with self._sending:
             self._accept(request)
-            self._send(Submit.of(request))
+            self._send(Submit(request))
 
     def _accept(self, request: GenerationRequest) -> None:
         with self._changed:
@@ -195,7 +194,7 @@ class ProcessEngine:
 
     def _receive(self, message: ToParent) -> None:
         if isinstance(message, Events):
-            self._deliver([from_wire(wired) for wired in message.events], message.stats)
+            self._deliver(message.events, message.stats)
             return
         with self._changed:
             self._answer = message

@@ -7,16 +7,7 @@ from typing import Any
 
 import msgspec
 
-from inference.engines.base import (
-    Done,
-    EngineStats,
-    Event,
-    Failed,
-    GenerationRequest,
-    Message,
-    Sampling,
-    Token,
-)
+from inference.engines.base import EngineStats, Event, GenerationRequest
 
 _LENGTH = struct.Struct("<I")
 _RECEIVE_BYTES = 1 << 20
@@ -34,21 +25,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
 class Submit(msgspec.Struct, frozen=True, tag="submit"):
     """A request for the child's engine."""
 
-    id: str
-    prompt_ids: list[int]
-    messages: list[tuple[str, str]]
-    sampling: Sampling
-
-    @classmethod
-    def of(cls, request: GenerationRequest) -> "Submit":
-        """The message of a request."""
-        messages = [(m.role, m.content) for m in request.messages]
-        return cls(request.id, list(request.prompt_ids), messages, request.sampling)
-
-    def request(self) -> GenerationRequest:
-        """The request of the message."""
-        messages = tuple(Message(role, content) for role, content in self.messages)
-        return GenerationRequest(self.id, self.prompt_ids, messages, self.sampling)
+    request: GenerationRequest
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
@@ -71,52 +48,10 @@ class LoadRefused(msgspec.Struct, frozen=True, tag="load_refused"):
     message: str
 
 
-class TokenEvent(msgspec.Struct, frozen=True, tag="t", array_like=True):
-    """``Token`` on the wire."""
-
-    request_id: str
-    text: str
-    tokens: int
-
-
-class DoneEvent(msgspec.Struct, frozen=True, tag="d", array_like=True):
-    """``Done`` on the wire."""
-
-    request_id: str
-    reason: Any
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class FailedEvent(msgspec.Struct, frozen=True, tag="f", array_like=True):
-    """``Failed`` on the wire."""
-
-    request_id: str
-    code: str
-    message: str
-
-
-_TO_WIRE: dict[type, Any] = {Token: TokenEvent, Done: DoneEvent, Failed: FailedEvent}
-_FROM_WIRE: dict[type, Any] = {wire: event for event, wire in _TO_WIRE.items()}
-
-
-def to_wire(event: Event) -> TokenEvent | DoneEvent | FailedEvent:
-    """An event as it is sent."""
-    fields = (getattr(event, name) for name in event.__slots__)
-    wired: TokenEvent | DoneEvent | FailedEvent = _TO_WIRE[type(event)](*fields)
-    return wired
-
-
-def from_wire(wired: TokenEvent | DoneEvent | FailedEvent) -> Event:
-    """An event as it was before it was sent."""
-    event: Event = _FROM_WIRE[type(wired)](*(getattr(wired, n) for n in wired.__struct_fields__))
-    return event
-
-
 class Events(msgspec.Struct, frozen=True, tag="events"):
     """All events of one step, and the engine's state after it."""
 
-    events: list[TokenEvent | DoneEvent | FailedEvent]
+    events: list[Event]
     stats: EngineStats
 
 

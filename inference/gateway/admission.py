@@ -11,6 +11,8 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+import msgspec
+
 from inference.gateway.wire import errors
 from inference.gateway.wire.headers import Allowance
 from portal.core.crypto import Peppers
@@ -26,8 +28,7 @@ VIRTUAL_UNIT: Final = 1000
 _SCOPE_WORDS: Final = {"api_key": "API key", "user": "user", "tenant": "tenant"}
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(msgspec.Struct, frozen=True):
     """What a caller sent: the key's public id and secret, and its browser session if any."""
 
     public_id: str
@@ -35,8 +36,7 @@ class Credential:
     session_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KeyFacts:
+class KeyFacts(msgspec.Struct, frozen=True):
     """A key with its tenant and user, as the admission transaction reads them."""
 
     public_id: str
@@ -60,8 +60,7 @@ class KeyFacts:
     data_key: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """What a generation needs, counted before it is admitted."""
 
     model_id: UUID
@@ -92,8 +91,7 @@ def cost_of(
     return -(-(prompt_tokens * prompt_price + completion_tokens * completion_price) // 1000)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One call as it reaches admission.
 
     A call without an ``ask`` only needs a valid key (listing the models, or looking up the one
@@ -209,8 +207,7 @@ class Ledger:
         return [w for w in self._by_tenant.get(key.tenant_id, ()) if w.applies(key, model_id)]
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """The call goes on as a job."""
 
     key: KeyFacts
@@ -221,15 +218,13 @@ class Admitted:
     tokens: Allowance | None
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
+class Allowed(msgspec.Struct, frozen=True):
     """The key is good; nothing was reserved."""
 
     key: KeyFacts
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """The call ends here; ``key`` is known unless the caller is a stranger."""
 
     error: PortalError

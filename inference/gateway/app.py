@@ -29,6 +29,7 @@ from inference.gateway.requests import (
     refused,
 )
 from inference.gateway.stream import answer_stream
+from inference.gateway.waiting import watch
 from inference.gateway.whole import answer_whole
 from inference.gateway.wire import errors, response
 from inference.gateway.wire.headers import HeaderPairs, rate_limit_headers
@@ -99,13 +100,15 @@ class ChatCompletions(_Endpoint):
             return
         assert request is not None, "what is admitted was parsed"
         waiter = gateway.room.enter(verdict.job_id, stream=request.stream)
+        watching = watch(receive, waiter)
         answer = answer_stream if request.stream else answer_whole
         try:
-            ended = await answer(waiter, verdict, pending, request, receive, send)
+            ended = await answer(waiter, verdict, pending, request, send)
         except BaseException:
             gateway.canceller.cancel(verdict.job_id)
             raise
         finally:
+            watching.cancel()
             gateway.room.leave(waiter)
         if not ended:
             gateway.canceller.cancel(verdict.job_id)

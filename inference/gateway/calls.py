@@ -1,8 +1,9 @@
 """A call on its way through the gateway."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+
+import msgspec
 
 from inference.gateway.admission import Call
 from inference.gateway.catalogue import Served
@@ -13,8 +14,7 @@ LIST_MODELS: Final = "inference.models"
 UNKNOWN_ROUTE: Final = "inference.unknown_route"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Where a call came from, and by which ids it is known."""
 
     request_id: str
@@ -22,8 +22,7 @@ class Origin:
     address: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
+class Generation(msgspec.Struct, frozen=True):
     """What an admitted call will run: the job's columns and its prompt."""
 
     served: Served
@@ -33,8 +32,7 @@ class Generation:
     parameters: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(msgspec.Struct, frozen=True):
     """One call in admission's batch."""
 
     action: str

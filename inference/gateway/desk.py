@@ -6,13 +6,14 @@ is refused.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
 import psycopg
 import structlog
+from msgspec.structs import replace
 
 from inference.gateway import store
 from inference.gateway.admission import (

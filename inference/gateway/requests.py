@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
+
+import msgspec
 
 from inference.gateway.admission import Ask, Call, Credential
 from inference.gateway.calls import Generation, Origin, Pending
@@ -29,8 +30,7 @@ SESSION_COOKIE: Final = "sessionid"
 _INLINE_CHARS: Final = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True):
     """A request's head."""
 
     origin: Origin

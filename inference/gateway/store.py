@@ -20,18 +20,6 @@ from inference.pipelining import AsyncPipe
 from portal.core.crypto import Peppers
 from tenants.models.quotas import METRICS, WINDOWS
 
-READ_KEYS: Final = """
-SELECT k.public_id, k.id, k.tenant_id, k.user_id, k.name, k.kind, k.secret_hmac, k.pepper_version,
-       k.session_hmac, k.scopes, k.allowed_models, k.expires_at, k.revoked_at,
-       t.state, t.time_zone, t.weight, u.is_active, d.version, d.wrapped
-  FROM tenants_apikey k
-  JOIN tenants_tenant t ON t.id = k.tenant_id
-  JOIN tenants_user u ON u.id = k.user_id
-  JOIN LATERAL (SELECT version, wrapped FROM tenants_tenantdatakey
-                 WHERE tenant_id = k.tenant_id ORDER BY version DESC LIMIT 1) d ON true
- WHERE k.public_id = ANY(%s)
-"""
-
 _LIMITS: Final = [*(f"{m}_{w}" for m in METRICS for w in WINDOWS), "concurrency"]
 
 
@@ -60,17 +48,32 @@ SELECT q.id, q.tenant_id, q.user_id, q.api_key_id, q.model_id, t.time_zone,
    FOR NO KEY UPDATE OF w
 """
 
-READ_CLOCKS: Final = """
-SELECT clock_timestamp(),
-       (SELECT json_object_agg(c.deployment_id, c.virtual_time)::text
-          FROM inference_deploymentclock c
-          JOIN inference_deployment d ON d.id = c.deployment_id AND d.enabled
-         WHERE c.deployment_id = ANY(%s)),
-       (SELECT json_agg(json_build_array(s.tenant_id, s.deployment_id, s.virtual_time))::text
-          FROM inference_fairshare s
-         WHERE s.deployment_id = ANY(%s)
-           AND s.tenant_id = ANY(ARRAY(
-               SELECT tenant_id FROM tenants_apikey WHERE public_id = ANY(%s))))
+# The time is taken when the windows are locked, and once; its subquery can't be merged into the
+# outer one, for it is volatile.
+READ_KEYS: Final = """
+SELECT n.now, n.clocks, n.shares,
+       k.public_id, k.id, k.tenant_id, k.user_id, k.name, k.kind, k.secret_hmac, k.pepper_version,
+       k.session_hmac, k.scopes, k.allowed_models, k.expires_at, k.revoked_at,
+       k.state, k.time_zone, k.weight, k.is_active, k.version, k.wrapped
+  FROM (SELECT clock_timestamp() AS now,
+               (SELECT json_object_agg(c.deployment_id, c.virtual_time)::text
+                  FROM inference_deploymentclock c
+                  JOIN inference_deployment d ON d.id = c.deployment_id AND d.enabled
+                 WHERE c.deployment_id = ANY(%(deployments)s)) AS clocks,
+               (SELECT json_agg(json_build_array(
+                           s.tenant_id, s.deployment_id, s.virtual_time))::text
+                  FROM inference_fairshare s
+                 WHERE s.deployment_id = ANY(%(deployments)s)
+                   AND s.tenant_id = ANY(ARRAY(SELECT tenant_id FROM tenants_apikey
+                                                WHERE public_id = ANY(%(keys)s)))) AS shares) n
+  LEFT JOIN (
+       SELECT k.*, t.state, t.time_zone, t.weight, u.is_active, d.version, d.wrapped
+         FROM tenants_apikey k
+         JOIN tenants_tenant t ON t.id = k.tenant_id
+         JOIN tenants_user u ON u.id = k.user_id
+         JOIN LATERAL (SELECT version, wrapped FROM tenants_tenantdatakey
+                        WHERE tenant_id = k.tenant_id ORDER BY version DESC LIMIT 1) d ON true
+        WHERE k.public_id = ANY(%(keys)s)) k ON true
 """
 _decode_clocks: Final = msgspec.json.Decoder(dict[UUID, int]).decode
 _decode_shares: Final = msgspec.json.Decoder(list[tuple[UUID, UUID, int]]).decode
@@ -198,21 +201,24 @@ async def read(
     peppers: Peppers,
 ) -> Ledger:
     """Locks and loads what a batch is decided over, in one round trip."""
-    ids, deployments = list(public_ids), list(deployment_ids)
-    keys = pipe.execute(READ_KEYS, [ids])
+    ids = list(public_ids)
     windows = pipe.execute(READ_WINDOWS, [ids])
-    clocks = pipe.execute(READ_CLOCKS, [deployments, deployments, ids])
+    keys = pipe.execute(READ_KEYS, {"keys": ids, "deployments": list(deployment_ids)})
     await pipe.receive()
-    found = [_key(row) for row in keys.fetchall()]
-    now, virtual_times, shares = clocks.fetchall()[0]
+    rows = keys.fetchall()
+    now, clocks, shares = rows[0][:_COMMON]
+    found = [_key(row[_COMMON:]) for row in rows if row[_COMMON] is not None]
     return Ledger(
         keys={key.public_id: key for key in found},
         windows=[_window(row) for row in windows.fetchall()],
-        clocks=_decode_clocks(virtual_times or "{}"),
+        clocks=_decode_clocks(clocks or "{}"),
         shares={(t, d): Share(v) for t, d, v in _decode_shares(shares or "[]")},
         now=now,
         peppers=peppers,
     )
+
+
+_COMMON: Final = 3
 
 
 def _key(row: Sequence[Any]) -> KeyFacts:

@@ -10,8 +10,8 @@ from inference.gateway.answers import (
     start,
 )
 from inference.gateway.calls import Pending
-from inference.gateway.requests import Receive, Send
-from inference.gateway.waiting import Waiter, watching
+from inference.gateway.requests import Send
+from inference.gateway.waiting import Waiter
 from inference.gateway.wire import errors
 from inference.gateway.wire.request import ChatRequest
 from inference.gateway.wire.response import DONE, ChunkEncoder, FinishReason, Usage
@@ -79,27 +79,25 @@ async def answer_stream(
     verdict: Admitted,
     pending: Pending,
     request: ChatRequest,
-    receive: Receive,
     send: Send,
 ) -> bool:
     """Streams a job's answer; whether the job has ended (else it is to be cancelled)."""
     stream = _Stream(send, verdict, pending, request)
-    with watching(receive, waiter):
-        while True:
-            await waiter.wait()
-            if waiter.gone:
-                return False
-            pieces: list[str] = []
-            while waiter.events:
-                event = waiter.events.popleft()
-                if isinstance(event, End):
-                    if pieces:
-                        await stream.text("".join(pieces))
-                    await stream.end(event)
-                    return True
-                pieces.append(event.text)
-            if pieces:
-                await stream.text("".join(pieces))
-            if waiter.broken:
-                await stream.error(interrupted())
-                return False
+    while True:
+        await waiter.wait()
+        if waiter.gone:
+            return False
+        pieces: list[str] = []
+        while waiter.events:
+            event = waiter.events.popleft()
+            if isinstance(event, End):
+                if pieces:
+                    await stream.text("".join(pieces))
+                await stream.end(event)
+                return True
+            pieces.append(event.text)
+        if pieces:
+            await stream.text("".join(pieces))
+        if waiter.broken:
+            await stream.error(interrupted())
+            return False

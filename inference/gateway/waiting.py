@@ -1,11 +1,9 @@
 """Callers that wait for their jobs, and the events that reach them."""
 
 import asyncio
-import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
 from uuid import UUID
 
 from inference.gateway.requests import Receive
@@ -100,20 +98,15 @@ class Waiter:
             await self._arrived
 
 
-@contextlib.contextmanager
-def watching(receive: Receive, waiter: Waiter) -> Iterator[None]:
-    """Notices while the body runs that the caller goes away."""
+def watch(receive: Receive, waiter: Waiter) -> "asyncio.Task[None]":
+    """Notices that the caller goes away; to be cancelled when the answer has been sent."""
+    return asyncio.create_task(_watch(receive, waiter))
 
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        waiter.hang_up()
 
-    task = asyncio.create_task(watch())
-    try:
-        yield
-    finally:
-        task.cancel()
+async def _watch(receive: Receive, waiter: Waiter) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    waiter.hang_up()
 
 
 class WaitingRoom:

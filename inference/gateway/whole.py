@@ -3,8 +3,8 @@
 from inference.gateway.admission import Admitted
 from inference.gateway.answers import error_of, interrupted, limits_of, respond, respond_error
 from inference.gateway.calls import Pending
-from inference.gateway.requests import Receive, Send
-from inference.gateway.waiting import Waiter, watching
+from inference.gateway.requests import Send
+from inference.gateway.waiting import Waiter
 from inference.gateway.wire.request import ChatRequest
 from inference.gateway.wire.response import FinishReason, Usage, completion
 from inference.models.jobs import JobState
@@ -16,29 +16,27 @@ async def answer_whole(
     verdict: Admitted,
     pending: Pending,
     request: ChatRequest,
-    receive: Receive,
     send: Send,
 ) -> bool:
     """Sends a job's answer; whether the job has ended (else it is to be cancelled)."""
-    with watching(receive, waiter):
-        pieces: list[str] = []
-        fence = 0
-        while True:
-            await waiter.wait()
-            if waiter.gone:
-                return False
-            while waiter.events:
-                event = waiter.events.popleft()
-                if isinstance(event, End):
-                    await _finish("".join(pieces), event, verdict, pending, request, send)
-                    return True
-                if event.fence != fence:
-                    # The job ran again: nobody has seen what its first run said.
-                    fence, pieces = event.fence, []
-                pieces.append(event.text)
-            if waiter.broken:
-                await respond_error(send, pending.origin, interrupted(), limits_of(verdict))
-                return False
+    pieces: list[str] = []
+    fence = 0
+    while True:
+        await waiter.wait()
+        if waiter.gone:
+            return False
+        while waiter.events:
+            event = waiter.events.popleft()
+            if isinstance(event, End):
+                await _finish("".join(pieces), event, verdict, pending, request, send)
+                return True
+            if event.fence != fence:
+                # The job ran again: nobody has seen what its first run said.
+                fence, pieces = event.fence, []
+            pieces.append(event.text)
+        if waiter.broken:
+            await respond_error(send, pending.origin, interrupted(), limits_of(verdict))
+            return False
 
 
 async def _finish(

@@ -5,7 +5,6 @@ the worker names that fence, so a worker that was thought dead and lives on chan
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -39,7 +38,7 @@ WITH picked AS (
     RETURNING j.id, j.tenant_id, j.fence, j.stream, j.gateway, j.prompt_tokens, j.parameters,
               j.start_tag, j.attempts, j.cancel_requested_at
 )
-SELECT c.id, c.tenant_id, c.fence, c.stream, c.gateway, c.prompt_tokens, c.parameters,
+SELECT c.id, c.tenant_id, c.fence, c.stream, c.gateway, c.prompt_tokens, c.parameters::text,
        c.start_tag, c.attempts, c.cancel_requested_at IS NOT NULL, p.prompt, k.version, k.wrapped
   FROM claimed c
  CROSS JOIN LATERAL (SELECT data_key_version, prompt FROM inference_jobpayload
@@ -80,8 +79,16 @@ UPDATE inference_job j SET state = {JobState.QUEUED.value}, lease_until = NULL, 
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Parameters(msgspec.Struct, frozen=True):
+    """What a claim needs of a job's parameters; the rest of them is for people to read."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+
+class Claimed(msgspec.Struct, frozen=True):
     """A job that is this worker's for as long as it renews the lease."""
 
     id: UUID
@@ -90,7 +97,7 @@ class Claimed:
     stream: bool
     gateway: str
     prompt_tokens: int
-    parameters: dict[str, Any]
+    parameters: Parameters
     start_tag: int
     attempts: int
     cancel_requested: bool
@@ -99,8 +106,7 @@ class Claimed:
     data_key: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """How far a running job has come; ``watermark`` counts delivered completion tokens."""
 
     job_id: UUID
@@ -110,6 +116,8 @@ class Progress:
 
 
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Parameters).decode
+_PARAMETERS: Final = Claimed.__struct_fields__.index("parameters")
 
 
 def send_claim(
@@ -134,8 +142,13 @@ def send_claim(
 
 def claimed(cursor: Answer) -> list[Claimed]:
     """The claimed jobs, in fair order."""
-    jobs = [Claimed(*row) for row in cursor.fetchall()]
-    return sorted(jobs, key=lambda job: (job.start_tag, job.id))
+    return sorted(map(_claimed, cursor.fetchall()), key=lambda job: (job.start_tag, job.id))
+
+
+def _claimed(row: Sequence[Any]) -> Claimed:
+    values = list(row)
+    values[_PARAMETERS] = _decode(row[_PARAMETERS])
+    return Claimed(*values)
 
 
 def send_renewal(

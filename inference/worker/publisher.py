@@ -8,9 +8,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import structlog
 
 from inference.returns import (
@@ -31,8 +31,7 @@ log = structlog.get_logger(__name__)
 _EXPIRE_EVERY_SECONDS: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """Text of a job to be sent; ``last`` if the job has ended with it."""
 
     job: RunningJob
@@ -41,8 +40,7 @@ class Piece:
     last: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """A settled job's end, to be told to its gateway."""
 
     gateway: str

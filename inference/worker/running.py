@@ -11,6 +11,11 @@ from inference.worker.claims import Claimed, Progress
 from portal.core.crypto import Cipher
 
 
+def engine_id(job_id: UUID, fence: int) -> str:
+    """What the engine knows a claim of a job by."""
+    return f"{job_id.hex}:{fence}"
+
+
 @dataclass(slots=True)
 class RunningJob:
     """One claimed job.
@@ -34,7 +39,7 @@ class RunningJob:
     engine_id: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.engine_id = f"{self.claim.id}:{self.claim.fence}"
+        self.engine_id = engine_id(self.claim.id, self.claim.fence)
 
     @property
     def shown(self) -> bool:

@@ -29,7 +29,7 @@ from inference.worker.claims import Claimed
 from inference.worker.database import Queue, Release
 from inference.worker.heartbeat import Heartbeat, Presence
 from inference.worker.publisher import Ended, Piece, Publisher
-from inference.worker.running import Running, RunningJob
+from inference.worker.running import Running, RunningJob, engine_id
 from inference.worker.settings import Assignment
 from portal.core.broker import Doorbell, sync_client
 from portal.core.crypto import InvalidCiphertext, Keyring
@@ -330,7 +330,7 @@ class InferenceRuntime:
         ends = [Ended(s.gateway, end_of(s, by_id[s.job_id])) for s in ended]
         if ends:
             self._publisher.send(ends)
-        done = [self._running.get(f"{s.job_id}:{s.fence}") for s in asked]
+        done = [self._running.get(engine_id(s.job_id, s.fence or 0)) for s in asked]
         self._running.remove(job for job in done if job is not None)
 
     # -- exceptions to the way ----------------------------------------------------------------
@@ -373,11 +373,11 @@ class InferenceRuntime:
 def _sampling(claim: Claimed, stop: tuple[str, ...]) -> Sampling:
     parameters = claim.parameters
     return Sampling(
-        max_tokens=parameters["max_tokens"],
-        temperature=parameters.get("temperature", 1.0),
-        top_p=parameters.get("top_p", 1.0),
+        max_tokens=parameters.max_tokens,
+        temperature=parameters.temperature,
+        top_p=parameters.top_p,
         stop=stop,
-        seed=parameters.get("seed"),
+        seed=parameters.seed,
     )
 
 

@@ -148,7 +148,7 @@ class Money(RuleBasedStateMachine):
     @rule(run=running, tokens=st.integers(0, MAX_TOKENS))
     def deliver(self, run: Run, tokens: int) -> None:
         if run.job.stream:
-            run.delivered = min(run.job.parameters["max_tokens"], run.delivered + tokens)
+            run.delivered = min(run.job.parameters.max_tokens, run.delivered + tokens)
         self.bench.renew(Progress(run.job.id, run.job.fence, run.delivered, None))
 
     @rule(
@@ -156,7 +156,7 @@ class Money(RuleBasedStateMachine):
         state=st.sampled_from([JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED]),
     )
     def settle(self, run: Run, state: JobState) -> None:
-        whole = run.job.parameters["max_tokens"] if state is JobState.SUCCEEDED else 0
+        whole = run.job.parameters.max_tokens if state is JobState.SUCCEEDED else 0
         tokens = run.delivered if run.job.stream else whole
         # A zombie's settlement, if the job was lost meanwhile, must change nothing.
         for ended in self.bench.end(run.job, state, tokens):

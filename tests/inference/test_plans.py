@@ -21,7 +21,6 @@ from tests.inference.bench import Bench, credential
 STATEMENTS = {
     "read keys": store.READ_KEYS,
     "read windows": store.READ_WINDOWS,
-    "read clocks": store.READ_CLOCKS,
     "write": store.WRITE,
     "lock windows": LOCK_WINDOWS,
     "settle": SETTLE,

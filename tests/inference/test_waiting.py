@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.engines.base import Message
-from inference.gateway.waiting import Waiter, WaitingRoom, watching
+from inference.gateway.waiting import Waiter, WaitingRoom, watch
 from inference.models.jobs import JobState
 from inference.payloads import Prompt, pack_prompt, unpack_prompt
 from inference.returns import End, Return, Text, decode_returns, encode_returns
@@ -120,10 +120,11 @@ async def test_notices_that_the_caller_goes_away_while_it_waits() -> None:
         await gone.wait()
         return {"type": "http.disconnect"}
 
-    with watching(receive, waiter):
-        gone.set()
-        await asyncio.wait_for(waiter.wait(), 5)
+    watching = watch(receive, waiter)
+    gone.set()
+    await asyncio.wait_for(waiter.wait(), 5)
     assert waiter.gone
+    await watching
 
 
 def test_gives_events_that_overtook_the_verdict_to_whom_they_belong() -> None:

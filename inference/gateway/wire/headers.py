@@ -2,8 +2,9 @@
 
 import math
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from portal.core.errors import PortalError
 
@@ -19,8 +20,7 @@ _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]+")
 HeaderPairs = list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(msgspec.Struct, frozen=True):
     """What is left of one limit; ``reset_seconds`` until it is whole again."""
 
     limit: int

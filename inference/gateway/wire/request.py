@@ -45,8 +45,7 @@ class RequestLimits:
 DEFAULT_LIMITS: Final = RequestLimits()
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(msgspec.Struct, frozen=True):
     """What a caller asks of a model. None means that the caller left it to the deployment."""
 
     model: str

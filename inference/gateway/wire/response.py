@@ -20,8 +20,7 @@ _LINE_ENDS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """Tokens of one completion."""
 
     prompt_tokens: int

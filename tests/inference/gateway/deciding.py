@@ -1,10 +1,11 @@
 """Keys, calls and quota windows for tests of the decision behind admission."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from inference.gateway.admission import (
     Ask,

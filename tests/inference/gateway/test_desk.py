@@ -2,11 +2,11 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from uuid import UUID
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from inference.gateway.admission import Admitted, Refused
 from inference.models.jobs import JobState
