@@ -149,6 +149,8 @@ async def _work(pipe: AsyncPipe, loop: _Loop, deployment_id: UUID) -> None:
     while not (loop.admitted_last and emptied):
         await loop.until(lambda: loop.queued > 0 or bool(loop.claimed) or loop.admitted_last)
         ending = list(loop.claimed)
+        # Read before the claim is sent: what is admitted meanwhile is for the next one.
+        admitted_last = loop.admitted_last
         pipe.execute("BEGIN")
         if ending:
             _send_settlement(pipe, ending)
@@ -163,7 +165,7 @@ async def _work(pipe: AsyncPipe, loop: _Loop, deployment_id: UUID) -> None:
         pipe.execute("COMMIT")
         await pipe.finish()
         taken = [(row[0], row[2]) for row in claiming.fetchall()]
-        emptied = not taken and loop.admitted_last
+        emptied = not taken and admitted_last
         loop.claimed = deque(taken)
         loop.queued -= len(taken)
         loop.free += len(ending)
