@@ -2,7 +2,8 @@ from django.db import migrations
 
 from portal.core.tenancy.operations import RoleSQL
 
-# No condition names these columns: see the audit trail's migration of the same name.
+# No condition names these columns; of the others a small sample is enough. See the audit trail's
+# migration of the same name.
 PLAIN = {
     "inference_job": (
         "parameters",
@@ -20,17 +21,50 @@ PLAIN = {
     ),
     "inference_jobpayload": ("prompt", "answer"),
 }
+FEW = {
+    "inference_job": (
+        "id",
+        "tenant_id",
+        "deployment_id",
+        "model_id",
+        "api_key_id",
+        "user_id",
+        "sku",
+        "kind",
+        "state",
+        "stream",
+        "prompt_tokens",
+        "start_tag",
+        "attempts",
+        "fence",
+        "lease_until",
+        "cancel_requested_at",
+        "admitted_at",
+        "deadline",
+        "claimed_at",
+        "first_token_at",
+        "finished_at",
+        "watermark",
+        "error_code",
+    ),
+    "inference_jobpayload": ("job_id", "tenant_id", "data_key_version", "delete_after"),
+}
 
 
-def _set(target: str) -> list[str]:
+def _set(columns: dict[str, tuple[str, ...]], target: str) -> list[str]:
     return [
         f"ALTER TABLE {table} "
         + ", ".join(f"ALTER COLUMN {name} SET STATISTICS {target}" for name in names)
-        for table, names in PLAIN.items()
+        for table, names in columns.items()
     ]
 
 
 class Migration(migrations.Migration):
     dependencies = [("inference", "0002_isolation")]
 
-    operations = [RoleSQL(_set("0"), _set("DEFAULT"))]
+    operations = [
+        RoleSQL(
+            [*_set(PLAIN, "0"), *_set(FEW, "10")],
+            [*_set(PLAIN, "DEFAULT"), *_set(FEW, "DEFAULT")],
+        )
+    ]

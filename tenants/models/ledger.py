@@ -39,7 +39,7 @@ class LedgerEntry(IdModel, TenantModel):
             models.UniqueConstraint(fields=["tenant_id", "job_id"], name="one_charge_a_job")
         ]
         indexes = [
-            models.Index(fields=["tenant_id", "-recorded_at"], name="ledger_by_time"),
+            models.Index(fields=["tenant_id", "recorded_at"], name="ledger_by_time"),
         ]
 
     def __str__(self) -> str:
