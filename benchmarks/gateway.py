@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 
 if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    # In the place of this file's own folder, where queue.py would hide Python's own module.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.lib.comparison import Campaign, Peer
 from benchmarks.lib.portal import Portal
