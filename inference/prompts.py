@@ -97,7 +97,7 @@ class _Control:
         mark = f"\ufdd0{secrets.token_hex(8)}:%s\ufdd1"
         return cls(
             ids=ids,
-            pattern=re.compile("|".join(map(re.escape, texts)) or nothing),
+            pattern=re.compile(f"({'|'.join(map(re.escape, texts)) or nothing})"),
             initials=tuple({text[0] for text in texts}),
             beginnings=beginnings,
             ends=ends,
@@ -208,13 +208,12 @@ class PromptEncoder:
         """
         guard = _Guard(self._control)
         text = self._render(messages, guard)
-        ids: list[int] = []
-        start = 0
-        for found in self._control.pattern.finditer(text):
-            ids += self._encoded(guard.restore(text[start : found.start()]))
-            ids.append(self._control.ids[found.group()])
-            start = found.end()
-        ids += self._encoded(guard.restore(text[start:]))
+        # Pieces of text, and between them the control tokens that the template wrote.
+        parts = self._control.pattern.split(text)
+        ids = self._encoded(guard.restore(parts[0])).copy()
+        for token, piece in zip(parts[1::2], parts[2::2], strict=True):
+            ids.append(self._control.ids[token])
+            ids += self._encoded(guard.restore(piece))
         return ids
 
     def _encoded(self, piece: str) -> list[int]:
@@ -233,7 +232,7 @@ class PromptEncoder:
                 text = self._render(messages, _Guard(self._control))
             except Invalid:
                 continue  # Not every model takes a system prompt.
-            for piece in self._control.pattern.split(text):
+            for piece in self._control.pattern.split(text)[::2]:
                 if probe not in piece:
                     self._own_pieces[piece] = self._encoded(piece)
 

@@ -141,9 +141,9 @@ class Window:
         """Whether each dimension that is set equals the call's."""
         return (
             self.tenant_id == key.tenant_id
-            and self.api_key_id in (None, key.id)
-            and self.user_id in (None, key.user_id)
-            and self.model_id in (None, model_id)
+            and (self.api_key_id is None or self.api_key_id == key.id)
+            and (self.user_id is None or self.user_id == key.user_id)
+            and (self.model_id is None or self.model_id == model_id)
         )
 
     def roll(self, now: datetime) -> None:

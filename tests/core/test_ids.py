@@ -1,5 +1,6 @@
 """Identifiers sort by the time they were made."""
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -32,6 +33,23 @@ def test_make_id_clock_set_back_still_ascends() -> None:
     with patch("portal.core.ids.time.time_ns", return_value=1_000_000_000):
         second = uuid7()
     assert second > first
+
+
+def test_make_id_in_a_forked_child_is_its_own() -> None:
+    uuid7()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, b"".join(uuid7().bytes[8:] for _ in range(10)))
+        os._exit(0)
+    mine = {uuid7().bytes[8:] for _ in range(10)}
+    os.waitpid(child, 0)
+    told = os.read(read, 1000)
+    os.close(read)
+    os.close(write)
+    theirs = {told[n : n + 8] for n in range(0, 80, 8)}
+    assert len(theirs) == 10
+    assert not mine & theirs
 
 
 def test_make_id_in_threads_is_never_the_same() -> None:
