@@ -131,7 +131,8 @@ class AsyncPipe(_Pipe):
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         super().__init__(connection)
-        self._watching: asyncio.AbstractEventLoop | None = None
+        # A lost connection no longer tells which socket it had.
+        self._watched: tuple[asyncio.AbstractEventLoop, int] | None = None
         self._ready: asyncio.Future[None] | None = None
 
     async def receive(self) -> None:
@@ -145,39 +146,42 @@ class AsyncPipe(_Pipe):
     async def finish(self) -> None:
         """As ``receive``, and ends the pipeline."""
         await self._exchange(last=True)
-        self._unwatch()
+        self.unwatch()
         self._leave()
 
     async def _exchange(self, *, last: bool) -> None:
         try:
             self._ask(last=last)
-            loop = self._watch()
+            loop, descriptor = self._watch()
             unsent = self._pgconn.flush()
             if unsent:
-                loop.add_writer(self._pgconn.socket, self._wake)
+                loop.add_writer(descriptor, self._wake)
             while True:
                 self._ready = loop.create_future()
                 await self._ready
                 if unsent and not (unsent := self._pgconn.flush()):
-                    loop.remove_writer(self._pgconn.socket)
+                    loop.remove_writer(descriptor)
                 if self._take():
                     return
         except BaseException:
-            self._unwatch()
+            self.unwatch()
             raise
 
-    def _watch(self) -> asyncio.AbstractEventLoop:
+    def _watch(self) -> tuple[asyncio.AbstractEventLoop, int]:
         """Watches the socket from a transaction's first exchange to its last."""
-        if self._watching is None:
-            self._watching = asyncio.get_running_loop()
-            self._watching.add_reader(self._pgconn.socket, self._wake)
-        return self._watching
+        if self._watched is None:
+            self._watched = asyncio.get_running_loop(), self._pgconn.socket
+            loop, descriptor = self._watched
+            loop.add_reader(descriptor, self._wake)
+        return self._watched
 
-    def _unwatch(self) -> None:
-        loop, self._watching = self._watching, None
-        if loop is not None:
-            loop.remove_reader(self._pgconn.socket)
-            loop.remove_writer(self._pgconn.socket)
+    def unwatch(self) -> None:
+        """Forgets the socket: to be called before the connection is closed in a transaction."""
+        watched, self._watched = self._watched, None
+        if watched is not None:
+            loop, descriptor = watched
+            loop.remove_reader(descriptor)
+            loop.remove_writer(descriptor)
 
     def _wake(self) -> None:
         if self._ready is not None and not self._ready.done():

@@ -40,6 +40,8 @@ class Link:
             except BaseException:
                 # Cancelled or failed midway, its state is unknown: never reuse it.
                 self._connection = None
+                if self._pipe is not None:
+                    self._pipe.unwatch()
                 await connection.close()
                 raise
 

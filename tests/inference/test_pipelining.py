@@ -9,6 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from inference.gateway.link import Link
 from inference.pipelining import AsyncPipe, Pipe, numbered
 from tests.servers import SessionServers
 
@@ -103,6 +104,45 @@ async def test_receive_keeps_the_transaction_open_until_it_is_finished(url: str)
     first, second = await with_pipe(url, work)
 
     assert first == second
+
+
+async def test_receive_on_a_connection_that_is_ended_leaves_no_socket_watched(
+    url: str, servers: SessionServers
+) -> None:
+    connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
+    pipe, descriptor = AsyncPipe(connection), connection.pgconn.socket
+    pipe.execute("BEGIN")
+    await pipe.receive()
+    with psycopg.connect(servers.url("superuser"), autocommit=True) as superuser:
+        superuser.execute("SELECT pg_terminate_backend(%s)", [connection.info.backend_pid])
+    pipe.execute("SELECT pg_sleep(60)")
+    with pytest.raises(psycopg.OperationalError):
+        async with asyncio.timeout(20):
+            await pipe.finish()
+    # Its number goes to the next connection, which would wait for ever.
+    assert not asyncio.get_running_loop().remove_reader(descriptor)
+    await connection.close()
+
+
+async def test_link_whose_work_fails_in_a_transaction_leaves_no_socket_watched(url: str) -> None:
+    link, descriptors = Link(url, "test"), []
+
+    async def fail(pipe: AsyncPipe) -> None:
+        pipe.execute("BEGIN")
+        await pipe.receive()
+        descriptors.append(pipe._pgconn.socket)
+        raise ValueError("between two exchanges")
+
+    async def work(pipe: AsyncPipe) -> list[tuple[Any, ...]]:
+        answer = pipe.execute("SELECT 1")
+        await pipe.finish()
+        return answer.fetchall()
+
+    with pytest.raises(ValueError, match="between"):
+        await link.pipe(fail)
+    assert not asyncio.get_running_loop().remove_reader(descriptors[0])
+    assert await link.pipe(work) == [(1,)]
+    await link.close()
 
 
 async def test_finish_more_than_the_socket_holds_arrives_whole(url: str) -> None:

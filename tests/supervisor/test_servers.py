@@ -94,16 +94,16 @@ def test_log_in_without_the_password_is_refused(postgres: EmbeddedPostgres) -> N
         psycopg.connect(postgres.url("postgres", "guessed"))
 
 
-def test_start_valkey_again_keeps_what_was_written(valkey: EmbeddedValkey) -> None:
+def test_start_valkey_again_begins_empty(valkey: EmbeddedValkey) -> None:
     valkey.start()
     with redis.Redis.from_url(valkey.url()) as client:
-        client.set("kept", "yes")
+        client.set("carried", "yes")
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
         assert client.config_get("port") == {"port": "0"}
     valkey.stop()
     valkey.start()
     with redis.Redis.from_url(valkey.url()) as client:
-        assert client.get("kept") == b"yes"
+        assert client.get("carried") is None
 
 
 def test_start_in_a_deep_folder_uses_a_short_socket_path(tmp_path: Path) -> None:
@@ -257,13 +257,22 @@ def test_start_on_a_folder_that_only_postgres_finds_damaged_passes_on_its_verdic
 
 def test_start_with_a_damaged_broker_file_says_how_to_move_on(valkey: EmbeddedValkey) -> None:
     valkey.start()
-    with redis.Redis.from_url(valkey.url()) as client:
-        client.set("kept", "yes")
     valkey.stop()
-    for file in (valkey.folder / "appendonlydir").glob("*.incr.aof"):
-        file.write_bytes(b"*9\r\n$garbage\r\n" + file.read_bytes())
+    (valkey.folder / "dump.rdb").write_bytes(b"REDIS0011 garbage")
     with pytest.raises(Fault, match="move that folder away"):
         valkey.start()
+
+
+def test_broker_writes_nothing_of_what_it_carries_to_disk(valkey: EmbeddedValkey) -> None:
+    valkey.start()
+    with redis.Redis.from_url(valkey.url()) as client:
+        client.xadd("returns:gateway", {"e": "an answer in clear"})
+    valkey.stop()
+    assert all(
+        b"an answer in clear" not in file.read_bytes()
+        for file in valkey.layout.data_dir.rglob("*")
+        if file.is_file()
+    )
 
 
 def test_prepare_over_a_file_says_what_is_wrong(tmp_path: Path) -> None:

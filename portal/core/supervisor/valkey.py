@@ -144,9 +144,9 @@ class EmbeddedValkey:
             "daemonize": "no",
             "logfile": '""',
             "loglevel": "notice",
+            # Nothing goes to disk: it carries answers in clear, and may be lost at any moment.
             "save": '""',
-            "appendonly": "yes",
-            "appendfsync": "everysec",
+            "appendonly": "no",
             "maxmemory-policy": "noeviction",
         }
         return "".join(f"{name} {value}\n" for name, value in settings.items())

@@ -1,0 +1,37 @@
+"""The benchmarks run, and what they leave agrees; at this size their figures mean nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.lib.portal import ROOT
+
+KEYS = {
+    "gateway": {
+        "c1_p50_ms",
+        "c32_rps",
+        "c32_p99_ms",
+        "c32_cpu_ms",
+        "c32_vs_limit",
+        "sse_tokens_per_s",
+        "sse_ttft_p50_ms",
+    },
+    "queue": {"claim_32_of_1000_ms", "claim_32_of_100000_ms", "claim_32_of_1000000_ms"},
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_benchmark_runs_and_writes_its_figures(name: str, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    words = [f"benchmarks/{name}.py", "--scale", "0.01", "--json", str(figures)]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=150
+    )
+    # Books that do not agree are an error, too.
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(figures.read_text())
+    assert set(told) == KEYS[name]
+    assert all(value > 0 for value in told.values())
