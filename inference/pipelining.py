@@ -3,6 +3,10 @@
 A cursor's ``execute`` flushes and polls the connection for every statement, which costs more than
 the statement itself. Here a transaction is two writes and two reads, however many statements it
 has. Every statement is prepared, once a connection.
+
+What is sent up to ``finish`` is one transaction, which commits there: PostgreSQL runs all that
+comes before a Sync message in one, without BEGIN and COMMIT (its manual, "Pipelining" in the
+chapter on the protocol).
 """
 
 import asyncio

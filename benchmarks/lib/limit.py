@@ -132,10 +132,8 @@ async def _admit(pipe: AsyncPipe, loop: _Loop, rows: _Rows, peppers: Peppers) ->
         count = loop.free
         if not count:
             break
-        pipe.execute("BEGIN")
         ledger = await store.read(pipe, [rows.public_id], [rows.deployment_id], peppers)
         store.write(pipe, rows.writes(ledger, count))
-        pipe.execute("COMMIT")
         await pipe.finish()
         loop.free -= count
         loop.queued += count
@@ -151,7 +149,6 @@ async def _work(pipe: AsyncPipe, loop: _Loop, deployment_id: UUID) -> None:
         ending = list(loop.claimed)
         # Read before the claim is sent: what is admitted meanwhile is for the next one.
         admitted_last = loop.admitted_last
-        pipe.execute("BEGIN")
         if ending:
             _send_settlement(pipe, ending)
         claim = {
@@ -162,7 +159,6 @@ async def _work(pipe: AsyncPipe, loop: _Loop, deployment_id: UUID) -> None:
             "floor": 0,
         }
         claiming = pipe.execute(CLAIM, claim)
-        pipe.execute("COMMIT")
         await pipe.finish()
         taken = [(row[0], row[2]) for row in claiming.fetchall()]
         emptied = not taken and admitted_last

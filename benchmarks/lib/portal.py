@@ -25,7 +25,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 _HOST: Final = "127.0.0.1"
 _READY_S: Final = 60.0
 _STOP_S: Final = 45.0
-_LOG_SEGMENTS: Final = 20
+_LOG_SEGMENTS: Final = 64
 
 
 class Portal:

@@ -143,14 +143,12 @@ class AdmissionDesk:
         calls = [pending.call for pending in batch]
         keys = {c.credential.public_id for c in calls if c.credential is not None}
         deployments = {c.ask.deployment_id for c in calls if c.ask is not None}
-        pipe.execute("BEGIN")
         ledger = await store.read(pipe, list(keys), list(deployments), self._peppers)
         verdicts = decide([self._readable(call, ledger) for call in calls], ledger)
         writes = self._writes(batch, verdicts, ledger)
         attempt.job_ids = [v.job_id for v in verdicts if isinstance(v, Admitted)]
         attempt.committing = True
         store.write(pipe, writes)
-        pipe.execute("COMMIT")
         await pipe.finish()
         return verdicts
 

@@ -300,5 +300,5 @@ def share_rows(shares: dict[tuple[UUID, UUID], Share]) -> list[dict[str, Any]]:
 
 
 def write(pipe: AsyncPipe, writes: Writes) -> None:
-    """Adds one batch's rows to what is sent next; the caller commits."""
+    """Adds one batch's rows to what is sent next; the end of the pipeline commits them."""
     pipe.execute(WRITE, writes.parameters())

@@ -197,7 +197,6 @@ class Queue:
         releases: list[Release],
     ) -> tuple[list[Claimed], list[Settled]]:
         pipe = self._open()
-        pipe.execute("BEGIN")
         ending = settle(pipe, settlements) if settlements else None
         if marks:
             claims.send_renewal(pipe, marks, lease_seconds=self._lease_seconds)
@@ -206,7 +205,6 @@ class Queue:
             if jobs:
                 claims.send_release(pipe, jobs, forgive=forgive)
         claiming = self._send_claim(pipe, limit) if limit else None
-        pipe.execute("COMMIT")
         pipe.finish()
         return (
             claims.claimed(claiming) if claiming else [],

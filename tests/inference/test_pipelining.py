@@ -11,6 +11,7 @@ import pytest
 
 from inference.gateway.link import Link
 from inference.pipelining import AsyncPipe, Pipe, numbered
+from portal.core.actors import NIL_TENANT
 from tests.servers import SessionServers
 
 Connection = psycopg.AsyncConnection[Any]
@@ -93,11 +94,9 @@ def test_finish_on_a_lost_connection_raises_operational_error(
 
 async def test_receive_keeps_the_transaction_open_until_it_is_finished(url: str) -> None:
     async def work(pipe: AsyncPipe) -> tuple[int, int]:
-        pipe.execute("BEGIN")
         first = pipe.execute("SELECT pg_current_xact_id()::text::bigint")
         await pipe.receive()
         second = pipe.execute("SELECT pg_current_xact_id()::text::bigint")
-        pipe.execute("COMMIT")
         await pipe.finish()
         return first.fetchall()[0][0], second.fetchall()[0][0]
 
@@ -143,6 +142,37 @@ async def test_link_whose_work_fails_in_a_transaction_leaves_no_socket_watched(u
     assert not asyncio.get_running_loop().remove_reader(descriptors[0])
     assert await link.pipe(work) == [(1,)]
     await link.close()
+
+
+async def test_finish_commits_all_that_was_sent_and_an_error_none_of_it(
+    url: str, servers: SessionServers
+) -> None:
+    kept, undone = (f"test.{uuid4().hex}" for _ in range(2))
+    tell = (
+        "INSERT INTO audit_event (id, tenant_id, category, action, outcome, actor_type) "
+        "VALUES (gen_random_uuid(), %s, 'call', %s, 'success', 'system')"
+    )
+
+    def seen() -> list[str]:
+        with psycopg.connect(servers.url("superuser"), autocommit=True) as superuser:
+            query = "SELECT action FROM audit_event WHERE action = ANY(%s)"
+            return [row[0] for row in superuser.execute(query, [[kept, undone]])]
+
+    async def work(pipe: AsyncPipe) -> None:
+        pipe.execute(tell, [NIL_TENANT, kept])
+        await pipe.receive()
+        assert seen() == []
+        pipe.execute("SELECT 1")
+        await pipe.finish()
+        assert seen() == [kept]
+        pipe.execute(tell, [NIL_TENANT, undone])
+        await pipe.receive()
+        pipe.execute("SELECT 1/0")
+        await pipe.finish()
+
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await with_pipe(url, work)
+    assert seen() == [kept]
 
 
 async def test_finish_more_than_the_socket_holds_arrives_whole(url: str) -> None:
