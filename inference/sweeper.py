@@ -4,6 +4,7 @@ It finds jobs whose lease has run out or whose time is up, puts back what may ru
 what may not, rings for queues with waiting jobs, and drops payloads that were kept too long.
 """
 
+import threading
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -79,10 +80,54 @@ class Sweep:
     waiting_queues: tuple[str, ...]
 
 
-def sweep(database_url: str, redis_url: str, *, max_attempts: int) -> Sweep:
-    """One round over all tenants' jobs, as ``portal_gateway``."""
-    with psycopg.connect(database_url, autocommit=True, connect_timeout=5) as connection:
-        requeue, ends = _sort_lapsed(connection, max_attempts)
+class Sweeper:
+    """Sweeps over all tenants' jobs as ``portal_gateway``, one round at a time.
+
+    It keeps its connection: logging in every second costs more than a round. Threads may share it.
+    """
+
+    def __init__(self, database_url: str, redis_url: str, *, max_attempts: int) -> None:
+        self._database_url = database_url
+        self._redis_url = redis_url
+        self._max_attempts = max_attempts
+        self._connection: psycopg.Connection[Any] | None = None
+        self._lock = threading.Lock()
+
+    def sweep(self) -> Sweep:
+        """One round.
+
+        Raises:
+            psycopg.Error: the database refused something or is away; the next round connects anew.
+        """
+        with self._lock:
+            try:
+                swept, ended, asked = self._round(self._open())
+            except psycopg.Error:
+                self._drop()
+                raise
+        _tell(self._redis_url, ended, asked)
+        return swept
+
+    def close(self) -> None:
+        with self._lock:
+            self._drop()
+
+    def _open(self) -> psycopg.Connection[Any]:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(
+                self._database_url, autocommit=True, application_name="sweeper", connect_timeout=5
+            )
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _round(
+        self, connection: psycopg.Connection[Any]
+    ) -> tuple[Sweep, list[Settled], dict[UUID, Settlement]]:
+        requeue, ends = _sort_lapsed(connection, self._max_attempts)
         if requeue:
             ids, fences = [i for i, _ in requeue], [f for _, f in requeue]
             connection.execute(_REQUEUE, [ids, fences])
@@ -92,8 +137,8 @@ def sweep(database_url: str, redis_url: str, *, max_attempts: int) -> Sweep:
         connection.execute(_EXPIRED)
         connection.execute(_GONE)
         waiting = connection.execute(_WAITING).fetchall()
-    _tell(redis_url, ended, {s.job_id: s for s in ends})
-    return Sweep(len(requeue), len(ended), tuple(row[0] for row in waiting))
+        swept = Sweep(len(requeue), len(ended), tuple(row[0] for row in waiting))
+        return swept, ended, {s.job_id: s for s in ends}
 
 
 def _sort_lapsed(

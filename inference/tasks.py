@@ -1,10 +1,12 @@
 """Celery tasks of the model's floor: thin shells over services."""
 
+from functools import cache
+
 import structlog
 from celery import shared_task
 
 from inference import dispatch
-from inference.sweeper import sweep
+from inference.sweeper import Sweeper
 from portal.core.broker import Doorbell
 from portal.core.env import env
 from portal.core.resp import RespClient
@@ -22,19 +24,24 @@ def wake() -> None:
         runtime.wake()
 
 
+@cache
+def _sweeper() -> Sweeper:
+    """This process's sweeper."""
+    settings = env()
+    return Sweeper(
+        settings.database_url("gateway"),
+        settings.redis_url.get_secret_value(),
+        max_attempts=settings.max_attempts,
+    )
+
+
 @shared_task(name="inference.sweep")
 def sweep_jobs() -> None:
     """One round of the sweeper, then a ring for every queue with waiting jobs."""
-    settings = env()
-    redis_url = settings.redis_url.get_secret_value()
-    result = sweep(
-        settings.database_url("gateway"),
-        redis_url,
-        max_attempts=settings.max_attempts,
-    )
+    result = _sweeper().sweep()
     if result.requeued or result.ended:
         log.info("jobs.swept", requeued=result.requeued, ended=result.ended)
-    with RespClient(redis_url) as client:
+    with RespClient(env().redis_url.get_secret_value()) as client:
         bell = Doorbell(client)
         for queue in result.waiting_queues:
             dispatch.ring(bell, queue)

@@ -14,7 +14,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from inference.models.jobs import JobState
-from inference.sweeper import sweep
+from inference.sweeper import Sweeper
 from tests import factories, live
 from tests.factories import Organisation, unique
 from tests.live import Deployed, Program, Programs, Web
@@ -42,12 +42,14 @@ class Sweeping:
 
     def _run(self) -> None:
         url, broker = self._servers.url("gateway"), self._servers.valkey.url()
+        sweeper = Sweeper(url, broker, max_attempts=3)
         while not self._stopped.wait(0.25):
             try:
-                sweep(url, broker, max_attempts=3)
+                sweeper.sweep()
             except psycopg.OperationalError:
                 # The database is being restarted: so would a task fail, and come again.
                 continue
+        sweeper.close()
 
 
 @dataclass(slots=True)

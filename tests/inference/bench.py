@@ -25,7 +25,7 @@ from inference.gateway.link import Link
 from inference.models.jobs import JobState
 from inference.payloads import Ciphers, Prompt
 from inference.settlement import Settled, Settlement, settle, settled
-from inference.sweeper import Sweep, sweep
+from inference.sweeper import Sweep, Sweeper
 from inference.worker import claims
 from inference.worker.claims import Claimed, Progress
 from portal.core.crypto import Keyring, Peppers
@@ -227,9 +227,13 @@ class Bench:
         )
 
     def sweep(self, max_attempts: int = 3) -> Sweep:
-        return sweep(
+        sweeper = Sweeper(
             self.servers.url("gateway"), self.servers.valkey.url(), max_attempts=max_attempts
         )
+        try:
+            return sweeper.sweep()
+        finally:
+            sweeper.close()
 
     # -- what is true ----------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import pytest
 
 from inference.models.jobs import JobState
 from inference.settlement import Settlement
+from inference.sweeper import Sweeper
 from inference.worker.claims import Claimed, Progress
 from portal.core.ids import uuid7
 from tests import factories
@@ -290,3 +291,15 @@ def test_names_queues_with_waiting_jobs_so_that_they_are_rung(
     bench.admit(credential(factories.api_key(tenant_a)))
     assert bench.rung == [{bench.served.queue}]
     assert bench.served.queue in bench.sweep().waiting_queues
+
+
+def test_sweeps_on_over_a_fresh_connection_after_its_own_was_cut(bench: Bench) -> None:
+    sweeper = Sweeper(bench.servers.url("gateway"), bench.servers.valkey.url(), max_attempts=3)
+    sweeper.sweep()
+    bench.superuser.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'sweeper'"
+    )
+    with pytest.raises(psycopg.OperationalError):
+        sweeper.sweep()
+    assert sweeper.sweep().ended >= 0
+    sweeper.close()
