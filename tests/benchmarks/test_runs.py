@@ -8,17 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.lib.portal import ROOT
+from tests.benchmarks.test_figures import KEYS as GATEWAY_KEYS
 
 KEYS = {
-    "gateway": {
-        "c1_p50_ms",
-        "c32_rps",
-        "c32_p99_ms",
-        "c32_cpu_ms",
-        "c32_vs_limit",
-        "sse_tokens_per_s",
-        "sse_ttft_p50_ms",
-    },
+    "gateway": GATEWAY_KEYS,
     "queue": {"claim_32_of_1000_ms", "claim_32_of_100000_ms", "claim_32_of_1000000_ms"},
 }
 

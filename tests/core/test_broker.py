@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -16,16 +15,6 @@ from portal.core.resp import RespClient, RespLink
 from portal.core.supervisor.valkey import EmbeddedValkey
 
 QUEUE = "gpu:a100"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedValkey]:
-    # A short path: a Unix socket's name holds 107 bytes, and pytest's own folders come close.
-    with tempfile.TemporaryDirectory(prefix="fh-") as folder:
-        valkey = EmbeddedValkey(Path(folder))
-        valkey.start()
-        yield valkey
-        valkey.stop()
 
 
 @pytest.fixture

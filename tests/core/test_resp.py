@@ -3,22 +3,13 @@
 import asyncio
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from portal.core.resp import FAULTS, Address, Refused, RespClient, RespConnection, RespLink
 from portal.core.supervisor.valkey import EmbeddedValkey
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedValkey]:
-    with tempfile.TemporaryDirectory(prefix="fh-") as folder:
-        valkey = EmbeddedValkey(Path(folder))
-        valkey.start()
-        yield valkey
-        valkey.stop()
 
 
 @pytest.fixture
