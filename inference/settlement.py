@@ -207,7 +207,7 @@ class Settlement(msgspec.Struct, frozen=True):
             finish_reason=self.finish_reason,
             error_code=self.error_code[:60],
             error_message=self.error_message.replace("\x00", "")[:500],
-            lapsed=True if self.lapsed else None,
+            lapsed=self.lapsed,
             answer=self.answer,
             digest=self.digest,
             first_token_at=self.first_token_at,
@@ -228,7 +228,7 @@ class _Row(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     finish_reason: str = ""
     error_code: str = ""
     error_message: str = ""
-    lapsed: bool | None = None
+    lapsed: bool = False
     answer: str | None = None
     digest: str = ""
     first_token_at: datetime | None = None
