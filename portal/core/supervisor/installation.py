@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from portal.core.supervisor.postgres import EmbeddedPostgres
 from portal.core.supervisor.processes import Processes, Program
 from portal.core.supervisor.progress import Progress
 from portal.core.supervisor.valkey import EmbeddedValkey
+from portal.core.supervisor.wishes import Wishes
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -37,7 +37,6 @@ _DISK_EVERY_S = 2.0
 _READY_S = 300.0
 _POLL_S = 0.1
 _DRAIN_S = 30.0
-_ONE_WISH_S = 0.5
 _WEB_S = 15.0
 _SERVER_S = 60.0
 _CODE = ("portal", "audit", "tenants", "inference", "knowledge")
@@ -78,9 +77,7 @@ class Installation:
         self._postgres = None if "DATABASE_URL_APP" in os.environ else EmbeddedPostgres(data_dir)
         self._valkey = None if "REDIS_URL" in os.environ else EmbeddedValkey(data_dir)
         self._processes = Processes(progress.line)
-        self._signals = 0
-        self._signalled_at = -_ONE_WISH_S
-        self._woken = threading.Event()
+        self._wishes = Wishes()
 
     def check(self) -> None:
         """Find out whether a start could succeed; nothing is started.
@@ -119,10 +116,7 @@ class Installation:
             Fault: what keeps the installation from running, in one line.
         """
         os.umask(0o077)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # nohup's wish holds: an ignored hang-up stays ignored.
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._on_signal)
+        self._wishes.listen(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         with self._locked():
             try:
                 self._bring_up()
@@ -131,17 +125,6 @@ class Installation:
                 self._progress.line("Stopping before everything was up.")
             finally:
                 self._bring_down()
-
-    def _on_signal(self, *_: object) -> None:
-        # Programs such as timeout(1) send a signal twice at once: that is one wish.
-        now = time.monotonic()
-        if now - self._signalled_at > _ONE_WISH_S:
-            self._signals += 1
-        self._signalled_at = now
-        self._woken.set()
-
-    def _pause(self) -> None:
-        self._woken.wait(_POLL_S)
 
     def _bring_up(self) -> None:
         self._check()
@@ -236,7 +219,7 @@ class Installation:
                     tick()
                     self._processes.tick()
                     self._stop_if_asked()
-                    self._pause()
+                    self._wishes.pause(_POLL_S)
             finally:
                 _end_child(process)
         if process.returncode != 0:
@@ -322,7 +305,7 @@ class Installation:
                         f"Not ready after {_READY_S:.0f} s, still awaiting "
                         f"{', '.join(awaited) or 'the web process'}: see {self.layout.log}."
                     )
-                self._pause()
+                self._wishes.pause(_POLL_S)
 
     def _announce(self, facts: Mapping[str, Any]) -> None:
         address = ready.url(self.host, self.port)
@@ -354,7 +337,7 @@ class Installation:
 
     def _watch(self) -> None:
         warned, next_look = False, 0.0
-        while not self._signals:
+        while not self._wishes.count:
             self._processes.tick()
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + _DISK_EVERY_S
@@ -365,21 +348,21 @@ class Installation:
                         "free some space, or requests will soon be refused."
                     )
                 warned = free < _LOW_MB
-            self._pause()
+            self._wishes.pause(_POLL_S)
 
     def _stop_if_asked(self) -> None:
-        if self._signals:
+        if self._wishes.count:
             raise Stopped
 
     def _bring_down(self) -> None:
         if not self._processes.any():
             return
-        asked = self._signals
+        asked = self._wishes.count
         with self._progress.step("Stopping") as tick:
 
             def hurry() -> bool:
                 tick()
-                return self._signals > asked
+                return self._wishes.count > asked
 
             self._processes.stop(hurry)
 
