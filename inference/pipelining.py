@@ -150,7 +150,6 @@ class AsyncPipe(_Pipe):
     async def finish(self) -> None:
         """As ``receive``, and ends the pipeline."""
         await self._exchange(last=True)
-        self.unwatch()
         self._leave()
 
     async def _exchange(self, *, last: bool) -> None:
@@ -163,6 +162,7 @@ class AsyncPipe(_Pipe):
             while True:
                 self._ready = loop.create_future()
                 await self._ready
+                self._ready = None
                 if unsent and not (unsent := self._pgconn.flush()):
                     loop.remove_writer(descriptor)
                 if self._take():
@@ -172,7 +172,7 @@ class AsyncPipe(_Pipe):
             raise
 
     def _watch(self) -> tuple[asyncio.AbstractEventLoop, int]:
-        """Watches the socket from a transaction's first exchange to its last."""
+        """Watches the socket from the first exchange on: to begin and to end costs two calls."""
         if self._watched is None:
             self._watched = asyncio.get_running_loop(), self._pgconn.socket
             loop, descriptor = self._watched
@@ -180,7 +180,7 @@ class AsyncPipe(_Pipe):
         return self._watched
 
     def unwatch(self) -> None:
-        """Forgets the socket: to be called before the connection is closed in a transaction."""
+        """Forgets the socket: to be called before the connection is closed."""
         watched, self._watched = self._watched, None
         if watched is not None:
             loop, descriptor = watched
@@ -188,7 +188,10 @@ class AsyncPipe(_Pipe):
             loop.remove_writer(descriptor)
 
     def _wake(self) -> None:
-        if self._ready is not None and not self._ready.done():
+        if self._ready is None:
+            # Nothing was asked: the server has gone, which the next exchange will find.
+            self.unwatch()
+        elif not self._ready.done():
             self._ready.set_result(None)
 
 

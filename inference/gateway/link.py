@@ -17,7 +17,8 @@ _PREPARED_MAX = 64
 class Link:
     """One connection, one user at a time; after any error it is discarded.
 
-    Autocommit: each caller begins and commits what it means to.
+    Autocommit: each caller begins and commits what it means to. A link is for ``pipe`` or for
+    ``use``: a pipe goes on watching its socket, which psycopg's own waits would undo.
     """
 
     def __init__(self, url: str, name: str) -> None:
@@ -39,10 +40,7 @@ class Link:
                 return await work(connection)
             except BaseException:
                 # Cancelled or failed midway, its state is unknown: never reuse it.
-                self._connection = None
-                if self._pipe is not None:
-                    self._pipe.unwatch()
-                await connection.close()
+                await self.close()
                 raise
 
     async def read(self, work: Callable[[psycopg.AsyncConnection[Any]], Awaitable[T]]) -> T:
@@ -64,6 +62,7 @@ class Link:
 
     async def _open(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is None or self._connection.closed:
+            await self.close()
             connection = await psycopg.AsyncConnection.connect(
                 self._url, autocommit=True, application_name=self._name, connect_timeout=5
             )
@@ -72,6 +71,9 @@ class Link:
         return self._connection
 
     async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
-            self._connection = None
+        """Ends the connection; the next use makes another."""
+        connection, self._connection = self._connection, None
+        if self._pipe is not None:
+            self._pipe.unwatch()
+        if connection is not None:
+            await connection.close()

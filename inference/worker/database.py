@@ -1,4 +1,8 @@
-"""The worker's database thread: settle what has ended, claim what waits, in one transaction."""
+"""The worker's turns at the database: settle what has ended, claim what waits, in one transaction.
+
+A turn is taken by whichever thread brings the news, if nobody is at one and the thread may wait;
+else by the queue's own. Handing work to a thread costs as much as a tenth of a turn.
+"""
 
 import threading
 from collections import deque
@@ -35,7 +39,7 @@ class Release:
 
 
 class Queue:
-    """Claims and settles for one deployment, on one thread with one connection.
+    """Claims and settles for one deployment, on one connection, one turn after the other.
 
     Args:
         capacity: how many more jobs the engine can take now.
@@ -69,6 +73,9 @@ class Queue:
         self._marks: deque[Progress] = deque()
         self._releases: deque[Release] = deque()
         self._turn = threading.Event()
+        # Whoever holds this has the turn, and with it connection and pipe.
+        self._gate = threading.Lock()
+        self._wanted = False
         self._rung = True
         self._claiming = True
         self._stopped = False
@@ -82,14 +89,21 @@ class Queue:
         self._thread.start()
 
     def ring(self) -> None:
-        """There may be work."""
+        """There may be work: it is looked for on this thread unless another is at it."""
         self._rung = True
-        self._turn.set()
+        self._take_over()
 
-    def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Hands over ended jobs."""
+    def settle(self, settlements: Sequence[Settlement], *, wait: bool = False) -> None:
+        """Hands over ended jobs.
+
+        Args:
+            wait: this thread has nothing else to do, and may settle them itself.
+        """
         self._settlements.extend(settlements)
-        self._turn.set()
+        if wait:
+            self._take_over()
+        else:
+            self._turn.set()
 
     def mark(self, progress: Progress) -> None:
         """Records a first token at once: from here on the job must not run again."""
@@ -112,19 +126,40 @@ class Queue:
         if self._connection is not None:
             self._connection.close()
 
+    def _take_over(self) -> None:
+        """A turn on the caller's thread; connections are made on the queue's own."""
+        self._wanted = True
+        if self._pipe is not None and self._gate.acquire(blocking=False):
+            try:
+                self._guarded_turn()
+            finally:
+                self._gate.release()
+        if self._wanted:
+            self._turn.set()
+
     def _run(self) -> None:
         while True:
             self._turn.wait(timeout=_LOOK_SECONDS)
             self._turn.clear()
-            try:
-                self._take_turn()
-            except psycopg.Error as fault:
-                self._recover(fault)
+            with self._gate:
+                fault = self._guarded_turn()
+            if fault is not None:
                 if self._stopped and isinstance(fault, psycopg.OperationalError):
                     # Without a database nothing can be written; leases run out by themselves.
                     return
+                threading.Event().wait(_RETRY_SECONDS)
             if self._stopped and not (self._settlements or self._releases):
                 return
+
+    def _guarded_turn(self) -> psycopg.Error | None:
+        """One turn, by the holder of the gate; the fault if the database had one."""
+        self._wanted = False
+        try:
+            self._take_turn()
+        except psycopg.Error as fault:
+            self._recover(fault)
+            return fault
+        return None
 
     def _recover(self, fault: psycopg.Error) -> None:
         """Drops the connection; nothing handed over is forgotten, for settling twice is safe."""
@@ -139,7 +174,6 @@ class Queue:
             self._on_settled([], [refused])
         else:
             self._singly = not isinstance(fault, psycopg.OperationalError)
-            threading.Event().wait(_RETRY_SECONDS)
         self._rung = True
         self._turn.set()
 

@@ -1,7 +1,8 @@
 """The inference worker's heart: claimed jobs into the engine, its events out to callers.
 
-Threads: the engine's own, one that talks to PostgreSQL (claim and settle), one that publishes,
-one that listens to the doorbell, one to cancellations, one that beats. They meet in ``Running``.
+Threads: the engine's own, one that talks to PostgreSQL (claim and settle) where no other could
+do so at once, one that publishes, one that listens to the doorbell, one to cancellations, one
+that beats. They meet in ``Running``.
 """
 
 import base64
@@ -264,7 +265,8 @@ class InferenceRuntime:
             if piece.last and not job.lost:
                 self._finish(job, ended)
         if ended:
-            self._queue.settle(ended)
+            # Alone, they keep no other caller's text waiting.
+            self._queue.settle(ended, wait=len(self._running) == len(ended))
 
     def _finish(self, job: RunningJob, ended: list[Settlement], keep: Piece | None = None) -> None:
         if job.ending is not None and self._worth_another_run(job, job.ending):

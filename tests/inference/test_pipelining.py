@@ -144,6 +144,33 @@ async def test_link_whose_work_fails_in_a_transaction_leaves_no_socket_watched(u
     await link.close()
 
 
+async def test_link_whose_server_goes_between_two_uses_stops_watching_and_says_so_at_the_next(
+    url: str, servers: SessionServers
+) -> None:
+    link, pipes, loop = Link(url, "test"), [], asyncio.get_running_loop()
+
+    async def work(pipe: AsyncPipe) -> list[tuple[Any, ...]]:
+        pipes.append(pipe)
+        answer = pipe.execute("SELECT pg_backend_pid()")
+        await pipe.finish()
+        return answer.fetchall()
+
+    [(backend,)] = await link.pipe(work)
+    with psycopg.connect(servers.url("superuser"), autocommit=True) as superuser:
+        superuser.execute("SELECT pg_terminate_backend(%s, 20000)", [backend])
+    async with asyncio.timeout(20):
+        while pipes[0]._watched is not None:
+            await asyncio.sleep(0)
+    assert not loop.remove_reader(pipes[0]._pgconn.socket)
+    with pytest.raises(psycopg.OperationalError):
+        async with asyncio.timeout(20):
+            await link.pipe(work)
+    assert await link.pipe(work) != [(backend,)]
+    last = pipes[-1]._pgconn.socket
+    await link.close()
+    assert not loop.remove_reader(last)
+
+
 async def test_finish_commits_all_that_was_sent_and_an_error_none_of_it(
     url: str, servers: SessionServers
 ) -> None:
