@@ -24,6 +24,7 @@ def main() -> None:
     peer = None
     if arguments.against:
         peer = Peer.of(arguments.against, arguments.key, arguments.model)
+        peer.require_answer()
     with tempfile.TemporaryDirectory(prefix="freehold-bench-", ignore_cleanup_errors=True) as home:
         Path(home).chmod(0o711)
         with Portal(Path(home) / "portal", tenants=arguments.tenants) as portal:

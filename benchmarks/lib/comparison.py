@@ -44,6 +44,18 @@ class Peer:
         path = base if base.endswith("/v1") else f"{base}/v1"
         return cls(parts.hostname, parts.port or 80, f"{path}/chat/completions", key, model)
 
+    def plan(self, callers: int, *, seconds: float = 0.0, each: int = 0) -> Plan:
+        """Whole answers for some seconds, or ``each`` streams a caller."""
+        body = _body(self.model, stream=bool(each))
+        return Plan(self.host, self.port, self.path, (self.key,), body, callers, seconds, each)
+
+    def require_answer(self) -> None:
+        """Ends the run before it has begun, unless the peer answers."""
+        load = measure(self.plan(1, each=1), {}).load
+        if load.errors:
+            where = f"http://{self.host}:{self.port}{self.path}"
+            raise SystemExit(f"{where} does not answer with a completion: {load.error}")
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -151,14 +163,16 @@ class Campaign:
             for callers in _SECONDS:
                 self._note(number, f"{callers} callers")
                 own[callers].rounds.append(self._own(self._whole(callers)))
-                if peers:
-                    peers[callers].rounds.append(measure(self._peers(callers, stream=False), {}))
+                if self._peer is not None:
+                    plan = self._peer.plan(callers, seconds=self._seconds(callers))
+                    peers[callers].rounds.append(measure(plan, {}))
             self._note(number, "the bare loop")
             limits.append(self._limit())
             self._note(number, f"{_STREAMS} streams")
             streams.rounds.append(self._own(self._streams()))
-            if peer_streams is not None:
-                peer_streams.rounds.append(measure(self._peers(_STREAMS, stream=True), {}))
+            if self._peer is not None and peer_streams is not None:
+                plan = self._peer.plan(_STREAMS, each=max(1, self._each // 3))
+                peer_streams.rounds.append(measure(plan, {}))
         books = read_books(self._portal.database_url("superuser"))
         faults = books.faults()
         faults += [f"{s.title}: {s.errors} failed" for s in (*own.values(), streams) if s.errors]
@@ -201,20 +215,6 @@ class Campaign:
     @property
     def _each(self) -> int:
         return max(1, round(_STREAMS_EACH * self._scale * _ROUNDS / self._rounds))
-
-    def _peers(self, callers: int, *, stream: bool) -> Plan:
-        peer = self._peer
-        assert peer is not None
-        return Plan(
-            peer.host,
-            peer.port,
-            peer.path,
-            (peer.key,),
-            _body(peer.model, stream=stream),
-            callers,
-            seconds=0.0 if stream else self._seconds(callers),
-            each=max(1, self._each // 3) if stream else 0,
-        )
 
     def _limit(self) -> float:
         words = ["-m", "benchmarks.lib.limit", str(_STREAMS), str(self._seconds(32))]

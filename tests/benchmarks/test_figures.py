@@ -1,7 +1,9 @@
 """What the benchmark says: processor time, the books, the names of its figures."""
 
 import os
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -89,3 +91,27 @@ def test_peer_of_a_url_asks_its_chat_completions(url: str, path: str) -> None:
 def test_peer_of_an_https_url_is_refused() -> None:
     with pytest.raises(SystemExit):
         Peer.of("https://example.test", "k", "m")
+
+
+def test_peer_that_refuses_ends_the_run_with_what_it_said() -> None:
+    class Refuse(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(401)
+            self.send_header("content-length", "9")
+            self.end_headers()
+            self.wfile.write(b"wrong key")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Refuse) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            peer = Peer.of(f"http://127.0.0.1:{server.server_port}", "k", "m")
+            with pytest.raises(SystemExit, match="does not answer with a completion: .*401"):
+                peer.require_answer()
+        finally:
+            server.shutdown()
+            thread.join()
