@@ -1,14 +1,20 @@
 """Reads of the inference app that join several models."""
 
+import math
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils import timezone
 
-from inference.models import Deployment, Job, Model, ModelPrice
+from inference.backlog import Backlog
+from inference.models import Deployment, Job, JobState, Model, ModelPrice, QueueForecast
 from portal.core.errors import NotFound
+
+# Written every second while something waits.
+_FORECAST_HOLDS: Final = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,44 @@ def timeline(job: Job) -> list[Moment]:
         if at is not None
     ]
     return sorted(found, key=lambda moment: moment.at)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a waiting job stands in fair order.
+
+    Attributes:
+        position: 1 for the job that is next; a round number, and at least that, beyond 100.
+        wait_seconds: how long it is likely to wait still; None while that is not known.
+    """
+
+    position: int
+    wait_seconds: float | None
+
+
+def place_of(job: Job) -> Place | None:
+    """A job's place in its queue; None if it does not wait, or has only just begun to."""
+    forecast = _forecast(job.deployment_id) if job.state == JobState.QUEUED else None
+    if forecast is None:
+        return None
+    ahead = [rank for rank, tag in forecast.ranks if tag < job.start_tag]
+    return Place(max(ahead, default=0) + 1, _backlog(forecast).wait_seconds(job.start_tag))
+
+
+def drain_seconds(deployment_id: UUID) -> float | None:
+    """How long it takes to work off what waits for a deployment now; None where it is not known."""
+    forecast = _forecast(deployment_id)
+    return _backlog(forecast).wait_seconds(math.inf) if forecast else None
+
+
+def _forecast(deployment_id: UUID) -> QueueForecast | None:
+    fresh = timezone.now() - _FORECAST_HOLDS
+    return QueueForecast.objects.filter(deployment_id=deployment_id, read_at__gte=fresh).first()
+
+
+def _backlog(forecast: QueueForecast) -> Backlog:
+    shares = tuple((None, at, weight) for at, weight in forecast.shares)
+    return Backlog(forecast.head, forecast.pace, shares)
 
 
 def served_models() -> QuerySet[Model]:

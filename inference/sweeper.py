@@ -1,7 +1,8 @@
 """The sweeper: nothing stays live that nobody works on.
 
 It finds jobs whose lease has run out or whose time is up, puts back what may run again, ends
-what may not, rings for queues with waiting jobs, and drops payloads that were kept too long.
+what may not, rings for queues with waiting jobs, writes down how long those are, and drops
+payloads that were kept too long.
 """
 
 import threading
@@ -13,6 +14,7 @@ import psycopg
 import redis
 import structlog
 
+from inference import backlog
 from inference.models.jobs import JobState
 from inference.returns import (
     FIELD,
@@ -136,6 +138,7 @@ class Sweeper:
         connection.execute(_OVERRUN)
         connection.execute(_EXPIRED)
         connection.execute(_GONE)
+        connection.execute(backlog.WRITE)
         waiting = connection.execute(_WAITING).fetchall()
         swept = Sweep(len(requeue), len(ended), tuple(row[0] for row in waiting))
         return swept, ended, {s.job_id: s for s in ends}

@@ -10,10 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from inference.backlog import WORKER_SECONDS
 from inference.gateway.core import Gateway
 
-# A worker whose heartbeat is older than this has died or hangs.
-_WORKER_SECONDS: Final = 10
 _TIMEOUT_SECONDS: Final = 3
 
 _WORKERS: Final = f"""
@@ -21,7 +20,7 @@ SELECT d.name, coalesce(bool_or(w.state = 'ready'), false), count(w.id),
        coalesce(string_agg(w.detail, '; ') FILTER (WHERE w.state = 'failed'), '')
   FROM inference_deployment d
   LEFT JOIN inference_worker w ON w.deployment_id = d.id
-       AND w.heartbeat_at > now() - interval '{_WORKER_SECONDS} seconds'
+       AND w.heartbeat_at > now() - interval '{WORKER_SECONDS} seconds'
  WHERE d.enabled GROUP BY d.name ORDER BY d.name
 """
 

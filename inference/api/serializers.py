@@ -6,7 +6,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from inference.models import Deployment, Job, JobState, Model
-from inference.selectors import timeline
+from inference.selectors import place_of, timeline
 
 STATES = [state.name.lower() for state in JobState]
 
@@ -56,12 +56,25 @@ class MomentSerializer(serializers.Serializer[Any]):
     at = serializers.DateTimeField()
 
 
+class PlaceSerializer(serializers.Serializer[Any]):
+    """A waiting job's place in fair order, 1 being next, and the seconds it is likely to wait."""
+
+    position = serializers.IntegerField()
+    wait_seconds = serializers.FloatField(allow_null=True)
+
+
 class JobDetailSerializer(JobSerializer):
     timeline = serializers.SerializerMethodField()
+    queue = serializers.SerializerMethodField(help_text="Null once the job does not wait.")
 
     class Meta(JobSerializer.Meta):
-        fields = [*JobSerializer.Meta.fields, "parameters", "worker", "timeline"]
+        fields = [*JobSerializer.Meta.fields, "parameters", "worker", "timeline", "queue"]
         read_only_fields = fields
+
+    @extend_schema_field(PlaceSerializer(allow_null=True))
+    def get_queue(self, job: Job) -> dict[str, Any] | None:
+        place = place_of(job)
+        return None if place is None else dict(PlaceSerializer(place).data)
 
     @extend_schema_field(MomentSerializer(many=True))
     def get_timeline(self, job: Job) -> list[dict[str, Any]]:

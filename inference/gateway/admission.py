@@ -5,6 +5,7 @@ each call. It reads no clock and no database, so that it can be tested for what 
 is used and held never passes a limit, and nothing changes for a call that is refused.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from inference.backlog import VIRTUAL_UNIT, Backlog
 from inference.gateway.wire import errors
 from inference.gateway.wire.headers import Allowance
 from portal.core.crypto import Peppers
@@ -22,9 +24,6 @@ from tenants.models.quotas import METRICS
 from tenants.windows import window_end, window_starts
 
 INFERENCE_SCOPE: Final = "inference"
-VIRTUAL_UNIT: Final = 1000
-"""Virtual time of one token at weight 1; integers keep the order exact."""
-
 _SCOPE_WORDS: Final = {"api_key": "API key", "user": "user", "tenant": "tenant"}
 
 
@@ -61,7 +60,10 @@ class KeyFacts(msgspec.Struct, frozen=True):
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """What a generation needs, counted before it is admitted."""
+    """What a generation needs, counted before it is admitted.
+
+    ``patience`` is how many seconds its caller waits for it to begin.
+    """
 
     model_id: UUID
     model_name: str
@@ -70,6 +72,7 @@ class Ask(msgspec.Struct, frozen=True):
     max_tokens: int
     prompt_price: int
     completion_price: int
+    patience: float = math.inf
 
     @property
     def tokens(self) -> int:
@@ -196,6 +199,7 @@ class Ledger:
     shares: dict[tuple[UUID, UUID], Share]
     now: datetime
     peppers: Peppers
+    backlogs: Mapping[UUID, Backlog] = field(default_factory=dict)
     _by_tenant: dict[UUID, list[Window]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -267,6 +271,9 @@ def _decide_one(call: Call, ledger: Ledger) -> Verdict:
     full = _first_full(windows, ask, ledger.now)
     if full is not None:
         return Refused(full, key, *_allowances(windows, ledger.now))
+    late = _too_late(key, ask, ledger)
+    if late is not None:
+        return Refused(late, key, *_allowances(windows, ledger.now))
     return _admit(key, ask, windows, ledger)
 
 
@@ -349,12 +356,30 @@ def _over(window: Window, metric: str, span: str, need: int, now: datetime) -> P
     )
 
 
+def _too_late(key: KeyFacts, ask: Ask, ledger: Ledger) -> PortalError | None:
+    """The refusal of a call that would not begin within its caller's patience."""
+    backlog = ledger.backlogs.get(ask.deployment_id)
+    if backlog is None:
+        return None
+    start, clock = _start_tag(key, ask, ledger), ledger.clocks[ask.deployment_id]
+    wait = backlog.wait_seconds(start, clock=clock, own=(key.tenant_id, key.weight))
+    if wait is None or wait <= ask.patience:
+        return None
+    return errors.queue_too_long(ask.model_name, wait=wait, patience=ask.patience)
+
+
+def _start_tag(key: KeyFacts, ask: Ask, ledger: Ledger) -> int:
+    # Start-time fair queueing: a tenant that was idle starts at the clock, not in the past.
+    share = ledger.shares.get((key.tenant_id, ask.deployment_id))
+    clock = ledger.clocks[ask.deployment_id]
+    return clock if share is None else max(clock, share.virtual_time)
+
+
 def _admit(key: KeyFacts, ask: Ask, windows: Sequence[Window], ledger: Ledger) -> Admitted:
     for window in windows:
         window.add(ask)
+    start = _start_tag(key, ask, ledger)
     share = ledger.shares.setdefault((key.tenant_id, ask.deployment_id), Share(0))
-    # Start-time fair queueing: a tenant that was idle starts at the clock, not in the past.
-    start = max(ledger.clocks[ask.deployment_id], share.virtual_time)
     share.virtual_time = start + max(1, ask.tokens * VIRTUAL_UNIT // key.weight)
     share.moved = True
     return Admitted(

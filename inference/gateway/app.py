@@ -93,7 +93,12 @@ class ChatCompletions(_Endpoint):
     async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
         gateway = self._gateway
         pending, request = await pending_chat(
-            self.action, arrived, receive, gateway.catalogue, gateway.max_body_bytes
+            self.action,
+            arrived,
+            receive,
+            gateway.catalogue,
+            max_body_bytes=gateway.max_body_bytes,
+            queue_seconds=gateway.queue_seconds,
         )
         verdict = await self._admit(pending, send)
         if not isinstance(verdict, Admitted):

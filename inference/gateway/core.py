@@ -11,6 +11,7 @@ import psycopg
 import structlog
 
 from inference.dispatch import Ringer
+from inference.gateway.backlogs import Backlogs
 from inference.gateway.catalogue import Catalogue
 from inference.gateway.desk import AdmissionDesk
 from inference.gateway.jobs import Canceller, Status, statuses
@@ -40,6 +41,7 @@ class Gateway:
         refuse_unbound_role(url)
         self.id = uuid7().hex
         self.max_body_bytes = env.max_body_bytes
+        self.queue_seconds = env.queue_timeout_seconds
         self.proxies = tuple(trusted_networks(env.trusted_proxies))
         self._admission = Link(url, "gateway-admission")
         self._queries = Link(url, "gateway-queries")
@@ -50,6 +52,7 @@ class Gateway:
         self.room = WaitingRoom()
         self.canceller = Canceller(self._cancels, self._broker)
         self.catalogue = Catalogue(self._queries)
+        self._backlogs = Backlogs(self._queries)
         self.reader = ReturnReader(env.redis_url.get_secret_value(), self.id, self.room.deliver)
         self.desk = AdmissionDesk(
             self._admission,
@@ -58,6 +61,7 @@ class Gateway:
             ciphers=self._ciphers,
             job_seconds=env.queue_timeout_seconds,
             running=self.room.__len__,
+            backlogs=self._backlogs.now,
             ring=self._ringer.ring,
             abandon=self.canceller.cancel_all,
         )
@@ -65,6 +69,7 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         self.reader.start()
+        self._backlogs.start()
         self._watch = asyncio.create_task(self._watch_silence(), name="silence-watch")
         return self
 
@@ -73,6 +78,7 @@ class Gateway:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
+        await self._backlogs.stop()
         await self.desk.close()
         await self.canceller.close()
         await self.reader.stop()

@@ -5,7 +5,7 @@ that one bad row never fails its neighbours; if the database or the audit trail 
 is refused.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -15,6 +15,7 @@ import psycopg
 import structlog
 from msgspec.structs import replace
 
+from inference.backlog import Backlog
 from inference.gateway import store
 from inference.gateway.admission import (
     Admitted,
@@ -60,6 +61,7 @@ class AdmissionDesk:
         gateway: this process, by the name under which workers answer it.
         job_seconds: how long an admitted job may wait and run.
         running: how many admitted calls have not ended.
+        backlogs: what waits for each deployment, as it was a moment ago.
         ring: called with the queues of each batch, once it is committed.
         abandon: called with jobs that may have been admitted though their callers were told no.
     """
@@ -73,6 +75,7 @@ class AdmissionDesk:
         ciphers: Ciphers,
         job_seconds: float,
         running: Callable[[], int],
+        backlogs: Callable[[], Mapping[UUID, Backlog]],
         ring: Callable[[set[str]], None],
         abandon: Callable[[Sequence[UUID]], None],
     ) -> None:
@@ -84,6 +87,7 @@ class AdmissionDesk:
         self._ring = ring
         self._abandon = abandon
         self._running = running
+        self._backlogs = backlogs
         self._batcher: NaturalBatcher[Pending, Verdict] = NaturalBatcher(
             self._commit, size=self._batch_size, retry_singly=_is_a_rows_fault
         )
@@ -144,6 +148,7 @@ class AdmissionDesk:
         keys = {c.credential.public_id for c in calls if c.credential is not None}
         deployments = {c.ask.deployment_id for c in calls if c.ask is not None}
         ledger = await store.read(pipe, list(keys), list(deployments), self._peppers)
+        ledger.backlogs = self._backlogs()
         verdicts = decide([self._readable(call, ledger) for call in calls], ledger)
         writes = self._writes(batch, verdicts, ledger)
         attempt.job_ids = [v.job_id for v in verdicts if isinstance(v, Admitted)]

@@ -1,6 +1,7 @@
 """From bytes to a call: credentials, body, model and prompt of one request."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
 from http.cookies import CookieError, SimpleCookie
@@ -12,7 +13,11 @@ from inference.gateway.admission import Ask, Call, Credential
 from inference.gateway.calls import Generation, Origin, Pending
 from inference.gateway.catalogue import Catalogue, Served
 from inference.gateway.wire import errors
-from inference.gateway.wire.headers import client_request_id, parse_authorization
+from inference.gateway.wire.headers import (
+    client_request_id,
+    parse_authorization,
+    timeout_seconds,
+)
 from inference.gateway.wire.request import ChatRequest, parse_chat_request
 from inference.payloads import Prompt
 from portal.core.errors import Invalid, PortalError
@@ -25,6 +30,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 SESSION_COOKIE: Final = "sessionid"
+
+_TIMEOUT: Final = b"x-request-timeout"
+_CLIENT_TIMEOUT: Final = b"x-stainless-read-timeout"
 
 # Prompts longer than this are encoded on a thread, so that they hold up nobody else.
 _INLINE_CHARS: Final = 20_000
@@ -107,21 +115,31 @@ async def read_body(arrived: Arrival, receive: Receive, limit: int) -> bytes:
 
 
 async def pending_chat(
-    action: str, arrived: Arrival, receive: Receive, catalogue: Catalogue, limit: int
+    action: str,
+    arrived: Arrival,
+    receive: Receive,
+    catalogue: Catalogue,
+    *,
+    max_body_bytes: int,
+    queue_seconds: float,
 ) -> tuple[Pending, ChatRequest | None]:
     """The call of a chat completion; what is wrong with it travels inside as its refusal.
 
     A caller without a well-formed key is not worth parsing for: admission tells it so.
+
+    Args:
+        queue_seconds: how long it may wait at most, whatever its caller allows.
     """
     if arrived.credential is None:
         return refused(action, arrived, errors.invalid_api_key()), None
     try:
-        body = await read_body(arrived, receive, limit)
+        patience = min(_patience(arrived.headers), queue_seconds)
+        body = await read_body(arrived, receive, max_body_bytes)
         request = parse_chat_request(body)
         served = await catalogue.find(request.model)
         if served is None:
             raise errors.model_not_found(request.model)
-        generation, ask = await _prepare(request, served)
+        generation, ask = await _prepare(request, served, patience)
     except PortalError as refusal:
         return refused(action, arrived, refusal), None
     call = Call(arrived.credential, ask)
@@ -134,7 +152,7 @@ def refused(action: str, arrived: Arrival, refusal: PortalError) -> Pending:
     return Pending(action, arrived.origin, call, arrived.arrived_at)
 
 
-async def _prepare(request: ChatRequest, served: Served) -> tuple[Generation, Ask]:
+async def _prepare(request: ChatRequest, served: Served, patience: float) -> tuple[Generation, Ask]:
     ids = await _encode(request, served)
     context = served.context_length
     if len(ids) >= context:
@@ -162,8 +180,25 @@ async def _prepare(request: ChatRequest, served: Served) -> tuple[Generation, As
         max_tokens,
         served.prompt_price,
         served.completion_price,
+        patience,
     )
     return generation, ask
+
+
+def _patience(headers: dict[bytes, bytes]) -> float:
+    """How long the caller waits, in seconds, where it says so."""
+    told = headers.get(_TIMEOUT)
+    if told is not None:
+        seconds = timeout_seconds(_text(told))
+        if seconds is None:
+            raise Invalid(
+                "X-Request-Timeout must be a number of seconds above 0, such as 30.",
+                code="invalid_value",
+                param="X-Request-Timeout",
+            )
+        return seconds
+    # OpenAI's clients say it of their own accord, and not always as a number.
+    return timeout_seconds(_text(headers.get(_CLIENT_TIMEOUT))) or math.inf
 
 
 async def _encode(request: ChatRequest, served: Served) -> list[int]:

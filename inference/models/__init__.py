@@ -1,5 +1,5 @@
 from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion
-from inference.models.dispatch import DeploymentClock, FairShare, Worker
+from inference.models.dispatch import DeploymentClock, FairShare, QueueForecast, Worker
 from inference.models.jobs import Job, JobPayload, JobState
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "Model",
     "ModelPrice",
     "ModelVersion",
+    "QueueForecast",
     "Worker",
 ]

@@ -36,6 +36,25 @@ class FairShare(TenantModel):
     virtual_time = models.BigIntegerField(default=0)
 
 
+class QueueForecast(models.Model):
+    """What waits for a deployment, for the pages that tell a job's place; see `inference.backlog`.
+
+    Written by the sweeper while something waits. It names no tenant, so any may read it.
+    """
+
+    deployment = models.OneToOneField(
+        Deployment, models.CASCADE, primary_key=True, related_name="forecast"
+    )
+    read_at = models.DateTimeField()
+    head = models.BigIntegerField(help_text="Start tag of the job that is next.")
+    pace = models.FloatField(null=True, help_text="Reserved tokens a second of all its workers.")
+    shares = models.JSONField(help_text="Virtual time and weight of each tenant ahead of the head.")
+    ranks = models.JSONField(help_text="Place and start tag of some of those who wait.")
+
+    def __str__(self) -> str:
+        return str(self.deployment_id)
+
+
 class WorkerState(models.TextChoices):
     LOADING = "loading", _("Loading the model")
     READY = "ready", _("Ready")
@@ -55,6 +74,11 @@ class Worker(IdModel):
     detail = models.CharField(_("detail"), max_length=500, blank=True)
     slots = models.PositiveIntegerField(_("slots"), default=0)
     running = models.PositiveIntegerField(_("running"), default=0)
+    pace = models.FloatField(
+        _("tokens a second"),
+        null=True,
+        help_text="Reserved tokens a second while every slot was taken; unknown until it was.",
+    )
     started_at = models.DateTimeField(_("started"))
     heartbeat_at = models.DateTimeField(_("heartbeat"))
 

@@ -105,6 +105,11 @@ class Claimed(msgspec.Struct, frozen=True):
     data_key_version: int
     data_key: bytes
 
+    @property
+    def reserved_tokens(self) -> int:
+        """The prompt and the longest answer asked for: what fair order counts."""
+        return self.prompt_tokens + self.parameters.max_tokens
+
 
 class Progress(msgspec.Struct, frozen=True):
     """How far a running job has come; ``watermark`` counts delivered completion tokens."""

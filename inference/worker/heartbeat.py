@@ -15,19 +15,20 @@ import structlog
 from inference.models.dispatch import WorkerState
 from inference.returns import alive_key
 from inference.worker import claims
+from inference.worker.pace import Pace
 from inference.worker.running import Running, RunningJob
 
 log = structlog.get_logger(__name__)
 
 _REGISTER: Final = """
 INSERT INTO inference_worker (id, name, deployment_id, version_digest, engine, state, detail,
-    slots, running, started_at, heartbeat_at)
+    slots, running, pace, started_at, heartbeat_at)
 VALUES (%(id)s, %(name)s, %(deployment)s, %(digest)s, %(engine)s, %(state)s, %(detail)s,
-    %(slots)s, %(running)s, now(), now())
+    %(slots)s, %(running)s, %(pace)s, now(), now())
 ON CONFLICT (name) DO UPDATE SET id = EXCLUDED.id, deployment_id = EXCLUDED.deployment_id,
     version_digest = EXCLUDED.version_digest, engine = EXCLUDED.engine, state = EXCLUDED.state,
     detail = EXCLUDED.detail, slots = EXCLUDED.slots, running = EXCLUDED.running,
-    started_at = CASE WHEN inference_worker.id = EXCLUDED.id
+    pace = EXCLUDED.pace, started_at = CASE WHEN inference_worker.id = EXCLUDED.id
                       THEN inference_worker.started_at ELSE now() END,
     heartbeat_at = now()
 """
@@ -71,6 +72,7 @@ class Heartbeat:
         *,
         presence: Presence,
         running: Running,
+        pace: Pace,
         interval_seconds: float,
         lease_seconds: float,
         on_cancel: Callable[[RunningJob], None],
@@ -80,6 +82,7 @@ class Heartbeat:
         self._redis = client
         self._presence = presence
         self._running = running
+        self._pace = pace
         self._interval = interval_seconds
         self._lease_seconds = lease_seconds
         self._on_cancel = on_cancel
@@ -132,7 +135,8 @@ class Heartbeat:
             self._connection = psycopg.connect(
                 self._url, autocommit=True, application_name="worker-heartbeat", connect_timeout=5
             )
-        self._connection.execute(_REGISTER, {**self._presence.row, "running": len(jobs)})
+        measured = {"running": len(jobs), "pace": self._pace.tokens_per_second}
+        self._connection.execute(_REGISTER, {**self._presence.row, **measured})
         if not jobs:
             return {}
         cursor = claims.send_renewal(

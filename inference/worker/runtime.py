@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,7 @@ from inference.worker.bell import BellListener, CancelListener
 from inference.worker.claims import Claimed
 from inference.worker.database import Queue, Release
 from inference.worker.heartbeat import Heartbeat, Presence
+from inference.worker.pace import Pace
 from inference.worker.publisher import Ended, Piece, Publisher
 from inference.worker.running import Running, RunningJob, engine_id
 from inference.worker.settings import Assignment
@@ -56,6 +58,7 @@ class InferenceRuntime:
         self._name = f"{assignment.name}@{socket.gethostname()}:{os.getpid()}"
         self._ciphers = Ciphers(Keyring.parse(env.encryption_keys.get_secret_value()))
         self._running = Running()
+        self._pace = Pace()
         self._redis_url = env.redis_url.get_secret_value()
         self._broker = RespClient(self._redis_url)
         self._bell = Doorbell(self._broker)
@@ -83,6 +86,7 @@ class InferenceRuntime:
             sync_client(self._redis_url, timeout_s=_BEAT_BROKER_SECONDS),
             presence=self._presence,
             running=self._running,
+            pace=self._pace,
             interval_seconds=env.heartbeat_seconds,
             lease_seconds=env.lease_seconds,
             on_cancel=self._cancel,
@@ -191,6 +195,7 @@ class InferenceRuntime:
     def _start_jobs(self, claimed: list[Claimed]) -> None:
         for claim in claimed:
             self._start_job(claim)
+        self._pace.filled(now=time.monotonic(), full=self._capacity() <= 0)
 
     def _start_job(self, claim: Claimed) -> None:
         assert self._engine is not None
@@ -332,8 +337,11 @@ class InferenceRuntime:
         ends = [Ended(s.gateway, end_of(s, by_id[s.job_id])) for s in ended]
         if ends:
             self._publisher.send(ends)
-        done = [self._running.get(engine_id(s.job_id, s.fence or 0)) for s in asked]
-        self._running.remove(job for job in done if job is not None)
+        found = (self._running.get(engine_id(s.job_id, s.fence or 0)) for s in asked)
+        done = [job for job in found if job is not None]
+        self._running.remove(done)
+        tokens = sum(job.claim.reserved_tokens for job in done)
+        self._pace.ended(tokens, now=time.monotonic(), full=self._capacity() <= 0)
 
     # -- exceptions to the way ----------------------------------------------------------------
 

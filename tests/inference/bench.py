@@ -15,6 +15,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 import portal.celery  # noqa: F401  (makes it the current Celery app, which rings)
+from inference.backlog import Backlog
 from inference.engines.base import Message
 from inference.gateway.admission import Admitted, Ask, Call, Credential, Verdict
 from inference.gateway.calls import CHAT, Generation, Origin, Pending
@@ -76,6 +77,7 @@ class Bench:
         self.link = Link(desk_url or url, "bench-admission")
         self._queries = Link(url, "bench-queries")
         self.rung: list[set[str]] = []
+        self.backlogs: dict[UUID, Backlog] = {}
         self.broker = Broker([])
         self.ciphers = Ciphers(Keyring.parse(env().encryption_keys.get_secret_value()))
         self.canceller = Canceller(self._queries, self.broker)  # type: ignore[arg-type]
@@ -105,6 +107,7 @@ class Bench:
             ciphers=self.ciphers,
             job_seconds=job_seconds,
             running=lambda: 0,
+            backlogs=lambda: self.backlogs,
             ring=self.rung.append,
             abandon=self.canceller.cancel_all,
         )

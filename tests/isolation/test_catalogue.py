@@ -24,6 +24,7 @@ WITHOUT_TENANT = {
     "inference_deployment": "catalogue of the platform",
     "inference_deploymentclock": "one virtual clock a queue",
     "inference_worker": "processes of the platform",
+    "inference_queueforecast": "lengths of queues, without saying whose the jobs are",
     "django_session": "opened by its random key alone",
     "django_content_type": "names of models",
     "django_migrations": "the schema's history",

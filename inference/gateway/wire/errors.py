@@ -120,6 +120,21 @@ def rate_limited(
     )
 
 
+def queue_too_long(model: str, *, wait: float, patience: float) -> TooMany:
+    """429: it would not begin before its caller gives up; nothing is reserved.
+
+    Args:
+        wait, patience: seconds that it would wait, and that the caller would.
+    """
+    return TooMany(
+        f"The model '{shown(model)}' is busy: this request would wait about {wait:.0f} s and its "
+        f"caller waits {patience:.0f} s. Try again later, or allow it more time.",
+        code="queue_too_long",
+        data={"unit": "requests", "expected_wait": round(wait, 1), "patience": round(patience, 1)},
+        retry_after=wait - patience,
+    )
+
+
 def insufficient_quota(
     *,
     unit: str,

@@ -15,6 +15,7 @@ MAX_REQUEST_ID_CHARS: Final = 128
 _BEARER: Final = re.compile(
     rf"[ \t]*bearer +([A-Za-z0-9._~+/=-]{{1,{MAX_TOKEN_CHARS}}})[ \t]*", re.IGNORECASE
 )
+_SECONDS: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?")
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]+")
 
 HeaderPairs = list[tuple[bytes, bytes]]
@@ -41,6 +42,11 @@ def client_request_id(header: str | None) -> str | None:
     # Bounded before it is cleaned: what follows the first few hundred characters is never kept.
     printable = _UNPRINTABLE.sub("", header[: 4 * MAX_REQUEST_ID_CHARS])
     return printable.strip()[:MAX_REQUEST_ID_CHARS].rstrip() or None
+
+
+def timeout_seconds(header: str | None) -> float | None:
+    """A time span in seconds, such as ``30`` or ``2.5``; None if it is not one, or is 0."""
+    return (float(header) or None) if header and _SECONDS.fullmatch(header.strip()) else None
 
 
 def rate_limit_headers(

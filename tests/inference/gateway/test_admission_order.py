@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inference.backlog import VIRTUAL_UNIT
 from inference.gateway.admission import (
-    VIRTUAL_UNIT,
     Admitted,
     Call,
     KeyFacts,

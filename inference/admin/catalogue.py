@@ -1,9 +1,9 @@
-"""Admin pages of jobs, and of what serves them."""
+"""Admin pages of what serves jobs: models, deployments, workers."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -13,10 +13,10 @@ from django.urls import reverse
 from django.utils import formats, timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.paginator import InfinitePaginator
 
-from audit.selectors import EventFilter, read_events
-from inference.models import Deployment, Job, JobState, Model, ModelPrice, ModelVersion, Worker
+from inference.admin.words import about, money
+from inference.models import Deployment, JobState, Model, ModelPrice, ModelVersion, Worker
+from inference.selectors import drain_seconds
 from inference.services import set_deployment_enabled
 from portal.core.pages import (
     STATUS_KINDS,
@@ -24,24 +24,13 @@ from portal.core.pages import (
     PortalModelAdmin,
     ServiceForm,
     Side,
-    Text,
     context_of,
     display,
-    may,
 )
 from portal.core.tenancy import platform_scope
 from tenants.admin.keys import on_example_model
-from tenants.models import LedgerEntry
 from tenants.permissions import Action
 
-JOB_STATE_KINDS = {
-    JobState.QUEUED: "info",
-    JobState.RUNNING: "info",
-    JobState.SUCCEEDED: "success",
-    JobState.FAILED: "danger",
-    JobState.CANCELLED: "warning",
-    JobState.DEAD: "danger",
-}
 WORKER_STATE_KINDS = {
     "loading": "info",
     "ready": "success",
@@ -52,99 +41,6 @@ WORKER_STATE_KINDS = {
 SILENT_AFTER = timedelta(seconds=15)
 """A worker that has not been heard of for this long counts as gone."""
 
-ERROR_TEXTS: dict[str, Text] = {
-    "cancelled": _("The caller closed the connection."),
-    "queue_timeout": _("It waited or ran for too long."),
-    "interrupted": _("The worker was lost while it ran."),
-    "stream_interrupted": _("The worker was lost after the first token, so it was not run again."),
-    "request_refused": _("The engine refused the request."),
-    "server_error": _("The engine failed."),
-}
-FINISH_TEXTS: dict[str, Text] = {
-    "stop": _("The model had finished"),
-    "length": _("The longest allowed answer was reached"),
-    "cancelled": _("It was cancelled"),
-    "error": _("An error ended it"),
-}
-
-
-class AgeFilter(admin.SimpleListFilter):
-    """How long ago something was admitted."""
-
-    title = _("Time")
-    parameter_name = "age"
-    _spans = {
-        "hour": timedelta(hours=1),
-        "day": timedelta(days=1),
-        "week": timedelta(days=7),
-        "month": timedelta(days=31),
-    }
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [
-            ("hour", _("The last hour")),
-            ("day", _("The last 24 hours")),
-            ("week", _("The last 7 days")),
-            ("month", _("The last 31 days")),
-        ]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
-        span = self._spans.get(self.value() or "")
-        return queryset.filter(admitted_at__gte=timezone.now() - span) if span else queryset
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A point of a job's timeline; ``since`` tells how long the step before it took."""
-
-    title: str
-    at: datetime | None
-    since: str
-
-    @property
-    def moment(self) -> str:
-        """The time to the millisecond; empty if it has not come."""
-        if self.at is None:
-            return ""
-        return self.at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
-
-
-def duration_text(span: timedelta) -> str:
-    """A span in the unit a person would use."""
-    seconds = span.total_seconds()
-    if seconds < 1:
-        return gettext("%(n)s ms") % {"n": round(seconds * 1000)}
-    if seconds < 60:
-        return gettext("%(n)s s") % {"n": formats.number_format(seconds, 2)}
-    minutes, rest = divmod(round(seconds), 60)
-    return gettext("%(m)s min %(s)s s") % {"m": minutes, "s": rest}
-
-
-def timeline(job: Job) -> list[Step]:
-    """Admitted, claimed, first token, finished, with the time between."""
-    points = [
-        (gettext("Admitted"), job.admitted_at),
-        (gettext("Claimed by a worker"), job.claimed_at),
-        (gettext("First token"), job.first_token_at),
-        (gettext("Finished"), job.finished_at),
-    ]
-    steps = []
-    before: datetime | None = None
-    for title, at in points:
-        # What never happened to an ended job is no step of it.
-        if at is None and job.finished_at is not None:
-            continue
-        since = duration_text(at - before) if at and before else ""
-        steps.append(Step(title, at, since))
-        before = at or before
-    return steps
-
-
-def money(nanos: int, currency: str) -> str:
-    """An amount of nano-units in words."""
-    amount = f"{nanos / 1_000_000_000:.6f}".rstrip("0").rstrip(".")
-    return f"{amount or '0'} {currency}"
-
 
 def price_text(price: ModelPrice | None) -> str:
     """A price a million tokens in words; empty where there is none."""
@@ -154,90 +50,6 @@ def price_text(price: ModelPrice | None) -> str:
         "prompt": money(price.prompt_micros_per_million * 1000, price.currency),
         "completion": money(price.completion_micros_per_million * 1000, price.currency),
     }
-
-
-@admin.register(Job)
-class JobAdmin(PortalModelAdmin):
-    """Generations of the active tenant."""
-
-    view_action = Action.JOB_READ
-    detail_template = "site/job.html"
-    paginator = InfinitePaginator
-    empty_title = _("No job yet")
-    empty_text = _("Each call of a model is a job. Make an API key, or try the playground.")
-    list_display = (
-        "admitted",
-        "state_label",
-        "sku",
-        "api_key_name",
-        "prompt_tokens",
-        "watermark",
-        "took",
-    )
-    list_filter = ("state", AgeFilter, "stream")
-    search_fields = ("request_id", "sku", "api_key__name")
-    ordering = ("-id",)
-    sortable_by = ()
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
-        return Job.objects.select_related("api_key", "user", "deployment").defer(
-            "api_key__secret_hmac", "api_key__session_hmac"
-        )
-
-    @display(description=_("Admitted"))
-    def admitted(self, job: Job) -> str:
-        return formats.date_format(timezone.localtime(job.admitted_at), "SHORT_DATETIME_FORMAT")
-
-    @display(description=_("State"), label=STATUS_KINDS)
-    def state_label(self, job: Job) -> tuple[str, str]:
-        return JOB_STATE_KINDS[JobState(job.state)], str(job.get_state_display())
-
-    @display(description=_("API key"))
-    def api_key_name(self, job: Job) -> str:
-        return job.api_key.name
-
-    @display(description=_("Took"))
-    def took(self, job: Job) -> str:
-        return duration_text(job.finished_at - job.admitted_at) if job.finished_at else ""
-
-    def detail_context(self, request: HttpRequest, obj: Job) -> dict[str, Any]:
-        charge = LedgerEntry.objects.filter(job_id=obj.pk).first()
-        context = context_of(request)
-        events = (
-            read_events(context, EventFilter(subject=str(obj.pk))).events
-            if may(request, Action.AUDIT_READ)
-            else ()
-        )
-        cost: Text
-        if charge is not None:
-            cost = money(charge.cost, charge.currency)
-        elif obj.finished_at is None:
-            cost = _("Not settled yet")
-        else:
-            cost = _("Nothing was charged")
-        return {
-            "timeline": timeline(obj),
-            "state_kind": JOB_STATE_KINDS[JobState(obj.state)],
-            "error": ERROR_TEXTS.get(obj.error_code) or obj.error_message or obj.error_code,
-            "error_detail": obj.error_message if obj.error_code in ERROR_TEXTS else "",
-            "facts": [
-                (_("Model"), obj.sku),
-                (_("Prompt tokens"), obj.prompt_tokens),
-                (_("Completion tokens"), obj.watermark),
-                (_("Cost"), cost),
-                (_("Why it ended"), FINISH_TEXTS.get(obj.finish_reason, obj.finish_reason)),
-                (_("Streaming"), _("Yes") if obj.stream else _("No")),
-                (_("API key"), obj.api_key.name),
-                (_("User"), obj.user.email),
-                (_("Deployment"), obj.deployment.name),
-                (_("Worker"), obj.worker),
-                (_("Attempts"), obj.attempts),
-                (_("Request"), obj.request_id),
-            ],
-            "parameters": sorted(obj.parameters.items()),
-            "events": events,
-            "may_audit": may(request, Action.AUDIT_READ),
-        }
 
 
 def served_model() -> str:
@@ -373,6 +185,7 @@ class DeploymentAdmin(_PlatformPage):
 
     def detail_context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         workers = list(obj.workers.all())
+        drain = drain_seconds(obj.pk)
         return {
             "health": health_of(obj, workers, timezone.now()),
             "workers": [(w, WORKER_STATE_KINDS[w.state]) for w in workers],
@@ -382,6 +195,7 @@ class DeploymentAdmin(_PlatformPage):
                 (_("Engine"), obj.engine),
                 (_("Queue"), obj.queue),
                 (_("Jobs waiting"), str(obj.queued)),
+                *([] if drain is None else [(_("Worked off in"), about(drain))]),
                 (_("Context length"), obj.context_length),
                 (_("Default max_tokens"), obj.default_max_tokens),
                 (_("Created"), obj.created_at),
@@ -430,6 +244,7 @@ class WorkerAdmin(_PlatformPage):
                 (_("Engine"), obj.engine),
                 (_("Running"), str(obj.running)),
                 (_("Slots"), str(obj.slots)),
+                (_("Tokens a second"), "" if obj.pace is None else f"{obj.pace:,.0f}"),
                 (_("Started"), obj.started_at),
                 (_("Heartbeat"), obj.heartbeat_at),
                 (_("Digest of the version"), obj.version_digest),
