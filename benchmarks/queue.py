@@ -1,8 +1,9 @@
-"""Measures claiming: 32 jobs out of many that wait, as a worker claims them.
+"""Measures the queue: how fair it is, and what a claim of 32 jobs costs out of many that wait.
 
-Starts an installation of its own, fills the queue of a deployment that no worker serves, and
-claims from it over and over, with the worker's own statement and role. Prints milliseconds of the
-statement as its caller sees them, and of the whole transaction.
+Starts an installation of its own with a deployment that no worker serves. Two tenants of weights
+3 and 1 fill its queue, the lighter one last, and are claimed from; printed is what each got. Then
+up to a million jobs wait, and claims are measured with the worker's own statement and role: in
+milliseconds of the statement as its caller sees them, and of the whole transaction.
 """
 
 import argparse
@@ -20,16 +21,27 @@ from benchmarks.lib.portal import Portal
 
 _WAITING: Final = (1_000, 100_000, 1_000_000)
 _LEAST: Final = 1_000
+_FAIR_JOBS: Final = 4_000
+_FAIR_LEAST: Final = 400
 
 
 def main() -> None:
     arguments = _arguments()
+    jobs = max(_FAIR_LEAST, int(_FAIR_JOBS * min(1.0, arguments.scale)))
     waiting = [max(_LEAST, int(count * min(1.0, arguments.scale))) for count in _WAITING]
     with tempfile.TemporaryDirectory(prefix="freehold-bench-", ignore_cleanup_errors=True) as home:
         Path(home).chmod(0o711)
-        with Portal(Path(home) / "portal") as portal:
+        with Portal(Path(home) / "portal", tenants=2) as portal:
+            superuser = portal.database_url("superuser")
+            words = ["-m", "benchmarks.lib.fairness", str(jobs)]
+            fair = json.loads(portal.run(words, told="\n".join((superuser, *portal.keys))))
             words = ["-m", "benchmarks.lib.claiming", *map(str, waiting)]
-            measured = json.loads(portal.run(words, told=portal.database_url("superuser")))
+            measured = json.loads(portal.run(words, told=superuser))
+    ratio = fair["tokens"][0] / fair["tokens"][1]
+    print(
+        f"weights 3 and 1 got {ratio:.3f} : 1 of the tokens; of {jobs:,} jobs each, the lighter "
+        f"one's first was in claim {fair['first_claim']}\n"
+    )
     print(f"{'waiting':>10}  {'claim p50':>9}  {'worst':>7}  {'transaction p50':>15}  ms")
     for claims in measured:
         print(
@@ -37,7 +49,7 @@ def main() -> None:
             f"{claims['statement_worst_ms']:>7.2f}  {claims['transaction_p50_ms']:>15.2f}"
         )
     if arguments.json:
-        figures = {
+        figures = {"fairness_3_to_1": round(ratio, 4), "first_claim": fair["first_claim"]} | {
             f"claim_32_of_{nominal}_ms": round(claims["statement_p50_ms"], 4)
             for nominal, claims in zip(_WAITING, measured, strict=True)
         }

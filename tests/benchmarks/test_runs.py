@@ -12,7 +12,13 @@ from tests.benchmarks.test_figures import KEYS as GATEWAY_KEYS
 
 KEYS = {
     "gateway": GATEWAY_KEYS,
-    "queue": {"claim_32_of_1000_ms", "claim_32_of_100000_ms", "claim_32_of_1000000_ms"},
+    "queue": {
+        "fairness_3_to_1",
+        "first_claim",
+        "claim_32_of_1000_ms",
+        "claim_32_of_100000_ms",
+        "claim_32_of_1000000_ms",
+    },
 }
 
 

@@ -73,6 +73,15 @@ def test_claims_each_job_once_with_four_claimers_at_a_time(
     assert {job.fence for job in taken} == {1}
 
 
+def test_claims_a_newcomer_s_first_job_next_behind_200_of_another(
+    bench: Bench, tenant_a: Organisation, tenant_b: Organisation
+) -> None:
+    bench.admit(credential(factories.api_key(tenant_a)), 200)
+    bench.claim(8)
+    (newcomer,) = bench.admit(credential(factories.api_key(tenant_b)))
+    assert newcomer in [job.id for job in bench.claim(2)]
+
+
 def test_claims_nothing_of_another_deployment(
     bench: Bench, tenant_a: Organisation, gateway_sql: psycopg.Connection
 ) -> None:
