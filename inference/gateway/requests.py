@@ -23,6 +23,7 @@ from inference.payloads import Prompt
 from portal.core.errors import Invalid, PortalError
 from portal.core.http import Network, client_address
 from portal.core.ids import uuid7
+from portal.core.redaction import mask
 from tenants import api_key_format
 
 Scope = MutableMapping[str, Any]
@@ -224,7 +225,8 @@ def _parameters(request: ChatRequest, max_tokens: int) -> dict[str, Any]:
     for name in ("temperature", "top_p", "seed", "user"):
         value = getattr(request, name)
         if value is not None:
-            parameters[name] = value
+            # The label is the caller's own words, and is kept in clear.
+            parameters[name] = mask(value) if name == "user" else value
     if request.stop:
         parameters["stop_sequences"] = len(request.stop)
     return parameters

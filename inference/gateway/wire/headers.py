@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from portal.core.errors import PortalError
+from portal.core.redaction import mask
 
 MAX_TOKEN_CHARS: Final = 512
 MAX_REQUEST_ID_CHARS: Final = 128
@@ -36,12 +37,15 @@ def parse_authorization(header: str | None) -> str | None:
 
 
 def client_request_id(header: str | None) -> str | None:
-    """A caller's own id for a request: printable ASCII, at most 128 characters, or None."""
+    """A caller's own id for a request: printable ASCII, at most 128 characters, or None.
+
+    It is kept in the audit trail, so a key or a password that was sent in its place is masked.
+    """
     if not header:
         return None
     # Bounded before it is cleaned: what follows the first few hundred characters is never kept.
     printable = _UNPRINTABLE.sub("", header[: 4 * MAX_REQUEST_ID_CHARS])
-    return printable.strip()[:MAX_REQUEST_ID_CHARS].rstrip() or None
+    return mask(printable.strip())[:MAX_REQUEST_ID_CHARS].rstrip() or None
 
 
 def timeout_seconds(header: str | None) -> float | None:
