@@ -82,7 +82,7 @@ def window(arena: Arena) -> dict[str, Any]:
     return row
 
 
-def limit(arena: Arena, **limits: int) -> None:
+def limit(arena: Arena, **limits: Any) -> None:
     set_quota(context=factories.TESTS, tenant_id=arena.tenant.id, **limits)
 
 
@@ -295,7 +295,8 @@ def multiply(sql: psycopg.Connection, organisation: Organisation, count: int) ->
             f"INSERT INTO {table} SELECT r.* FROM generate_series(1, %s) n, "
             f"(SELECT to_jsonb(t) AS one FROM {table} t WHERE tenant_id = %s LIMIT 1) t, "
             f"LATERAL jsonb_populate_record(NULL::{table}, "
-            f"t.one || jsonb_build_object('id', uuidv7(), 'request_id', 'copy-' || n, {changes})) r",
+            "t.one || jsonb_build_object('id', uuidv7(), 'request_id', 'copy-' || n, "
+            f"{changes})) r",
             [count, organisation.id],
         )
         sql.execute(f"ANALYZE {table}")
