@@ -26,6 +26,8 @@ _HOST: Final = "127.0.0.1"
 _READY_S: Final = 60.0
 _STOP_S: Final = 45.0
 _LOG_SEGMENTS: Final = 64
+_CELERY: Final = ["-m", "celery", "-A", "portal.celery"]
+_WORKER: Final = [*_CELERY, "worker", "--pool=threads", "--without-gossip", "--without-mingle"]
 
 
 class Portal:
@@ -46,6 +48,7 @@ class Portal:
         self._postgres = EmbeddedPostgres(data_dir)
         self._valkey = EmbeddedValkey(data_dir)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._launches: dict[str, tuple[list[str], Mapping[str, str]]] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -87,6 +90,29 @@ class Portal:
         self._valkey.stop()
         self._postgres.stop()
         shutil.rmtree(self.data_dir, ignore_errors=True)
+
+    def add_gateway(self, name: str) -> int:
+        """Starts one more data plane; returns its port."""
+        port = free_port()
+        words = ["-m", "portal.web", "--host", self.host, "--port", str(port)]
+        self._spawn(name, words, {"FREEHOLD_PLANES": "data"})
+        return port
+
+    def add_worker(self, name: str, deployment: str) -> None:
+        """Starts a worker of a deployment whose queue has its name."""
+        role = {"FREEHOLD_DATABASE_ROLE": "gateway", "WORKER_DEPLOYMENT": deployment}
+        words = ["--concurrency=2", "-Q", deployment, "-n", f"{name.replace(' ', '-')}@%h"]
+        self._spawn(name, [*_WORKER, *words], role)
+
+    def kill(self, name: str) -> None:
+        """Ends a process as the kernel does when memory runs out, and starts it again."""
+        self._children[name].kill()
+        self._children[name].wait()
+        self._spawn(name, *self._launches[name])
+
+    def await_ready(self) -> None:
+        """Returns when every enabled deployment has a worker; the first gateway says so."""
+        self._await_ready()
 
     def _start(self) -> None:
         for name in Env.model_fields:
@@ -140,22 +166,19 @@ class Portal:
         return done.stdout
 
     def _start_children(self) -> None:
-        celery = ["-m", "celery", "-A", "portal.celery"]
-        worker = [*celery, "worker", "--pool=threads", "--without-gossip", "--without-mingle"]
         for name, queue in (("worker", WHOLE), ("stream worker", STREAM)):
-            role = {"FREEHOLD_DATABASE_ROLE": "gateway", "WORKER_DEPLOYMENT": queue}
-            words = ["--concurrency=2", "-Q", queue, "-n", f"{queue}@%h"]
-            self._spawn(name, [*worker, *words], role)
+            self.add_worker(name, queue)
         io = ["--concurrency=4", "-Q", "io", "-n", "bench-io@%h"]
-        self._spawn("io worker", [*worker, *io], {})
+        self._spawn("io worker", [*_WORKER, *io], {})
         schedule = ["--schedule", str(self._layout.run / "beat-schedule"), "--pidfile="]
-        self._spawn("beat", [*celery, "beat", *schedule], {})
+        self._spawn("beat", [*_CELERY, "beat", *schedule], {})
         web = ["-m", "portal.web", "--host", self.host, "--port", str(self.port)]
         self._spawn("web", web, {"FREEHOLD_PLANES": "data"})
 
     def _spawn(self, name: str, words: list[str], extra: Mapping[str, str]) -> None:
         log = self._layout.open_log(name.replace(" ", "-"))
         env = child_env(self.data_dir, extra)
+        self._launches[name] = (words, extra)
         self._children[name] = spawn([sys.executable, *words], log=log, cwd=ROOT, env=env)
 
     def _await_ready(self) -> None:

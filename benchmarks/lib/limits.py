@@ -1,0 +1,128 @@
+"""Tenants that each have one limit, one of every kind.
+
+``python -m benchmarks.lib.limits CALLS``, on a seeded database, prints a list of ``Case`` as JSON;
+each limit lets through about CALLS calls, those on generations at once two.
+"""
+
+import os
+import sys
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+
+import django
+
+DEPLOYMENT: Final = "bench-limits"
+MAX_TOKENS: Final = 40
+AT_ONCE: Final = 2
+
+_PROMPT_MICROS: Final = 1_000_000
+_COMPLETION_MICROS: Final = 2_000_000
+# Answers are shorter than what is reserved for them, so that much comes back.
+_OPTIONS: Final = {"token_ms": 5, "slots": 48, "tokens": 12}
+_SCOPES: Final = {
+    "tenant": (
+        *(f"{m}_{w}" for m in ("tokens", "requests", "cost") for w in ("minute", "day", "month")),
+        "tokens_total",
+        "requests_total",
+        "cost_total",
+        "concurrency",
+    ),
+    "key": ("tokens_day", "requests_minute", "concurrency"),
+    "user": ("cost_day", "requests_total"),
+    "model": ("tokens_total", "concurrency"),
+    "key and model": ("requests_day",),
+}
+# Less than a call is charged of each, so that every limit is reached in time.
+_OF_A_CALL: Final = {"tokens": 10, "requests": 1, "cost": 18_000}
+
+
+class Case(msgspec.Struct, frozen=True):
+    """One limit, and who is bound by it."""
+
+    tenant_id: UUID
+    token: str
+    scope: str
+    limit: str
+    value: int
+
+
+def make(calls: int) -> list[Case]:
+    """Makes a deployment, and a tenant for every kind of limit."""
+    from portal.core.actors import Context
+
+    context = Context.system("benchmark")
+    model_id = _deploy(context)
+    return [
+        _case(context, f"{number}-{limit}".replace("_", "-"), scope, limit, calls, model_id)
+        for number, (scope, limit) in enumerate((s, n) for s in _SCOPES for n in _SCOPES[s])
+    ]
+
+
+def _deploy(context: Any) -> UUID:
+    from inference.artefacts import import_byte_level
+    from inference.services import create_deployment, register_model_version, set_price
+    from portal.core.env import env
+
+    store = env().freehold_data_dir / "models"
+    artefact = import_byte_level(store, context_length=4096)
+    path = store / artefact.id
+    version = register_model_version(
+        context=context, name=DEPLOYMENT, label="1", manifest=artefact, path=path
+    )
+    set_price(
+        context=context,
+        version_id=version.id,
+        prompt_micros_per_million=_PROMPT_MICROS,
+        completion_micros_per_million=_COMPLETION_MICROS,
+    )
+    create_deployment(
+        context=context,
+        name=DEPLOYMENT,
+        version_id=version.id,
+        queue=DEPLOYMENT,
+        engine="fake",
+        options=_OPTIONS,
+    )
+    return version.model_id
+
+
+def _case(context: Any, slug: str, scope: str, limit: str, calls: int, model_id: UUID) -> Case:
+    from portal.core.actors import Actor, ActorType, Context, TenantRole
+    from tenants.services import create_api_key, create_tenant, set_quota
+
+    slug = f"limit-{slug}"
+    made = create_tenant(
+        context=context, name=slug, slug=slug, owner_email=f"owner@{slug}.example.test"
+    )
+    owner = Context(
+        actor=Actor(ActorType.USER, made.owner.id, made.owner.email),
+        tenant_id=made.tenant.id,
+        user_id=made.owner.id,
+        tenant_role=TenantRole.OWNER,
+    )
+    key = create_api_key(context=owner, name="bench", scopes=["inference"])
+    metric = limit.partition("_")[0]
+    value = AT_ONCE if limit == "concurrency" else calls * _OF_A_CALL[metric]
+    whose: dict[str, UUID] = {}
+    if "key" in scope:
+        whose["api_key_id"] = key.api_key.id
+    if "user" in scope:
+        whose["user_id"] = made.owner.id
+    if "model" in scope:
+        whose["model_id"] = model_id
+    by = owner if "api_key_id" in whose or "user_id" in whose else context
+    set_quota(context=by, tenant_id=made.tenant.id, **whose, **{limit: value})
+    return Case(made.tenant.id, key.token, scope, limit, value)
+
+
+def main() -> None:
+    django.setup()
+    print(msgspec.json.encode(make(int(sys.argv[1]))).decode())
+
+
+if __name__ == "__main__":
+    main()
