@@ -16,6 +16,7 @@ from inference.gateway.desk import AdmissionDesk
 from inference.gateway.jobs import Canceller, Status, statuses
 from inference.gateway.link import Link
 from inference.gateway.reader import ReturnReader
+from inference.gateway.uses import KeyUses
 from inference.gateway.waiting import Waiter, WaitingRoom
 from inference.payloads import Ciphers
 from inference.returns import Text
@@ -51,6 +52,7 @@ class Gateway:
         self.canceller = Canceller(self._cancels, self._broker)
         self.catalogue = Catalogue(self._queries)
         self.reader = ReturnReader(env.redis_url.get_secret_value(), self.id, self.room.deliver)
+        self.uses = KeyUses(self._queries)
         self.desk = AdmissionDesk(
             self._admission,
             gateway=self.id,
@@ -60,11 +62,13 @@ class Gateway:
             running=self.room.__len__,
             ring=self._ringer.ring,
             abandon=self.canceller.cancel_all,
+            used=self.uses.note,
         )
         self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self.reader.start()
+        self.uses.start()
         self._watch = asyncio.create_task(self._watch_silence(), name="silence-watch")
         return self
 
@@ -74,6 +78,7 @@ class Gateway:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
         await self.desk.close()
+        await self.uses.stop()
         await self.canceller.close()
         await self.reader.stop()
         for link in (self._admission, self._queries, self._cancels):

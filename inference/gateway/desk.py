@@ -7,7 +7,7 @@ is refused.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -62,6 +62,7 @@ class AdmissionDesk:
         running: how many admitted calls have not ended.
         ring: called with the queues of each batch, once it is committed.
         abandon: called with jobs that may have been admitted though their callers were told no.
+        used: called with each key that a caller proved to hold, and when the call arrived.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class AdmissionDesk:
         running: Callable[[], int],
         ring: Callable[[set[str]], None],
         abandon: Callable[[Sequence[UUID]], None],
+        used: Callable[[KeyFacts, datetime], None],
     ) -> None:
         self._link = link
         self._gateway = gateway
@@ -83,6 +85,7 @@ class AdmissionDesk:
         self._job_time = timedelta(seconds=job_seconds)
         self._ring = ring
         self._abandon = abandon
+        self._used = used
         self._running = running
         self._batcher: NaturalBatcher[Pending, Verdict] = NaturalBatcher(
             self._commit, size=self._batch_size, retry_singly=_is_a_rows_fault
@@ -106,6 +109,9 @@ class AdmissionDesk:
 
     async def _commit(self, batch: Sequence[Pending]) -> Sequence[Verdict]:
         verdicts = await self._try(batch)
+        for pending, verdict in zip(batch, verdicts, strict=True):
+            if verdict.key is not None:
+                self._used(verdict.key, pending.arrived_at)
         queues = {
             pending.generation.served.queue
             for pending, verdict in zip(batch, verdicts, strict=True)

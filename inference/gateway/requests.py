@@ -44,15 +44,16 @@ def arrival(scope: Scope, proxies: tuple[Network, ...]) -> Arrival:
     headers = dict(scope["headers"])
     peer = scope.get("client")
     forwarded = headers.get(b"x-forwarded-for")
+    address = client_address(peer[0] if peer else None, _text(forwarded), proxies)
     return Arrival(
         Origin(
             request_id=f"req-{uuid7().hex}",
             client_request_id=client_request_id(_text(headers.get(b"x-request-id"))),
-            address=client_address(peer[0] if peer else None, _text(forwarded), proxies),
+            address=address,
         ),
         datetime.now(UTC),
         headers,
-        _credential(headers),
+        _credential(headers, address),
     )
 
 
@@ -60,12 +61,13 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-def _credential(headers: dict[bytes, bytes]) -> Credential | None:
+def _credential(headers: dict[bytes, bytes], address: str | None) -> Credential | None:
     token = parse_authorization(_text(headers.get(b"authorization")))
     parsed = api_key_format.parse(token) if token else None
     if parsed is None:
         return None
-    return Credential(parsed.public_id, parsed.secret, _session_key(headers.get(b"cookie")))
+    session_key = _session_key(headers.get(b"cookie"))
+    return Credential(parsed.public_id, parsed.secret, session_key, address)
 
 
 def _session_key(cookie: bytes | None) -> str | None:
