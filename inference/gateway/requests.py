@@ -1,7 +1,7 @@
 """From bytes to a call: credentials, body, model and prompt of one request."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from datetime import UTC, datetime
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
@@ -43,8 +43,8 @@ def arrival(scope: Scope, proxies: tuple[Network, ...]) -> Arrival:
     """Reads a request's head; nothing in it can raise."""
     headers = dict(scope["headers"])
     peer = scope.get("client")
-    forwarded = headers.get(b"x-forwarded-for")
-    address = client_address(peer[0] if peer else None, _text(forwarded), proxies)
+    forwarded = _forwarded_for(scope["headers"]) if proxies else None
+    address = client_address(peer[0] if peer else None, forwarded, proxies)
     return Arrival(
         Origin(
             request_id=f"req-{uuid7().hex}",
@@ -54,6 +54,13 @@ def arrival(scope: Scope, proxies: tuple[Network, ...]) -> Arrival:
         datetime.now(UTC),
         headers,
         _credential(headers, address),
+    )
+
+
+def _forwarded_for(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """All of them: a proxy may add a header of its own behind the caller's."""
+    return b",".join(value for name, value in headers if name == b"x-forwarded-for").decode(
+        "latin-1"
     )
 
 
