@@ -10,7 +10,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.utils import timezone
+from django.utils import formats, timezone
 from django.utils.translation import gettext_lazy as _
 
 from portal.core.pages import (
@@ -148,17 +148,31 @@ def key_state(key: ApiKey, now: datetime) -> tuple[str, Text]:
     return "success", _("Active")
 
 
+def _last_uses(key: ApiKey) -> dict[int, datetime]:
+    return {use.generation: use.last_used_at for use in key.uses.all()}
+
+
+def _former_works(key: ApiKey, now: datetime) -> bool:
+    return key.former_until is not None and key.former_until > now
+
+
+def _moment(at: datetime | None, otherwise: Text) -> str:
+    if at is None:
+        return str(otherwise)
+    return formats.date_format(timezone.localtime(at), "SHORT_DATETIME_FORMAT")
+
+
 def _secrets(key: ApiKey, now: datetime) -> list[tuple[Text, Any]]:
     """Facts about the key's secrets: which there are, and when each was used last."""
-    used = {use.generation: use.last_used_at for use in key.uses.all()}
+    used = _last_uses(key)
     facts: list[tuple[Text, Any]] = [
         (_("Secret"), _("Generation %(n)s") % {"n": key.generation}),
         (_("Last used"), used.get(key.generation) or _("Not yet")),
     ]
     if key.generation > 1:
-        works = key.former_until is not None and key.former_until > now
+        until = key.former_until if _former_works(key, now) else _("It has ended")
         facts += [
-            (_("Former secret works until"), key.former_until if works else _("It has ended")),
+            (_("Former secret works until"), until),
             (_("Former secret last used"), used.get(key.generation - 1) or _("Never")),
         ]
     return facts
@@ -262,7 +276,7 @@ class ApiKeyAdmin(PortalModelAdmin):
             NetworksForm,
             _restrict,
             button=_("Save"),
-            intro=_("It holds from the next request on."),
+            intro=_("From the next request on the key works from these networks alone."),
             done=_("The networks are saved."),
             offered=_is_open,
         ),
@@ -333,8 +347,16 @@ class ApiKeyAdmin(PortalModelAdmin):
         return key.user.email
 
     @display(description=_("Last used"))
-    def last_used(self, key: ApiKey) -> datetime | None:
-        return key.last_used_at
+    def last_used(self, key: ApiKey) -> str:
+        used = _last_uses(key)
+        present = _moment(used.get(key.generation), _("Not yet"))
+        if not _former_works(key, timezone.now()):
+            return present
+        former = _moment(used.get(key.generation - 1), _("Never"))
+        return _("%(present)s; former secret: %(former)s") % {
+            "present": present,
+            "former": former,
+        }
 
     @display(description=_("Kind"), ordering="kind")
     def kind_name(self, key: ApiKey) -> str:

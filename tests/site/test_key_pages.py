@@ -143,8 +143,10 @@ def test_page_of_a_rotated_key_tells_whether_the_former_secret_is_still_used(
     assert told["Last used"] == "Not yet"
     assert told["Former secret last used"] != "Never"
     assert told["Former secret works until"] != "It has ended"
+    assert "former secret:" in owner.get("/admin/tenants/apikey/").content.decode()
     owner_sql.execute("UPDATE tenants_apikey SET former_until = now() WHERE id = %s", [key.pk])
     assert facts(owner, key)["Former secret works until"] == "It has ended"
+    assert "former secret:" not in owner.get("/admin/tenants/apikey/").content.decode()
 
 
 def facts(client: Client, key: ApiKey) -> dict[str, str]:

@@ -106,7 +106,7 @@ def test_refuses_a_key_that_is_not_entitled(
     assert verdict.key is not None
 
 
-FORMER = {
+FORMER: dict[str, Any] = {
     "generation": 5,
     "former_secret_hmac": PEPPERS.digest(b"former", 1)[1],
     "former_pepper_version": 1,
