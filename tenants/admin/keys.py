@@ -36,7 +36,7 @@ SCOPE_TEXTS: dict[Scope, Text] = {
     Scope.INFERENCE: _("Call models"),
     Scope.TENANT_READ: _("Read the tenant, its quotas and usage"),
     Scope.KEYS_READ: _("List API keys"),
-    Scope.KEYS_WRITE: _("Make and revoke API keys"),
+    Scope.KEYS_WRITE: _("Make, edit, rotate and revoke API keys"),
     Scope.JOBS_READ: _("Read jobs"),
     Scope.AUDIT_READ: _("Read the audit trail"),
 }
