@@ -47,9 +47,9 @@ class NewKey:
     token: str = field(repr=False)
 
 
-def generate() -> NewKey:
-    """A new random key."""
-    public_id = _random(PUBLIC_ID_CHARS)
+def generate(public_id: str = "") -> NewKey:
+    """A new random key, or a new secret for the key of this public id."""
+    public_id = public_id or _random(PUBLIC_ID_CHARS)
     secret = _random(SECRET_CHARS)
     body = f"{PREFIX}{public_id}_{secret}"
     return NewKey(public_id, secret, body + _checksum(body))

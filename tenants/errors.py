@@ -1,5 +1,6 @@
 """Refusals of the tenants app that callers tell apart by their code."""
 
+from portal.core.actors import Context
 from portal.core.errors import Conflict, Forbidden, Unauthenticated
 
 
@@ -28,6 +29,23 @@ class UserNotActive(Forbidden):
 
     def __init__(self) -> None:
         super().__init__("The owner of this API key is deactivated.")
+
+
+class NetworkNotAllowed(Forbidden):
+    """The key is right and may not be used from the caller's address.
+
+    Args:
+        context: whose key it is, for the record; it may do nothing.
+    """
+
+    code = "network_not_allowed"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(
+            "This API key may not be used from your network: call from a network that it allows, "
+            "or ask its owner to add yours."
+        )
+        self.context = context
 
 
 class LastOwner(Conflict):

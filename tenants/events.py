@@ -27,6 +27,8 @@ class TenantsEvent(StrEnum):
     MEMBER_REMOVE = "member.remove"
     KEY_CREATE = "key.create"
     KEY_CREATE_PLAYGROUND = "key.create_playground"
+    KEY_EDIT = "key.edit"
+    KEY_ROTATE = "key.rotate"
     KEY_REVOKE = "key.revoke"
     QUOTA_SET = "quota.set"
     LOG_IN = "auth.log_in"
@@ -51,6 +53,8 @@ TEXTS: Final = MappingProxyType[TenantsEvent, str | Promise](
         TenantsEvent.MEMBER_REMOVE: _("Member removed"),
         TenantsEvent.KEY_CREATE: _("API key created"),
         TenantsEvent.KEY_CREATE_PLAYGROUND: _("Playground key created"),
+        TenantsEvent.KEY_EDIT: _("API key edited"),
+        TenantsEvent.KEY_ROTATE: _("API key rotated"),
         TenantsEvent.KEY_REVOKE: _("API key revoked"),
         TenantsEvent.QUOTA_SET: _("Quota set"),
         TenantsEvent.LOG_IN: _("Log-in"),

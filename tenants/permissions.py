@@ -30,6 +30,8 @@ class Action(StrEnum):
     MEMBER_MANAGE = "member.manage"
     KEY_READ = "key.read"
     KEY_CREATE = "key.create"
+    KEY_EDIT = "key.edit"
+    KEY_EDIT_OWN = "key.edit_own"
     KEY_REVOKE = "key.revoke"
     KEY_REVOKE_OWN = "key.revoke_own"
     QUOTA_READ = "quota.read"
@@ -111,6 +113,8 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.MEMBER_MANAGE,
                 Action.KEY_READ,
                 Action.KEY_CREATE,
+                Action.KEY_EDIT,
+                Action.KEY_EDIT_OWN,
                 Action.KEY_REVOKE,
                 Action.KEY_REVOKE_OWN,
                 Action.QUOTA_READ,
@@ -127,6 +131,7 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.TENANT_READ,
                 Action.KEY_READ,
                 Action.KEY_CREATE,
+                Action.KEY_EDIT_OWN,
                 Action.KEY_REVOKE_OWN,
                 Action.QUOTA_READ,
                 Action.JOB_READ,
@@ -155,7 +160,9 @@ SCOPE_ACTIONS: Final[Mapping[Scope, frozenset[Action]]] = MappingProxyType(
         Scope.INFERENCE: frozenset({Action.INFERENCE_CALL, Action.MODEL_READ}),
         Scope.TENANT_READ: frozenset({Action.TENANT_READ, Action.QUOTA_READ, Action.USAGE_READ}),
         Scope.KEYS_READ: frozenset({Action.KEY_READ}),
-        Scope.KEYS_WRITE: frozenset({Action.KEY_READ, Action.KEY_CREATE, Action.KEY_REVOKE}),
+        Scope.KEYS_WRITE: frozenset(
+            {Action.KEY_READ, Action.KEY_CREATE, Action.KEY_EDIT, Action.KEY_REVOKE}
+        ),
         Scope.JOBS_READ: frozenset({Action.JOB_READ}),
         Scope.AUDIT_READ: frozenset({Action.AUDIT_READ}),
     }
@@ -214,7 +221,7 @@ def require(context: Context, action: Action) -> None:
 
 
 def grantable_scopes(context: Context) -> frozenset[Scope]:
-    """The scopes that the caller may put on a new API key."""
+    """The scopes of keys whose secrets the caller may be shown: new ones and rotated ones."""
     if context.api_key_id is not None:
         return frozenset(s for s in Scope if s.value in context.scopes)
     if context.actor.type == ActorType.USER and context.tenant_role is not None:

@@ -19,8 +19,11 @@ def members() -> QuerySet[Membership]:
 
 
 def keys(*, playground: bool = False) -> QuerySet[ApiKey]:
-    """The API keys of the scope's tenant, each with its maker; playground keys only if asked."""
-    found = ApiKey.objects.select_related("user")
+    """The API keys of the scope's tenant, each with its maker and its uses.
+
+    Playground keys only if asked.
+    """
+    found = ApiKey.objects.select_related("user").prefetch_related("uses")
     return found if playground else found.exclude(kind=ApiKeyKind.PLAYGROUND)
 
 

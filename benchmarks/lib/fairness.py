@@ -71,6 +71,7 @@ async def _admit(token: str, jobs: int, sizes: random.Random) -> None:
         backlogs=dict,
         ring=lambda queues: None,
         abandon=lambda job_ids: None,
+        used=lambda key, at: None,
     )
     served = next(s for s in await Catalogue(queries).models() if s.queue == LIMIT)
     try:

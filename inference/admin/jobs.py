@@ -148,7 +148,7 @@ class JobAdmin(PortalModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         return Job.objects.select_related("api_key", "user", "deployment").defer(
-            "api_key__secret_hmac", "api_key__session_hmac"
+            "api_key__secret_hmac", "api_key__former_secret_hmac", "api_key__session_hmac"
         )
 
     @display(description=_("Admitted"))

@@ -13,13 +13,16 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from inference.backlog import VIRTUAL_UNIT, Backlog
 from inference.gateway.wire import errors
 from inference.gateway.wire.headers import Allowance
 from portal.core.crypto import Peppers
 from portal.core.errors import Forbidden, PortalError, TooMany, Unavailable
+from portal.core.http import address_within
 from portal.core.ids import uuid7
+from tenants.key_secrets import proven_generation
 from tenants.models.quotas import METRICS
 from tenants.windows import window_end, window_starts
 
@@ -28,15 +31,19 @@ _SCOPE_WORDS: Final = {"api_key": "API key", "user": "user", "tenant": "tenant"}
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """What a caller sent: the key's public id and secret, and its browser session if any."""
+    """What a caller sent, and from where: public id, secret, the browser session if any."""
 
     public_id: str
     secret: str
     session_key: str | None = None
+    address: str | None = None
 
 
 class KeyFacts(msgspec.Struct, frozen=True):
-    """A key with its tenant and user, as the admission transaction reads them."""
+    """A key with its tenant and user, as the admission transaction reads them.
+
+    In a verdict ``generation`` is that of the secret that the caller sent.
+    """
 
     public_id: str
     id: UUID
@@ -46,9 +53,14 @@ class KeyFacts(msgspec.Struct, frozen=True):
     kind: str
     secret_hmac: bytes
     pepper_version: int
+    generation: int
+    former_secret_hmac: bytes | None
+    former_pepper_version: int | None
+    former_until: datetime | None
     session_hmac: bytes | None
     scopes: frozenset[str]
     allowed_models: frozenset[str] | None
+    allowed_networks: tuple[str, ...] | None
     expires_at: datetime | None
     revoked_at: datetime | None
     tenant_state: str
@@ -249,7 +261,7 @@ def _decide_one(call: Call, ledger: Ledger) -> Verdict:
     key = _authenticate(call.credential, ledger)
     if key is None:
         return Refused(errors.invalid_api_key(), None)
-    refusal = _not_entitled(key) or call.refusal
+    refusal = _elsewhere(key, call) or _not_entitled(key) or call.refusal
     if refusal is not None:
         return Refused(refusal, key)
     ask = call.ask
@@ -278,14 +290,18 @@ def _decide_one(call: Call, ledger: Ledger) -> Verdict:
 
 
 def _authenticate(credential: Credential | None, ledger: Ledger) -> KeyFacts | None:
-    """The key that the credential proves; None for unknown, wrong, revoked, expired, unbound."""
+    """The key that the credential proves; None for unknown, wrong, revoked, expired, unbound.
+
+    The secret may be the former one for as long as it works beside the present one.
+    """
     if credential is None:
         return None
     key = ledger.keys.get(credential.public_id)
     if key is None:
         return None
     peppers = ledger.peppers
-    if not peppers.matches(credential.secret.encode(), key.pepper_version, key.secret_hmac):
+    generation = proven_generation(credential.secret, key, peppers=peppers, now=ledger.now)
+    if generation is None:
         return None
     if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= ledger.now):
         return None
@@ -293,7 +309,21 @@ def _authenticate(credential: Credential | None, ledger: Ledger) -> KeyFacts | N
         session = (credential.session_key or "").encode()
         if not peppers.matches(session, key.pepper_version, key.session_hmac):
             return None
-    return key
+    return key if generation == key.generation else replace(key, generation=generation)
+
+
+def _elsewhere(key: KeyFacts, call: Call) -> PortalError | None:
+    """The refusal of a key that may not be used from where it was sent."""
+    networks = key.allowed_networks
+    if networks is None:
+        return None
+    if call.credential is not None and address_within(call.credential.address, networks):
+        return None
+    return Forbidden(
+        "This API key may not be used from your network: call from a network that it allows, "
+        "or ask its owner to add yours.",
+        code="network_not_allowed",
+    )
 
 
 def _not_entitled(key: KeyFacts) -> PortalError | None:

@@ -17,6 +17,7 @@ from inference.gateway.desk import AdmissionDesk
 from inference.gateway.jobs import Canceller, Status, statuses
 from inference.gateway.link import Link
 from inference.gateway.reader import ReturnReader
+from inference.gateway.uses import KeyUses
 from inference.gateway.waiting import Waiter, WaitingRoom
 from inference.payloads import Ciphers
 from inference.returns import Text
@@ -54,6 +55,7 @@ class Gateway:
         self.catalogue = Catalogue(self._queries)
         self._backlogs = Backlogs(self._queries)
         self.reader = ReturnReader(env.redis_url.get_secret_value(), self.id, self.room.deliver)
+        self.uses = KeyUses(self._queries)
         self.desk = AdmissionDesk(
             self._admission,
             gateway=self.id,
@@ -64,12 +66,14 @@ class Gateway:
             backlogs=self._backlogs.now,
             ring=self._ringer.ring,
             abandon=self.canceller.cancel_all,
+            used=self.uses.note,
         )
         self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self.reader.start()
         self._backlogs.start()
+        self.uses.start()
         self._watch = asyncio.create_task(self._watch_silence(), name="silence-watch")
         return self
 
@@ -80,6 +84,7 @@ class Gateway:
                 await self._watch
         await self._backlogs.stop()
         await self.desk.close()
+        await self.uses.stop()
         await self.canceller.close()
         await self.reader.stop()
         for link in (self._admission, self._queries, self._cancels):

@@ -7,7 +7,7 @@ is refused.
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -64,6 +64,7 @@ class AdmissionDesk:
         backlogs: what waits for each deployment, as it was a moment ago.
         ring: called with the queues of each batch, once it is committed.
         abandon: called with jobs that may have been admitted though their callers were told no.
+        used: called with each key that a caller proved to hold, and when the call arrived.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class AdmissionDesk:
         backlogs: Callable[[], Mapping[UUID, Backlog]],
         ring: Callable[[set[str]], None],
         abandon: Callable[[Sequence[UUID]], None],
+        used: Callable[[KeyFacts, datetime], None],
     ) -> None:
         self._link = link
         self._gateway = gateway
@@ -86,6 +88,7 @@ class AdmissionDesk:
         self._job_time = timedelta(seconds=job_seconds)
         self._ring = ring
         self._abandon = abandon
+        self._used = used
         self._running = running
         self._backlogs = backlogs
         self._batcher: NaturalBatcher[Pending, Verdict] = NaturalBatcher(
@@ -110,6 +113,9 @@ class AdmissionDesk:
 
     async def _commit(self, batch: Sequence[Pending]) -> Sequence[Verdict]:
         verdicts = await self._try(batch)
+        for pending, verdict in zip(batch, verdicts, strict=True):
+            if verdict.key is not None:
+                self._used(verdict.key, pending.arrived_at)
         queues = {
             pending.generation.served.queue
             for pending, verdict in zip(batch, verdicts, strict=True)

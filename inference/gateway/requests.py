@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from datetime import UTC, datetime
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
@@ -52,16 +52,24 @@ def arrival(scope: Scope, proxies: tuple[Network, ...]) -> Arrival:
     """Reads a request's head; nothing in it can raise."""
     headers = dict(scope["headers"])
     peer = scope.get("client")
-    forwarded = headers.get(b"x-forwarded-for")
+    forwarded = _forwarded_for(scope["headers"]) if proxies else None
+    address = client_address(peer[0] if peer else None, forwarded, proxies)
     return Arrival(
         Origin(
             request_id=f"req-{uuid7().hex}",
             client_request_id=client_request_id(_text(headers.get(b"x-request-id"))),
-            address=client_address(peer[0] if peer else None, _text(forwarded), proxies),
+            address=address,
         ),
         datetime.now(UTC),
         headers,
-        _credential(headers),
+        _credential(headers, address),
+    )
+
+
+def _forwarded_for(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """All of them: a proxy may add a header of its own behind the caller's."""
+    return b",".join(value for name, value in headers if name == b"x-forwarded-for").decode(
+        "latin-1"
     )
 
 
@@ -69,12 +77,13 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-def _credential(headers: dict[bytes, bytes]) -> Credential | None:
+def _credential(headers: dict[bytes, bytes], address: str | None) -> Credential | None:
     token = parse_authorization(_text(headers.get(b"authorization")))
     parsed = api_key_format.parse(token) if token else None
     if parsed is None:
         return None
-    return Credential(parsed.public_id, parsed.secret, _session_key(headers.get(b"cookie")))
+    session_key = _session_key(headers.get(b"cookie"))
+    return Credential(parsed.public_id, parsed.secret, session_key, address)
 
 
 def _session_key(cookie: bytes | None) -> str | None:

@@ -93,6 +93,7 @@ def admitted_row(pending: Pending, verdict: Admitted, cipher: Cipher) -> Row:
             "prompt_tokens": ask.prompt_tokens,
             "max_tokens": generation.max_tokens,
             "prompt_hmac": cipher.fingerprint(fingerprint_text(prompt)).hex(),
+            "key_generation": key.generation,
         },
         job_id=verdict.job_id,
         deployment_id=served.deployment_id,
@@ -116,7 +117,12 @@ def admitted_row(pending: Pending, verdict: Admitted, cipher: Cipher) -> Row:
 
 def allowed_rows(pending: Pending, verdict: Allowed) -> list[Row]:
     """The rows of a call that only needed a valid key: asked and answered at once."""
-    return [_event(pending, verdict.key, o) for o in (Outcome.REQUESTED, Outcome.SUCCESS)]
+    key = verdict.key
+    detail = {"key_generation": key.generation}
+    return [
+        _event(pending, key, Outcome.REQUESTED, detail=detail),
+        _event(pending, key, Outcome.SUCCESS),
+    ]
 
 
 def refused_row(pending: Pending, verdict: Refused) -> Row:
@@ -128,6 +134,8 @@ def refused_row(pending: Pending, verdict: Refused) -> Row:
         detail["param"] = error.param
     if pending.call.ask is not None:
         detail["model"] = pending.call.ask.model_name
+    if verdict.key is not None:
+        detail["key_generation"] = verdict.key.generation
     return _event(pending, verdict.key, outcome, reason=error.error_code, detail=detail)
 
 

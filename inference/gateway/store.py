@@ -53,7 +53,8 @@ SELECT q.id, q.tenant_id, q.user_id, q.api_key_id, q.model_id, t.time_zone,
 READ_KEYS: Final = """
 SELECT n.now, n.clocks, n.shares,
        k.public_id, k.id, k.tenant_id, k.user_id, k.name, k.kind, k.secret_hmac, k.pepper_version,
-       k.session_hmac, k.scopes, k.allowed_models, k.expires_at, k.revoked_at,
+       k.generation, k.former_secret_hmac, k.former_pepper_version, k.former_until,
+       k.session_hmac, k.scopes, k.allowed_models, k.allowed_networks, k.expires_at, k.revoked_at,
        k.state, k.time_zone, k.weight, k.is_active, k.version, k.wrapped
   FROM (SELECT clock_timestamp() AS now,
                (SELECT json_object_agg(c.deployment_id, c.virtual_time)::text
@@ -222,8 +223,9 @@ _COMMON: Final = 3
 
 
 def _key(row: Sequence[Any]) -> KeyFacts:
-    (public_id, key_id, tenant_id, user_id, name, kind, secret, pepper, session, scopes, allowed,
-     expires, revoked, state, zone, weight, active, version, wrapped) = row  # fmt: skip
+    (public_id, key_id, tenant_id, user_id, name, kind, secret, pepper, generation, former_secret,
+     former_pepper, former_until, session, scopes, allowed, networks, expires, revoked, state, zone,
+     weight, active, version, wrapped) = row  # fmt: skip
     return KeyFacts(
         public_id=public_id,
         id=key_id,
@@ -233,10 +235,15 @@ def _key(row: Sequence[Any]) -> KeyFacts:
         kind=kind,
         secret_hmac=secret,
         pepper_version=pepper,
+        generation=generation,
+        former_secret_hmac=former_secret,
+        former_pepper_version=former_pepper,
+        former_until=former_until,
         session_hmac=session,
         scopes=frozenset(scopes),
-        # An empty list means every model, as in the form.
+        # An empty list means every model and every network, as in the form.
         allowed_models=frozenset(allowed) if allowed else None,
+        allowed_networks=tuple(networks) if networks else None,
         expires_at=expires,
         revoked_at=revoked,
         tenant_state=state,

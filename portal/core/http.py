@@ -18,6 +18,8 @@ Network = IPv4Network | IPv6Network
 # More hops than any real chain of proxies has; what lies beyond them is not looked at.
 _MAX_HOPS: Final = 32
 _MAX_ADDRESS_CHARS: Final = 64
+# The prefix of ::ffff:0:0/96, under which IPv6 writes IPv4 addresses.
+_MAPPED_BITS: Final = 96
 
 
 def trusted_networks(text: str) -> tuple[Network, ...]:
@@ -27,6 +29,36 @@ def trusted_networks(text: str) -> tuple[Network, ...]:
         ValueError: naming the entry that is not a network.
     """
     return tuple(ip_network(entry.strip()) for entry in text.split(",") if entry.strip())
+
+
+def parse_network(text: str) -> Network:
+    """One network in CIDR notation, or one address as a network of its own.
+
+    A network of IPv4 addresses that are written in IPv6 is the IPv4 network: callers' addresses
+    are read that way, too.
+
+    Raises:
+        ValueError: it is no network, or its address has bits beyond the prefix.
+    """
+    network = ip_network(text)
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is None:
+        return network
+    return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+
+
+def address_within(address: str | None, networks: tuple[str, ...]) -> bool:
+    """Whether an address, as ``client_address`` gives it, lies in one of the networks.
+
+    An address that is not known lies in none.
+    """
+    known = _address(address)
+    return known is not None and _within(known, _networks(networks))
+
+
+@lru_cache(maxsize=4096)
+def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
+    return tuple(parse_network(text) for text in texts)
 
 
 def client_address(

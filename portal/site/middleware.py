@@ -28,7 +28,7 @@ from portal.core.ids import uuid7
 from portal.core.tenancy import bare_scope, tenant_scope, user_scope
 from portal.site.api import problem_response
 from portal.site.errors import refusal_page
-from tenants.errors import InvalidApiKey
+from tenants.errors import InvalidApiKey, NetworkNotAllowed
 from tenants.identity.keys import authenticate_api_key
 from tenants.identity.sessions import session_context
 
@@ -120,6 +120,9 @@ class ContextMiddleware:
                 if token is None:
                     raise InvalidApiKey
                 return authenticate_api_key(token, base=base), refusal
+            except NetworkNotAllowed as fault:
+                # The secret was right: the key's tenant reads of it in its own trail.
+                return fault.context, fault
             except PortalError as fault:
                 return base, fault
         user = request.user
@@ -203,7 +206,11 @@ def _record(
     reason = ""
     if response is not None:
         detail |= {"status": response.status_code, "milliseconds": round(seconds * 1000)}
-        reason = response.reason_phrase if response.status_code >= 400 else ""
+        refusal: PortalError | None = request.portal_refusal  # type: ignore[attr-defined]
+        if refusal is not None:
+            reason = refusal.error_code
+        elif response.status_code >= 400:
+            reason = response.reason_phrase
     with _platform_or_tenant(context):
         record(Event(Category.CALL, _action(request), outcome, reason=reason, detail=detail))
 

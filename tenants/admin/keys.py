@@ -10,7 +10,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.utils import timezone
+from django.utils import formats, timezone
 from django.utils.translation import gettext_lazy as _
 
 from portal.core.pages import (
@@ -28,16 +28,66 @@ from tenants.admin.common import ReasonForm, secret_page
 from tenants.models import ApiKey
 from tenants.models.keys import ApiKeyKind
 from tenants.permissions import Action, Scope, grantable_scopes
-from tenants.services.keys import create_api_key, revoke_api_key
+from tenants.querysets import keys
+from tenants.services import create_api_key, edit_api_key, revoke_api_key, rotate_api_key
+from tenants.services.key_changes import DEFAULT_OVERLAP_SECONDS, MOST_OVERLAP_SECONDS
 
 SCOPE_TEXTS: dict[Scope, Text] = {
     Scope.INFERENCE: _("Call models"),
     Scope.TENANT_READ: _("Read the tenant, its quotas and usage"),
     Scope.KEYS_READ: _("List API keys"),
-    Scope.KEYS_WRITE: _("Make and revoke API keys"),
+    Scope.KEYS_WRITE: _("Make, edit, rotate and revoke API keys"),
     Scope.JOBS_READ: _("Read jobs"),
     Scope.AUDIT_READ: _("Read the audit trail"),
 }
+
+
+OVERLAPS: tuple[tuple[int, Text], ...] = (
+    (0, _("Immediately")),
+    (3600, _("After an hour")),
+    (DEFAULT_OVERLAP_SECONDS, _("After a day")),
+    (7 * 24 * 3600, _("After a week")),
+    (MOST_OVERLAP_SECONDS, _("After 30 days")),
+)
+
+
+class NetworksField(forms.CharField):
+    """Networks, one a line or by commas; its value is a list."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            label=_("Networks"),
+            required=False,
+            max_length=4000,
+            help_text=_(
+                "From where the key may be used: networks such as 192.0.2.0/24 or 2001:db8::/32, "
+                "one a line; empty means from anywhere."
+            ),
+            widget=forms.Textarea(attrs={**INPUT, "rows": 3}),
+        )
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def clean(self, value: Any) -> list[str]:
+        return str(super().clean(value)).replace(",", " ").split()
+
+
+class NetworksForm(ServiceForm):
+    allowed_networks = NetworksField()
+
+
+class RotateForm(ServiceForm):
+    overlap_seconds = forms.TypedChoiceField(
+        label=_("The present secret ends"),
+        choices=OVERLAPS,
+        initial=DEFAULT_OVERLAP_SECONDS,
+        coerce=int,
+        help_text=_(
+            "Until then both secrets work, so that you can change one system after another."
+        ),
+        widget=forms.Select(attrs=INPUT),
+    )
 
 
 class CreateKeyForm(ServiceForm):
@@ -59,6 +109,7 @@ class CreateKeyForm(ServiceForm):
         help_text=_("Names of models, by commas; empty means every model."),
         widget=forms.TextInput(attrs=INPUT),
     )
+    allowed_networks = NetworksField()
     expires_at = forms.DateTimeField(
         label=_("Expires"),
         required=False,
@@ -97,6 +148,36 @@ def key_state(key: ApiKey, now: datetime) -> tuple[str, Text]:
     return "success", _("Active")
 
 
+def _last_uses(key: ApiKey) -> dict[int, datetime]:
+    return {use.generation: use.last_used_at for use in key.uses.all()}
+
+
+def _former_works(key: ApiKey, now: datetime) -> bool:
+    return key.former_until is not None and key.former_until > now
+
+
+def _moment(at: datetime | None, otherwise: Text) -> str:
+    if at is None:
+        return str(otherwise)
+    return formats.date_format(timezone.localtime(at), "SHORT_DATETIME_FORMAT")
+
+
+def _secrets(key: ApiKey, now: datetime) -> list[tuple[Text, Any]]:
+    """Facts about the key's secrets: which there are, and when each was used last."""
+    used = _last_uses(key)
+    facts: list[tuple[Text, Any]] = [
+        (_("Secret"), _("Generation %(n)s") % {"n": key.generation}),
+        (_("Last used"), used.get(key.generation) or _("Not yet")),
+    ]
+    if key.generation > 1:
+        until = key.former_until if _former_works(key, now) else _("It has ended")
+        facts += [
+            (_("Former secret works until"), until),
+            (_("Former secret last used"), used.get(key.generation - 1) or _("Never")),
+        ]
+    return facts
+
+
 def _detail(key: ApiKey) -> str:
     return reverse("admin:tenants_apikey_change", args=[key.pk])
 
@@ -113,6 +194,27 @@ def _create(request: HttpRequest, _obj: None, data: dict[str, Any]) -> HttpRespo
         curl=curl_line(request, made.token, model) if inference and model else "",
         back=_detail(made.api_key),
     )
+
+
+def _restrict(request: HttpRequest, key: ApiKey, data: dict[str, Any]) -> str:
+    edit_api_key(context=context_of(request), api_key_id=key.pk, **data)
+    return _detail(key)
+
+
+def _rotate(request: HttpRequest, key: ApiKey, data: dict[str, Any]) -> HttpResponse:
+    rotated = rotate_api_key(context=context_of(request), api_key_id=key.pk, **data)
+    return secret_page(
+        request,
+        title=_("The new secret is ready"),
+        text=_("Copy it now: it is kept nowhere and not shown again."),
+        secret=rotated.token,
+        back=_detail(key),
+    )
+
+
+def _is_open(key: ApiKey) -> bool:
+    """Whether it can be changed at all."""
+    return key.revoked_at is None and key.kind == ApiKeyKind.STANDARD
 
 
 def _revoke(request: HttpRequest, key: ApiKey, data: dict[str, Any]) -> str:
@@ -168,6 +270,30 @@ class ApiKeyAdmin(PortalModelAdmin):
     )
     pages = (
         FormPage(
+            "networks",
+            Action.KEY_EDIT_OWN,
+            _("Networks"),
+            NetworksForm,
+            _restrict,
+            button=_("Save"),
+            intro=_("From the next request on the key works from these networks alone."),
+            done=_("The networks are saved."),
+            offered=_is_open,
+        ),
+        FormPage(
+            "rotate",
+            Action.KEY_EDIT_OWN,
+            _("Rotate"),
+            RotateForm,
+            _rotate,
+            button=_("Make a new secret"),
+            intro=_(
+                "The key gets a new secret and stays the same key: its name, scopes, quotas and "
+                "history go on. A former secret that still works beside the present one ends now."
+            ),
+            offered=lambda key: _is_open(key) and key_state(key, timezone.now())[0] == "success",
+        ),
+        FormPage(
             "revoke",
             Action.KEY_REVOKE_OWN,
             _("Revoke"),
@@ -189,6 +315,7 @@ class ApiKeyAdmin(PortalModelAdmin):
         "state_label",
         "made_by",
         "kind_name",
+        "last_used",
         "expires_at",
         "created_at",
     )
@@ -197,13 +324,14 @@ class ApiKeyAdmin(PortalModelAdmin):
     ordering = ("-created_at",)
 
     def allows(self, request: HttpRequest, page: FormPage, obj: Any) -> bool:
-        if page.name != "revoke":
+        if obj is None:
             return super().allows(request, page, obj)
-        own = obj is not None and obj.user_id == context_of(request).user_id
-        return may(request, Action.KEY_REVOKE) or (own and may(request, Action.KEY_REVOKE_OWN))
+        every = Action.KEY_REVOKE if page.name == "revoke" else Action.KEY_EDIT
+        own = obj.user_id == context_of(request).user_id
+        return may(request, every) or (own and may(request, page.action))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
-        return ApiKey.objects.select_related("user").defer("secret_hmac", "session_hmac")
+        return keys(playground=True).defer("secret_hmac", "former_secret_hmac", "session_hmac")
 
     @display(description=_("Key"), ordering="public_id")
     def key_id(self, key: ApiKey) -> str:
@@ -218,6 +346,18 @@ class ApiKeyAdmin(PortalModelAdmin):
     def made_by(self, key: ApiKey) -> str:
         return key.user.email
 
+    @display(description=_("Last used"))
+    def last_used(self, key: ApiKey) -> str:
+        used = _last_uses(key)
+        present = _moment(used.get(key.generation), _("Not yet"))
+        if not _former_works(key, timezone.now()):
+            return present
+        former = _moment(used.get(key.generation - 1), _("Never"))
+        return _("%(present)s; former secret: %(former)s") % {
+            "present": present,
+            "former": former,
+        }
+
     @display(description=_("Kind"), ordering="kind")
     def kind_name(self, key: ApiKey) -> str:
         return str(key.get_kind_display())
@@ -229,9 +369,11 @@ class ApiKeyAdmin(PortalModelAdmin):
             (_("State"), key_state(obj, timezone.now())[1]),
             (_("What it may do"), ", ".join(scopes)),
             (_("Models"), ", ".join(obj.allowed_models or []) or _("Every model")),
+            (_("Networks"), ", ".join(obj.allowed_networks or []) or _("From anywhere")),
             (_("Made by"), obj.user.email),
             (_("Created"), obj.created_at),
             (_("Expires"), obj.expires_at or _("Never")),
+            *_secrets(obj, timezone.now()),
         ]
         if obj.kind == ApiKeyKind.PLAYGROUND:
             facts.append(

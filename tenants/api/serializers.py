@@ -5,10 +5,12 @@ from typing import Any
 from rest_framework import serializers
 
 from portal.core.actors import TenantRole
-from tenants.models import ApiKey, Membership, Tenant
+from tenants.models import ApiKey, ApiKeyUse, Membership, Tenant
 from tenants.permissions import Scope
 from tenants.selectors import QuotaUse
 from tenants.services import LIMITS
+from tenants.services.checks import MOST_NETWORKS
+from tenants.services.key_changes import DEFAULT_OVERLAP_SECONDS, MOST_OVERLAP_SECONDS
 
 ROLES = [role.value for role in TenantRole]
 SCOPES = [scope.value for scope in Scope]
@@ -82,11 +84,29 @@ class RoleSerializer(serializers.Serializer[Any]):
     role = serializers.ChoiceField(ROLES)
 
 
+class KeyUseSerializer(serializers.ModelSerializer[ApiKeyUse]):
+    class Meta:
+        model = ApiKeyUse
+        fields = ["generation", "last_used_at"]
+        read_only_fields = fields
+
+
 class KeySerializer(serializers.ModelSerializer[ApiKey]):
     user_id = serializers.UUIDField()
     made_by = serializers.CharField(source="user.email")
     scopes = serializers.ListField(child=serializers.ChoiceField(SCOPES))
     allowed_models = serializers.ListField(child=serializers.CharField(), allow_null=True)
+    allowed_networks = serializers.ListField(
+        child=serializers.CharField(), allow_null=True, help_text="Null means from anywhere."
+    )
+    generation = serializers.IntegerField(help_text="Of the secret; a rotation raises it by one.")
+    former_until = serializers.DateTimeField(
+        allow_null=True, help_text="Until when the generation before this one works."
+    )
+    last_used_at = serializers.DateTimeField(
+        allow_null=True, help_text="The last use of any generation, to within seconds."
+    )
+    uses = KeyUseSerializer(many=True, help_text="The last use of each generation.")
 
     class Meta:
         model = ApiKey
@@ -98,12 +118,27 @@ class KeySerializer(serializers.ModelSerializer[ApiKey]):
             "made_by",
             "scopes",
             "allowed_models",
+            "allowed_networks",
+            "generation",
+            "former_until",
+            "last_used_at",
+            "uses",
             "expires_at",
             "revoked_at",
             "revoked_reason",
             "created_at",
         ]
         read_only_fields = fields
+
+
+def _networks(*, required: bool) -> serializers.ListField:
+    return serializers.ListField(
+        child=serializers.CharField(max_length=64),
+        required=required,
+        allow_null=True,
+        max_length=MOST_NETWORKS,
+        help_text="Networks in CIDR notation; empty or null means from anywhere.",
+    )
 
 
 class NewKeySerializer(serializers.Serializer[Any]):
@@ -118,11 +153,25 @@ class NewKeySerializer(serializers.Serializer[Any]):
         max_length=100,
         help_text="Names of models; empty or null means every model.",
     )
+    allowed_networks = _networks(required=False)
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
 
 
+class KeyChangeSerializer(serializers.Serializer[Any]):
+    allowed_networks = _networks(required=True)
+
+
+class RotationSerializer(serializers.Serializer[Any]):
+    overlap_seconds = serializers.IntegerField(
+        min_value=0,
+        max_value=MOST_OVERLAP_SECONDS,
+        default=DEFAULT_OVERLAP_SECONDS,
+        help_text="How long the former secret goes on working; 0 ends it at once.",
+    )
+
+
 class CreatedKeySerializer(serializers.Serializer[Any]):
-    """A new key and its token, which is shown this once."""
+    """A new or rotated key and its token, which is shown this once."""
 
     key = KeySerializer(source="api_key")
     token = serializers.CharField()

@@ -15,6 +15,7 @@ urlpatterns = [
     path("members/<str:member_id>", views.MemberView.as_view(), name="member"),
     path("keys", views.KeysView.as_view(), name="keys"),
     path("keys/<str:key_id>", views.KeyView.as_view(), name="key"),
+    path("keys/<str:key_id>/rotate", views.RotateKeyView.as_view(), name="key-rotate"),
     path("keys/<str:key_id>/revoke", views.RevokeKeyView.as_view(), name="key-revoke"),
     path("quotas", views.QuotasView.as_view(), name="quotas"),
 ]

@@ -181,12 +181,42 @@ class KeysView(PortalView):
 class KeyView(PortalView):
     """One API key."""
 
-    actions = {"GET": Action.KEY_READ}
+    actions = {"GET": Action.KEY_READ, "PATCH": (Action.KEY_EDIT, Action.KEY_EDIT_OWN)}
 
     @extend_schema(operation_id="keys_read", responses=shapes.KeySerializer)
     def get(self, request: Request, key_id: str) -> Response:
         own_tenant(request)
         return Response(shapes.KeySerializer(_key(key_id)).data)
+
+    @extend_schema(
+        operation_id="keys_edit",
+        request=shapes.KeyChangeSerializer,
+        responses=shapes.KeySerializer,
+    )
+    def patch(self, request: Request, key_id: str) -> Response:
+        fields = self.valid(shapes.KeyChangeSerializer, request)
+        key = services.edit_api_key(
+            context=api_context(request), api_key_id=parse_id(key_id), **fields
+        )
+        return Response(shapes.KeySerializer(key).data)
+
+
+class RotateKeyView(PortalView):
+    """Gives an API key a new secret; the former one works on for the overlap."""
+
+    actions = {"POST": (Action.KEY_EDIT, Action.KEY_EDIT_OWN)}
+
+    @extend_schema(
+        operation_id="keys_rotate",
+        request=shapes.RotationSerializer,
+        responses=shapes.CreatedKeySerializer,
+    )
+    def post(self, request: Request, key_id: str) -> Response:
+        fields = self.valid(shapes.RotationSerializer, request)
+        rotated = services.rotate_api_key(
+            context=api_context(request), api_key_id=parse_id(key_id), **fields
+        )
+        return Response(shapes.CreatedKeySerializer(rotated).data)
 
 
 class RevokeKeyView(PortalView):

@@ -1,23 +1,29 @@
 """Authentication by API key."""
 
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from datetime import datetime
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from django.db import connection
 from django.utils import timezone
 
 from portal.core.actors import Actor, ActorType, Context
+from portal.core.http import address_within
 from tenants import api_key_format
-from tenants.errors import InvalidApiKey, TenantNotActive, UserNotActive
+from tenants.errors import InvalidApiKey, NetworkNotAllowed, TenantNotActive, UserNotActive
+from tenants.identity.uses import note_use
+from tenants.key_secrets import proven_generation
+from tenants.key_uses import KeyUse
 from tenants.models.keys import ApiKeyKind
 from tenants.models.tenant import TenantState
 from tenants.services.keys import peppers
 
 # A column for each field of ``_Found``, in its order.
 _FIND: Final = """
-SELECT id, tenant_id, user_id, name, kind, secret_hmac, pepper_version, scopes, expires_at,
-       revoked_at, tenant_state, user_active
+SELECT id, tenant_id, user_id, name, kind, secret_hmac, pepper_version, generation,
+       former_secret_hmac, former_pepper_version, former_until, scopes, allowed_networks,
+       expires_at, revoked_at, tenant_state, user_active
   FROM api_key_by_public_id(%s)
 """
 
@@ -28,11 +34,16 @@ class _Found(NamedTuple):
     user_id: UUID
     name: str
     kind: str
-    secret_hmac: Any
+    secret_hmac: bytes
     pepper_version: int
+    generation: int
+    former_secret_hmac: bytes | None
+    former_pepper_version: int | None
+    former_until: datetime | None
     scopes: list[str]
-    expires_at: Any
-    revoked_at: Any
+    allowed_networks: list[str] | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
     tenant_state: str
     user_active: bool
 
@@ -47,26 +58,37 @@ def authenticate_api_key(token: str, *, base: Context) -> Context:
 
     Raises:
         InvalidApiKey: no such key, a wrong secret, revoked, expired, or a playground's.
+        NetworkNotAllowed: the key is right and may not be used from the base's address.
         TenantNotActive, UserNotActive: the key is right and may not be used now.
     """
     parsed = api_key_format.parse(token)
     if parsed is None:
         raise InvalidApiKey
     found = _find(parsed.public_id)
-    secret = parsed.secret.encode()
     if found is None:
         # As much work as for a key that exists.
-        peppers().matches(secret, peppers().current, b"")
+        peppers().matches(parsed.secret.encode(), peppers().current, b"")
         raise InvalidApiKey
-    if not peppers().matches(secret, found.pepper_version, bytes(found.secret_hmac)):
+    now = timezone.now()
+    generation = proven_generation(parsed.secret, found, peppers=peppers(), now=now)
+    expired = found.expires_at is not None and found.expires_at <= now
+    if generation is None or expired or found.revoked_at is not None:
         raise InvalidApiKey
-    expired = found.expires_at is not None and found.expires_at <= timezone.now()
-    if found.revoked_at is not None or expired or found.kind != ApiKeyKind.STANDARD:
+    if found.kind != ApiKeyKind.STANDARD:
         raise InvalidApiKey
+    context = _context(found, base)
+    note_use(context, KeyUse(found.tenant_id, found.id, generation), now)
+    networks = tuple(found.allowed_networks or ())
+    if networks and not address_within(base.address, networks):
+        raise NetworkNotAllowed(replace(context, scopes=frozenset()))
     if found.tenant_state != TenantState.ACTIVE:
         raise TenantNotActive
     if not found.user_active:
         raise UserNotActive
+    return context
+
+
+def _context(found: _Found, base: Context) -> Context:
     return replace(
         base,
         actor=Actor(ActorType.API_KEY, found.id, found.name),

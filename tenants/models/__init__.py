@@ -1,4 +1,4 @@
-from tenants.models.keys import ApiKey
+from tenants.models.keys import ApiKey, ApiKeyUse
 from tenants.models.ledger import LedgerEntry
 from tenants.models.people import Membership, User
 from tenants.models.quotas import METRICS, WINDOWS, Quota, QuotaWindow
@@ -8,6 +8,7 @@ __all__ = [
     "METRICS",
     "WINDOWS",
     "ApiKey",
+    "ApiKeyUse",
     "LedgerEntry",
     "Membership",
     "Quota",

@@ -1,5 +1,7 @@
 """API keys."""
 
+from datetime import datetime
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
@@ -20,6 +22,9 @@ class ApiKey(IdModel, TenantModel):
 
     The secret itself is kept nowhere: only its HMAC under a numbered pepper. A playground key
     also carries an HMAC of the session it was made for and is refused without that session.
+
+    A rotation gives the key a new secret, its next ``generation``; the one before it goes on
+    working until ``former_until``.
     """
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="api_keys")
@@ -31,6 +36,10 @@ class ApiKey(IdModel, TenantModel):
     public_id = models.CharField(_("key"), max_length=16, unique=True)
     secret_hmac = models.BinaryField()
     pepper_version = models.PositiveSmallIntegerField()
+    generation = models.PositiveIntegerField(_("generation"), db_default=1)
+    former_secret_hmac = models.BinaryField(null=True)
+    former_pepper_version = models.PositiveSmallIntegerField(null=True)
+    former_until = models.DateTimeField(null=True)
     session_hmac = models.BinaryField(null=True)
     scopes = ArrayField(models.CharField(max_length=40), verbose_name=_("scopes"))
     allowed_models = ArrayField(
@@ -39,6 +48,13 @@ class ApiKey(IdModel, TenantModel):
         blank=True,
         verbose_name=_("models"),
         help_text=_("Empty means every model."),
+    )
+    allowed_networks = ArrayField(
+        models.CharField(max_length=43),
+        null=True,
+        blank=True,
+        verbose_name=_("networks"),
+        help_text=_("Empty means from anywhere."),
     )
     expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
@@ -58,8 +74,47 @@ class ApiKey(IdModel, TenantModel):
                 ),
                 name="playground_key_is_bound",
             ),
+            models.CheckConstraint(
+                condition=Q(
+                    former_secret_hmac__isnull=True,
+                    former_pepper_version__isnull=True,
+                    former_until__isnull=True,
+                )
+                | Q(
+                    former_secret_hmac__isnull=False,
+                    former_pepper_version__isnull=False,
+                    former_until__isnull=False,
+                    generation__gt=1,
+                ),
+                name="former_secret_is_whole",
+            ),
         ]
         indexes = [models.Index(fields=["tenant", "-created_at"], name="api_key_list")]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def last_used_at(self) -> datetime | None:
+        """The last use of any generation; lists prefetch ``uses``."""
+        return max((use.last_used_at for use in self.uses.all()), default=None)
+
+
+class ApiKeyUse(TenantModel):
+    """When one generation of a key's secret was last used, to within seconds.
+
+    A table of its own, because every gateway writes here and the keys are governed.
+    """
+
+    pk = models.CompositePrimaryKey("tenant_id", "api_key_id", "generation")
+    tenant = models.ForeignKey(
+        Tenant, models.CASCADE, related_name="+", db_constraint=False, db_index=False
+    )
+    api_key = models.ForeignKey(
+        ApiKey, models.CASCADE, related_name="uses", db_constraint=False, db_index=False
+    )
+    generation = models.PositiveIntegerField()
+    last_used_at = models.DateTimeField(_("last used"))
+
+    class Meta:
+        ordering = ["-generation"]

@@ -1,5 +1,6 @@
 """Verbs of the tenants app: keyword-only, permission first, one transaction, audited."""
 
+from tenants.services.key_changes import edit_api_key, rotate_api_key
 from tenants.services.keys import (
     CreatedKey,
     create_api_key,
@@ -43,6 +44,7 @@ __all__ = [
     "create_tenant",
     "create_user",
     "deactivate_user",
+    "edit_api_key",
     "edit_tenant",
     "reactivate_user",
     "remove_member",
@@ -50,6 +52,7 @@ __all__ = [
     "resume_tenant",
     "revoke_api_key",
     "revoke_session_keys",
+    "rotate_api_key",
     "set_platform_role",
     "set_quota",
     "suspend_tenant",

@@ -1,5 +1,8 @@
 """Input rules that several services share."""
 
+from collections.abc import Iterable
+from ipaddress import ip_network
+from typing import Final
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
@@ -7,6 +10,10 @@ from django.core.validators import validate_email
 
 from portal.core.actors import Context
 from portal.core.errors import Forbidden, Invalid
+from portal.core.http import parse_network
+
+MOST_NETWORKS: Final = 50
+_MAX_NETWORK_CHARS: Final = 64
 
 
 def require_tenant(context: Context) -> UUID:
@@ -47,3 +54,33 @@ def clean_email(value: str, param: str = "email") -> str:
     except ValidationError:
         raise Invalid(f"'{param}' is not an e-mail address.", param=param) from None
     return email
+
+
+def clean_networks(texts: Iterable[str] | None, param: str) -> list[str] | None:
+    """Networks in CIDR notation as they are stored: canonical, each once; None for none.
+
+    Raises:
+        Invalid: too many, or naming the first that is none.
+    """
+    given = [text.strip() for text in texts or ()]
+    if len(given) > MOST_NETWORKS:
+        raise Invalid(f"At most {MOST_NETWORKS} networks can be listed.", param=param)
+    return list(dict.fromkeys(_network(text, param) for text in given)) or None
+
+
+def _network(text: str, param: str) -> str:
+    shown = text[:_MAX_NETWORK_CHARS]
+    # A zone ("%eth0") means something on one machine only.
+    if shown != text or "%" in text:
+        raise Invalid(f"'{shown}' is no network, such as 192.0.2.0/24.", param=param)
+    try:
+        return str(parse_network(text))
+    except ValueError:
+        pass
+    try:
+        meant = ip_network(text, strict=False)
+    except ValueError:
+        raise Invalid(f"'{shown}' is no network, such as 192.0.2.0/24.", param=param) from None
+    raise Invalid(
+        f"'{shown}' is an address within a network: write {meant} for the network.", param=param
+    )

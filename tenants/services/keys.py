@@ -21,7 +21,7 @@ from tenants.events import TenantsEvent
 from tenants.models import ApiKey
 from tenants.models.keys import ApiKeyKind
 from tenants.permissions import Action, Scope, allowed, grantable_scopes, require
-from tenants.services.checks import clean_text, require_tenant
+from tenants.services.checks import clean_networks, clean_text, require_tenant
 
 PLAYGROUND_LIFE: Final = timedelta(hours=1)
 _OBJECT: Final = "tenants.apikey"
@@ -31,7 +31,7 @@ _MOST_MODELS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class CreatedKey:
-    """A new key and its token, which is kept nowhere and shown once."""
+    """A new or rotated key and its token, which is kept nowhere and shown once."""
 
     api_key: ApiKey
     token: str = field(repr=False)
@@ -49,6 +49,7 @@ def create_api_key(
     name: str,
     scopes: Iterable[str],
     allowed_models: Iterable[str] | None = None,
+    allowed_networks: Iterable[str] | None = None,
     expires_at: datetime | None = None,
 ) -> CreatedKey:
     """Makes a key in the context's tenant, in the name of the context's user.
@@ -56,6 +57,8 @@ def create_api_key(
     Args:
         scopes: of ``tenants.permissions.Scope``; only such as the caller may hand on.
         allowed_models: names of models; None or empty for every model.
+        allowed_networks: networks in CIDR notation from which it may be used, at most 50; None or
+            empty for anywhere.
 
     Raises:
         Forbidden: the caller may not, or may not hand on one of the scopes.
@@ -66,6 +69,7 @@ def create_api_key(
     clean_name = clean_text(name, "name", most=80, least=1)
     wanted = _scopes(context, scopes)
     models = _models(allowed_models)
+    networks = clean_networks(allowed_networks, "allowed_networks")
     if expires_at is not None and expires_at <= timezone.now():
         raise Invalid("'expires_at' must lie in the future.", param="expires_at")
     new = api_key_format.generate()
@@ -79,6 +83,7 @@ def create_api_key(
         pepper_version=pepper,
         scopes=wanted,
         allowed_models=models,
+        allowed_networks=networks,
         expires_at=expires_at,
     )
     _save(context, key, TenantsEvent.KEY_CREATE)
@@ -124,7 +129,11 @@ def _save(context: Context, key: ApiKey, event: TenantsEvent) -> None:
             object_type=_OBJECT,
             object_id=key.id,
             object_label=key.name,
-            detail={"scopes": key.scopes, "allowed_models": key.allowed_models},
+            detail={
+                "scopes": key.scopes,
+                "allowed_models": key.allowed_models,
+                "allowed_networks": key.allowed_networks,
+            },
         ):
             key.save(force_insert=True)
 

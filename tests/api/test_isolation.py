@@ -38,8 +38,10 @@ def _id_of(other: Populated, table: str, owner_sql: psycopg.Connection) -> UUID:
     return found
 
 
-ROUTES = [
+ROUTES: list[tuple[str, str, str, Any, str]] = [
     ("owner", "GET", "keys/{id}", None, "tenants_apikey"),
+    ("owner", "PATCH", "keys/{id}", {"allowed_networks": []}, "tenants_apikey"),
+    ("owner", "POST", "keys/{id}/rotate", {"overlap_seconds": 0}, "tenants_apikey"),
     ("owner", "POST", "keys/{id}/revoke", {"reason": "x"}, "tenants_apikey"),
     ("owner", "GET", "members/{id}", None, "tenants_membership"),
     ("owner", "PATCH", "members/{id}", {"role": "owner"}, "tenants_membership"),

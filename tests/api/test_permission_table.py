@@ -51,6 +51,7 @@ READ_TENANT = {*PEOPLE, SYSTEM, SECURITY, AUDIT, "key tenant:read"}
 READ_KEYS = {"owner", "developer", "viewer", SYSTEM, SECURITY, "key keys:read", "key keys:write"}
 READ_AUDIT = {"auditor", AUDIT, "key audit:read"}
 READ_JOBS = {*PEOPLE, SYSTEM, "key jobs:read"}
+EDIT_KEYS = {"owner", "developer", "key keys:write"}
 REVOKE = {"owner", "developer", SECURITY, "key keys:write"}
 
 TABLE = [
@@ -68,6 +69,8 @@ TABLE = [
     Row("GET", "keys", READ_KEYS),
     Row("POST", "keys", {"owner", "developer", "key keys:write"}, {}),
     Row("GET", "keys/{id}", READ_KEYS),
+    Row("PATCH", "keys/{id}", EDIT_KEYS, {}),
+    Row("POST", "keys/{id}/rotate", EDIT_KEYS, {"overlap_seconds": -1}),
     Row("POST", "keys/{id}/revoke", REVOKE, {}),
     Row("GET", "quotas", {"owner", "developer", "viewer", SYSTEM, "key tenant:read"}),
     Row("PUT", "quotas", {"owner", SYSTEM}, {"tokens_day": "many"}),

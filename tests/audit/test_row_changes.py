@@ -26,6 +26,7 @@ UNGOVERNED = {
     "audit_leaf": "the trail itself",
     "tenants_ledgerentry": "append-only by itself",
     "tenants_quotawindow": "counters; ledger and trail tell what moved them",
+    "tenants_apikeyuse": "when keys were used; their calls are events of their own",
     "inference_job": "recorded by two job events each",
     "inference_jobpayload": "prompts never enter the trail",
     "inference_fairshare": "virtual clocks",

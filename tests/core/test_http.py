@@ -1,12 +1,12 @@
 """Where a call came from, whatever its headers claim."""
 
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.core.http import client_address, trusted_networks
+from portal.core.http import address_within, client_address, parse_network, trusted_networks
 
 TRUSTED = trusted_networks("10.0.0.0/8, 127.0.0.1,::1, fd00::/8")
 
@@ -62,3 +62,42 @@ def test_read_trusted_networks_names_the_bad_entry() -> None:
     assert trusted_networks(" ") == ()
     with pytest.raises(ValueError, match=r"10\.0\.0\.0/99"):
         trusted_networks("::1,10.0.0.0/99")
+
+
+@pytest.mark.parametrize(
+    ("address", "networks", "within"),
+    [
+        ("192.0.2.7", ("192.0.2.0/24",), True),
+        ("192.0.3.7", ("192.0.2.0/24",), False),
+        ("192.0.2.7", ("192.0.2.7/32",), True),
+        ("192.0.2.7", ("198.51.100.0/24", "192.0.2.0/24"), True),
+        ("2001:db8::5", ("2001:db8::/32",), True),
+        ("2001:db9::5", ("2001:db8::/32",), False),
+        ("2001:db8::5", ("0.0.0.0/0",), False),
+        ("192.0.2.7", ("::/0",), False),
+        # IPv4 written in IPv6 is IPv4, on either side.
+        ("::ffff:192.0.2.7", ("192.0.2.0/24",), True),
+        ("::ffff:192.0.3.7", ("192.0.2.0/24",), False),
+        ("192.0.2.7", ("::ffff:192.0.2.0/120",), True),
+        ("192.0.3.7", ("::ffff:192.0.2.0/120",), False),
+        (None, ("0.0.0.0/0", "::/0"), False),
+        ("garbage", ("0.0.0.0/0", "::/0"), False),
+        ("192.0.2.7", (), False),
+    ],
+)
+def test_find_address_within_networks_of_either_kind(
+    address: str | None, networks: tuple[str, ...], within: bool
+) -> None:
+    assert address_within(address, networks) is within
+
+
+@given(st.ip_addresses(v=4), st.ip_addresses(v=4), st.integers(0, 32))
+def test_find_address_within_ipv4_network_by_its_leading_bits(
+    address: IPv4Address, network: IPv4Address, prefix: int
+) -> None:
+    shift = 32 - prefix
+    base = IPv4Address(int(network) >> shift << shift)
+    expected = int(address) >> shift == int(network) >> shift
+    for written in (f"{base}/{prefix}", f"::ffff:{base}/{96 + prefix}"):
+        for called in (str(address), f"::ffff:{address}"):
+            assert address_within(called, (str(parse_network(written)),)) is expected

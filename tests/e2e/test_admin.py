@@ -130,6 +130,26 @@ def test_made_key_works_against_the_gateway_until_it_is_revoked(log_in: LogIn) -
     assert page.request.get("/v1/models", headers=headers).status == 401
 
 
+def test_rotating_a_key_shows_the_new_secret_once_and_both_work(log_in: LogIn) -> None:
+    page = log_in("owner")
+    page.goto("/admin/tenants/apikey/add/")
+    page.get_by_label("Name").fill("Till")
+    page.get_by_role("button", name="Create key").click()
+    tokens = [page.locator("#secret").inner_text()]
+    page.get_by_role("link", name="I have kept it").click()
+    page.get_by_role("link", name="Rotate").click()
+    page.get_by_label("The present secret ends").select_option(label="After an hour")
+    page.get_by_role("button", name="Make a new secret").click()
+    tokens.append(page.locator("#secret").inner_text())
+    assert len(set(tokens)) == 2
+    for token in tokens:
+        headers = {"Authorization": f"Bearer {token}"}
+        assert page.request.get("/v1/models", headers=headers).status == 200
+    page.get_by_role("link", name="I have kept it").click()
+    expect(page.get_by_text("Generation 2")).to_be_visible()
+    assert tokens[1] not in page.content()
+
+
 def test_opening_the_other_tenants_objects_gives_404(log_in: LogIn, house: House) -> None:
     with tenant_scope(house.b.context):
         key = ApiKey(

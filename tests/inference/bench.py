@@ -23,6 +23,7 @@ from inference.gateway.catalogue import Catalogue, Served
 from inference.gateway.desk import AdmissionDesk
 from inference.gateway.jobs import Canceller
 from inference.gateway.link import Link
+from inference.gateway.uses import KeyUses
 from inference.models.jobs import JobState
 from inference.payloads import Ciphers, Prompt
 from inference.settlement import Settled, Settlement, settle, settled
@@ -81,6 +82,7 @@ class Bench:
         self.broker = Broker([])
         self.ciphers = Ciphers(Keyring.parse(env().encryption_keys.get_secret_value()))
         self.canceller = Canceller(self._queries, self.broker)  # type: ignore[arg-type]
+        self.uses = KeyUses(self._queries)
         self.desk = self.run(self._make_desk(job_seconds))
         self.served = self.run(self._serve())
         self.worker = psycopg.connect(url, autocommit=True)
@@ -110,6 +112,7 @@ class Bench:
             backlogs=lambda: self.backlogs,
             ring=self.rung.append,
             abandon=self.canceller.cancel_all,
+            used=self.uses.note,
         )
 
     async def _serve(self) -> Served:

@@ -52,6 +52,9 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             "public_id": uuid7().hex[-16:], "secret_hmac": b"h", "pepper_version": 1,
             "scopes": ["inference"], "revoked_reason": "", "created_at": now,
         },
+        "tenants_apikeyuse": {
+            "api_key_id": references.get("api_key_id"), "generation": 1, "last_used_at": now,
+        },
         "tenants_quota": {
             "id": uuid7(), "api_key_id": references.get("api_key_id"), "created_at": now,
         },
@@ -110,6 +113,7 @@ def _zeros() -> Row:
 # Table -> its key column and what it refers to: column -> table. In order of insertion.
 TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "tenants_apikey": ("id", {}),
+    "tenants_apikeyuse": ("api_key_id", {"api_key_id": "tenants_apikey"}),
     "tenants_quota": ("id", {"api_key_id": "tenants_apikey"}),
     "tenants_quotawindow": ("quota_id", {"quota_id": "tenants_quota"}),
     "tenants_tenantdatakey": ("id", {}),

@@ -29,9 +29,16 @@ API_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PAGE_METHODS = ("GET", "POST")
 
 # What each write needs before it looks for the object.
-BODY = {"role": "viewer", "reason": "a test", "name": "x", "confirm": "on"}
-BODIES: dict[str, dict[str, str]] = {
+BODY = {
+    "role": "viewer",
+    "reason": "a test",
+    "name": "x",
+    "confirm": "on",
+    "overlap_seconds": 3600,
+}
+BODIES: dict[str, dict[str, Any]] = {
     "api/v1/members/<str:member_id>": {"role": "viewer"},
+    "api/v1/keys/<str:key_id>": {"allowed_networks": []},
     "api/v1/keys/<str:key_id>/revoke": {"reason": "a test"},
     "api/v1/tenants/<str:tenant_id>": {"name": "x"},
     "api/v1/tenants/<str:tenant_id>/suspend": {"reason": "a test"},

@@ -35,6 +35,8 @@ EXPECTED: dict[Action, set[str]] = {
         Scope.KEYS_WRITE,
     },
     Action.KEY_CREATE: {OWNER, DEVELOPER, Scope.KEYS_WRITE},
+    Action.KEY_EDIT: {OWNER, Scope.KEYS_WRITE},
+    Action.KEY_EDIT_OWN: {OWNER, DEVELOPER},
     Action.KEY_REVOKE: {OWNER, SECURITY, Scope.KEYS_WRITE},
     Action.KEY_REVOKE_OWN: {OWNER, DEVELOPER},
     Action.QUOTA_READ: {OWNER, DEVELOPER, VIEWER, SYSTEM, Scope.TENANT_READ},

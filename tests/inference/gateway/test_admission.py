@@ -106,6 +106,86 @@ def test_refuses_a_key_that_is_not_entitled(
     assert verdict.key is not None
 
 
+FORMER: dict[str, Any] = {
+    "generation": 5,
+    "former_secret_hmac": PEPPERS.digest(b"former", 1)[1],
+    "former_pepper_version": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("secret", "left", "generation"),
+    [
+        ("s", timedelta(seconds=1), 5),
+        ("s", timedelta(seconds=-1), 5),
+        ("former", timedelta(microseconds=1), 4),
+        ("former", timedelta(0), None),
+        ("former", timedelta(seconds=-1), None),
+        ("another", timedelta(seconds=1), None),
+    ],
+)
+def test_admits_the_former_secret_until_its_overlap_ends_and_tells_its_generation(
+    secret: str, left: timedelta, generation: int | None
+) -> None:
+    facts = key(**FORMER, former_until=NOW + left)
+    verdict = one(decide([call(credential=Credential("k", secret))], ledger(keys=[facts])))
+    if generation is None:
+        assert refusal(verdict) == (401, "invalid_api_key")
+    else:
+        assert isinstance(verdict, Admitted)
+        assert verdict.key.generation == generation
+
+
+@pytest.mark.parametrize("secret", ["s", "former"])
+def test_refuses_every_generation_of_a_revoked_key(secret: str) -> None:
+    facts = key(**FORMER, former_until=NOW + timedelta(days=1), revoked_at=NOW)
+    verdict = one(decide([call(credential=Credential("k", secret))], ledger(keys=[facts])))
+    assert refusal(verdict) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize(
+    ("networks", "address", "welcome"),
+    [
+        (None, None, True),
+        (None, "192.0.2.7", True),
+        (("192.0.2.0/24",), "192.0.2.7", True),
+        (("192.0.2.0/24", "2001:db8::/32"), "2001:db8::1", True),
+        (("192.0.2.0/24",), "::ffff:192.0.2.7", True),
+        (("192.0.2.0/24",), "192.0.3.7", False),
+        (("192.0.2.0/24",), "2001:db8::1", False),
+        (("0.0.0.0/0", "::/0"), None, False),
+    ],
+)
+def test_admits_a_bound_key_only_from_its_networks(
+    networks: tuple[str, ...] | None, address: str | None, welcome: bool
+) -> None:
+    quota, facts = window(), key(allowed_networks=networks)
+    sent = call(credential=Credential("k", "s", address=address))
+    verdict = one(decide([sent], ledger(quota, keys=[facts])))
+    if welcome:
+        assert isinstance(verdict, Admitted)
+        return
+    assert refusal(verdict) == (403, "network_not_allowed")
+    # It stands in the trail of the key's tenant; nothing was reserved.
+    assert verdict.key.id == KEY
+    assert (quota.added_requests, quota.added_tokens, quota.added_cost) == (0, 0, 0)
+
+
+def test_tells_of_the_secret_before_it_tells_of_the_network() -> None:
+    facts = key(allowed_networks=("198.51.100.0/24",))
+    wrong = call(credential=Credential("k", "wrong", address="192.0.2.7"))
+    assert refusal(one(decide([wrong], ledger(keys=[facts])))) == (401, "invalid_api_key")
+
+
+def test_tells_of_the_network_before_it_tells_of_anything_else() -> None:
+    sent = call(
+        credential=Credential("k", "s", address="192.0.2.7"),
+        refusal=Invalid("bad", code="invalid_value"),
+    )
+    facts = key(allowed_networks=("198.51.100.0/24",), tenant_state="suspended")
+    assert refusal(one(decide([sent], ledger(keys=[facts])))) == (403, "network_not_allowed")
+
+
 @pytest.mark.parametrize("allowed", [None, frozenset({"m"}), frozenset({"m", "n"})])
 def test_admits_an_allowed_model(allowed: frozenset[str] | None) -> None:
     verdict = one(decide([call()], ledger(keys=[key(allowed_models=allowed)])))
