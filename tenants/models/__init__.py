@@ -1,16 +1,27 @@
 from tenants.models.keys import ApiKey
 from tenants.models.ledger import LedgerEntry
 from tenants.models.people import Membership, User
-from tenants.models.quotas import METRICS, WINDOWS, Quota, QuotaWindow
+from tenants.models.quotas import (
+    LEVELS,
+    METRICS,
+    WARNED_WINDOWS,
+    WINDOWS,
+    Quota,
+    QuotaWarning,
+    QuotaWindow,
+)
 from tenants.models.tenant import Tenant, TenantDataKey
 
 __all__ = [
+    "LEVELS",
     "METRICS",
+    "WARNED_WINDOWS",
     "WINDOWS",
     "ApiKey",
     "LedgerEntry",
     "Membership",
     "Quota",
+    "QuotaWarning",
     "QuotaWindow",
     "Tenant",
     "TenantDataKey",
