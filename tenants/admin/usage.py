@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from django.utils import formats, timezone
 from django.utils.translation import gettext as _
 
 from tenants.models import METRICS, WINDOWS, Quota, QuotaWindow
-from tenants.windows import window_end, window_starts
+from tenants.windows import next_reset, window_starts
 
 NANOS = 1_000_000_000
 
@@ -85,14 +84,6 @@ def _labels() -> dict[str, str]:
         "cost_month": _("Cost a month"),
         "cost_total": _("Cost in total"),
     }
-
-
-def next_reset(window: str, now: datetime, zone: str) -> datetime | None:
-    """When a window ends, in the tenant's own time; None for one that never does."""
-    if window == "total":
-        return None
-    end = window_end(window_starts(now, zone)[window], window, zone)
-    return end.astimezone(ZoneInfo(zone))
 
 
 def _reset_text(window: str, now: datetime, zone: str) -> str:

@@ -79,6 +79,11 @@ class Quota(IdModel, TenantModel):
             models.UniqueConstraint(fields=["tenant", "id"], name="quota_in_tenant"),
         ]
 
+    @property
+    def of_tenant(self) -> bool:
+        """Whether it limits the tenant as a whole, of all models or of one: the platform's."""
+        return self.user_id is None and self.api_key_id is None
+
     def __str__(self) -> str:
         if self.api_key_id is not None:
             return str(_("Key %s") % self.api_key)

@@ -100,6 +100,7 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/keys/<str:key_id>": KEY,
     "api/v1/keys/<str:key_id>/revoke": KEY,
     "api/v1/quotas": LISTING,
+    "api/v1/quotas/<str:quota_id>": QUOTA,
     "api/v1/jobs": LISTING,
     "api/v1/jobs/<str:job_id>": JOB,
     "api/v1/models": PLATFORM,

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -88,7 +87,7 @@ def test_refuse_a_call_over_generations_at_once_says_when_to_try_again() -> None
 )
 @pytest.mark.parametrize("limits", [{"tokens_minute": 7}, {"cost_day": 7}, {"concurrency": 0}])
 def test_refuse_a_call_names_every_dimension_of_the_quota(
-    limits: dict[str, int], of: dict[str, UUID], scope: str
+    limits: dict[str, int], of: dict[str, Any], scope: str
 ) -> None:
     error = refused(limits, **of)
     assert error.data["scope"] == scope
