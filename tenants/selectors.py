@@ -14,7 +14,7 @@ from portal.core.actors import Context
 from portal.core.errors import NotFound
 from portal.core.tenancy import platform_scope, tenant_scope
 from tenants.levels import level_reached
-from tenants.models import METRICS, WINDOWS, Quota, QuotaWarning, Tenant
+from tenants.models import METRICS, WARNED_WINDOWS, WINDOWS, Quota, QuotaWarning, Tenant
 from tenants.windows import next_reset, window_starts
 
 M = TypeVar("M", bound=Model)
@@ -25,7 +25,8 @@ class Use:
     """One limit and how far it is drawn on.
 
     ``used`` counts what is reserved, too, and ``held`` is that part of it. ``level`` is the highest
-    percent of ``LEVELS`` that is reached now; ``warnings`` are those of the window under way.
+    percent of ``LEVELS`` that is reached now, where the limit warns at all; ``warnings`` are those
+    of the window under way.
     ``resets_at`` is when that ends, in the tenant's time zone; None for what never does.
     """
 
@@ -79,7 +80,8 @@ def _use(
     if span != "total" and getattr(window, f"{span}_start") < starts[span]:
         used = held = 0
     warnings = sorted((w for w in told if w.limit_name == name), key=lambda w: w.level)
-    return Use(name, limit, used, held, resets_at, level_reached(used, limit), tuple(warnings))
+    level = level_reached(used, limit) if span in WARNED_WINDOWS else None
+    return Use(name, limit, used, held, resets_at, level, tuple(warnings))
 
 
 def is_under_way(warning: QuotaWarning, starts: Mapping[str, datetime]) -> bool:

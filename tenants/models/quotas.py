@@ -85,11 +85,12 @@ class Quota(IdModel, TenantModel):
         return self.user_id is None and self.api_key_id is None
 
     def __str__(self) -> str:
+        name = str(_("Tenant"))
         if self.api_key_id is not None:
-            return str(_("Key %s") % self.api_key)
-        if self.user_id is not None:
-            return str(_("User %s") % self.user)
-        return str(_("Tenant"))
+            name = str(_("Key %s") % self.api_key)
+        elif self.user_id is not None:
+            name = str(_("User %s") % self.user)
+        return name if self.model_id is None else str(_("%s, one model") % name)
 
 
 class QuotaWindow(TenantModel):

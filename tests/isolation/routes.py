@@ -67,6 +67,7 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/tenants/quota/add/": LISTING,
     "admin/tenants/quota/<uuid:object_id>/": QUOTA,
     "admin/tenants/quota/<uuid:object_id>/edit/": QUOTA,
+    "admin/tenants/quota/<uuid:object_id>/delete/": QUOTA,
     "admin/tenants/tenant/": LISTING,
     "admin/tenants/tenant/add/": LISTING,
     "admin/tenants/tenant/<uuid:object_id>/": TENANT,
