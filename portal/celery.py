@@ -47,9 +47,14 @@ app.conf.update(
     worker_send_task_events=False,
     worker_hijack_root_logger=False,
     timezone="UTC",
-    imports=("inference.tasks", "audit.tasks"),
+    imports=("inference.tasks", "audit.tasks", "tenants.tasks"),
     beat_schedule={
         "sweep": {"task": "inference.sweep", "schedule": 1.0, "options": {"expires": 1.0}},
+        "quota-warnings": {
+            "task": "tenants.warn_of_quotas",
+            "schedule": 15.0,
+            "options": {"expires": 15.0},
+        },
         "partitions": {"task": "audit.ensure_partitions", "schedule": 6 * 3600.0},
     },
     beat_max_loop_interval=1,

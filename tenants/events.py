@@ -31,6 +31,8 @@ class TenantsEvent(StrEnum):
     KEY_ROTATE = "key.rotate"
     KEY_REVOKE = "key.revoke"
     QUOTA_SET = "quota.set"
+    QUOTA_DELETE = "quota.delete"
+    QUOTA_WARN = "quota.warn"
     LOG_IN = "auth.log_in"
     LOG_OUT = "auth.log_out"
 
@@ -57,6 +59,8 @@ TEXTS: Final = MappingProxyType[TenantsEvent, str | Promise](
         TenantsEvent.KEY_ROTATE: _("API key rotated"),
         TenantsEvent.KEY_REVOKE: _("API key revoked"),
         TenantsEvent.QUOTA_SET: _("Quota set"),
+        TenantsEvent.QUOTA_DELETE: _("Quota deleted"),
+        TenantsEvent.QUOTA_WARN: _("Quota drawn on to a level"),
         TenantsEvent.LOG_IN: _("Log-in"),
         TenantsEvent.LOG_OUT: _("Log-out"),
     }

@@ -1,10 +1,12 @@
 """Named filters and prefetch plans of the tenants app; each runs inside the caller's scope."""
 
+from datetime import timedelta
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Prefetch, Q, QuerySet
+from django.utils import timezone
 
-from tenants.models import ApiKey, Membership, Quota, Tenant
+from tenants.models import ApiKey, Membership, Quota, QuotaWarning, Tenant
 from tenants.models.keys import ApiKeyKind
 
 
@@ -28,7 +30,18 @@ def keys(*, playground: bool = False) -> QuerySet[ApiKey]:
 
 
 def quotas(tenant_id: UUID) -> QuerySet[Quota]:
-    """The quotas of one tenant with their counters and whom they limit."""
-    return Quota.objects.filter(tenant_id=tenant_id).select_related(
-        "window", "tenant", "user", "api_key"
+    """The quotas of one tenant with their counters, their last warnings and whom they limit."""
+    return (
+        Quota.objects.filter(tenant_id=tenant_id)
+        .select_related("window", "tenant", "user", "api_key")
+        .prefetch_related(Prefetch("warnings", recent_warnings()))
     )
+
+
+def recent_warnings() -> QuerySet[QuotaWarning]:
+    """Warnings of windows that may be under way, newest first: no day, no month lasts longer."""
+    now = timezone.now()
+    day = Q(limit_name__endswith="_day", window_start__gte=now - timedelta(hours=26))
+    month = Q(limit_name__endswith="_month", window_start__gte=now - timedelta(days=32))
+    found = QuotaWarning.objects.filter(day | month | Q(limit_name__endswith="_total"))
+    return found.select_related("tenant").order_by("-warned_at", "-pk")

@@ -1,6 +1,6 @@
 """Reads of the tenants app that join several models."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,19 +13,30 @@ from django.utils import timezone
 from portal.core.actors import Context
 from portal.core.errors import NotFound
 from portal.core.tenancy import platform_scope, tenant_scope
-from tenants.models import METRICS, WINDOWS, Quota, Tenant
-from tenants.windows import window_starts
+from tenants.levels import level_reached
+from tenants.models import METRICS, WARNED_WINDOWS, WINDOWS, Quota, QuotaWarning, Tenant
+from tenants.windows import next_reset, window_starts
 
 M = TypeVar("M", bound=Model)
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One limit and how far it is drawn on; ``used`` counts what is reserved, too."""
+    """One limit and how far it is drawn on.
+
+    ``used`` counts what is reserved, too, and ``held`` is that part of it. ``level`` is the highest
+    percent of ``LEVELS`` that is reached now, where the limit warns at all; ``warnings`` are those
+    of the window under way.
+    ``resets_at`` is when that ends, in the tenant's time zone; None for what never does.
+    """
 
     name: str
     limit: int | None
     used: int
+    held: int = 0
+    resets_at: datetime | None = None
+    level: int | None = None
+    warnings: tuple[QuotaWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +52,63 @@ def quota_use(quota: Quota, *, now: datetime | None = None) -> QuotaUse:
 
     Counters of a window that has ended count as nothing: admission empties them at the next call.
     """
-    window = quota.window
-    starts = window_starts(now or timezone.now(), quota.tenant.time_zone)
-    uses = []
-    for metric in METRICS:
-        for span in WINDOWS:
-            name = f"{metric}_{span}"
-            used = getattr(window, f"{name}_used") + getattr(window, f"{name}_held", 0)
-            if span != "total" and getattr(window, f"{span}_start") < starts[span]:
-                used = 0
-            uses.append(Use(name, getattr(quota, name), used))
-    uses.append(Use("concurrency", quota.concurrency, window.active))
+    zone = quota.tenant.time_zone
+    now = now or timezone.now()
+    starts = window_starts(now, zone)
+    told = [warning for warning in quota.warnings.all() if is_under_way(warning, starts)]
+    uses = [
+        _use(quota, metric, span, starts, told, next_reset(span, now, zone))
+        for metric in METRICS
+        for span in WINDOWS
+    ]
+    uses.append(Use("concurrency", quota.concurrency, quota.window.active))
     return QuotaUse(quota, tuple(uses))
+
+
+def _use(
+    quota: Quota,
+    metric: str,
+    span: str,
+    starts: Mapping[str, datetime],
+    told: Sequence[QuotaWarning],
+    resets_at: datetime | None,
+) -> Use:
+    name, window = f"{metric}_{span}", quota.window
+    limit = getattr(quota, name)
+    held = getattr(window, f"{name}_held", 0)
+    used = getattr(window, f"{name}_used") + held
+    if span != "total" and getattr(window, f"{span}_start") < starts[span]:
+        used = held = 0
+    warnings = sorted((w for w in told if w.limit_name == name), key=lambda w: w.level)
+    level = level_reached(used, limit) if span in WARNED_WINDOWS else None
+    return Use(name, limit, used, held, resets_at, level, tuple(warnings))
+
+
+def is_under_way(warning: QuotaWarning, starts: Mapping[str, datetime]) -> bool:
+    """Whether the window that a warning speaks of has not ended.
+
+    Args:
+        starts: when the tenant's windows began, as ``window_starts`` says.
+    """
+    span = warning.limit_name.rpartition("_")[2]
+    return span == "total" or warning.window_start >= starts[span]
+
+
+def warnings_under_way(found: QuerySet[QuotaWarning]) -> list[QuotaWarning]:
+    """Of each limit the highest level it was warned of in the window under way, newest first.
+
+    Args:
+        found: warnings that the scope can see, with the tenant, newest first.
+    """
+    now = timezone.now()
+    highest: dict[tuple[UUID, str], QuotaWarning] = {}
+    for warning in found:
+        key = (warning.quota_id, warning.limit_name)
+        if is_under_way(warning, window_starts(now, warning.tenant.time_zone)):
+            kept = highest.setdefault(key, warning)
+            if warning.level > kept.level:
+                highest[key] = warning
+    return list(highest.values())
 
 
 @contextmanager

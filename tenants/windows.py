@@ -36,3 +36,11 @@ def window_end(start: datetime, span: str, zone: str) -> datetime:
         return _midnights(after.year, after.month, after.day, zone)[0]
     year, month = (local.year + 1, 1) if local.month == 12 else (local.year, local.month + 1)
     return _midnights(year, month, 1, zone)[0]
+
+
+def next_reset(span: str, now: datetime, zone: str) -> datetime | None:
+    """When the window of ``now`` ends, in the tenant's own time; None for one that never does."""
+    if span == "total":
+        return None
+    end = window_end(window_starts(now, zone)[span], span, zone)
+    return end.astimezone(ZoneInfo(zone))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec.structs import replace
@@ -19,7 +20,7 @@ from inference.backlog import VIRTUAL_UNIT, Backlog
 from inference.gateway.wire import errors
 from inference.gateway.wire.headers import Allowance
 from portal.core.crypto import Peppers
-from portal.core.errors import Forbidden, PortalError, TooMany, Unavailable
+from portal.core.errors import Forbidden, PortalError, Unavailable
 from portal.core.http import address_within
 from portal.core.ids import uuid7
 from tenants.key_secrets import proven_generation
@@ -27,7 +28,6 @@ from tenants.models.quotas import METRICS
 from tenants.windows import window_end, window_starts
 
 INFERENCE_SCOPE: Final = "inference"
-_SCOPE_WORDS: Final = {"api_key": "API key", "user": "user", "tenant": "tenant"}
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -147,10 +147,15 @@ class Window:
 
     @property
     def scope(self) -> str:
-        """Whose quota it is, in the words of a refusal."""
-        if self.api_key_id is not None:
-            return _SCOPE_WORDS["api_key"]
-        return _SCOPE_WORDS["user" if self.user_id is not None else "tenant"]
+        """Whose quota it is, in the words of a refusal: every dimension that it has."""
+        words = [
+            word
+            for word, dimension in (("API key", self.api_key_id), ("user", self.user_id))
+            if dimension is not None
+        ] or ["tenant"]
+        if self.model_id is not None:
+            words.append("model")
+        return " and ".join(words)
 
     def applies(self, key: KeyFacts, model_id: UUID | None) -> bool:
         """Whether each dimension that is set equals the call's."""
@@ -347,42 +352,29 @@ def _first_full(windows: Sequence[Window], ask: Ask, now: datetime) -> PortalErr
     for window in windows:
         concurrency = window.limits.get("concurrency")
         if concurrency is not None and window.active + window.added_requests >= concurrency:
-            return _busy(window, concurrency)
+            return errors.too_many_at_once(scope=window.scope, maximum=concurrency)
         for name, metric, span in window.bounds:
             if needs[metric] > window.left(name, metric):
-                return _over(window, metric, span, needs[metric], now)
+                return _over(window, metric, span, now)
     return None
 
 
-def _busy(window: Window, concurrency: int) -> PortalError:
-    return TooMany(
-        f"Rate limit reached for this {window.scope}: {concurrency} generations at once. "
-        "Try again when one has ended.",
-        code="rate_limit_exceeded",
-        data={"unit": "requests", "scope": window.scope, "limit": concurrency},
-        retry_after=1,
-    )
-
-
-def _over(window: Window, metric: str, span: str, need: int, now: datetime) -> PortalError:
+def _over(window: Window, metric: str, span: str, now: datetime) -> PortalError:
     limit = window.limits[f"{metric}_{span}"]
-    end = window.end(span) if span in _SPANS else None
-    if span == "minute" and end is not None:
-        return errors.rate_limited(
-            unit=metric,
-            scope=window.scope,
-            maximum=limit,
-            window=span,
-            resets_at=end,
-            retry_after=(end - now).total_seconds(),
+    if span == "total":
+        return errors.insufficient_quota(
+            unit=metric, scope=window.scope, maximum=limit, window=span
         )
-    return errors.insufficient_quota(
+    end = window.end(span)
+    refusal = errors.rate_limited if span == "minute" else errors.insufficient_quota
+    return refusal(
         unit=metric,
         scope=window.scope,
         maximum=limit,
-        window=span if span != "total" else "lifetime",
-        resets_at=end,
-        retry_after=(end - now).total_seconds() if end else None,
+        window=span,
+        # The tenant's own time: days and months are counted by it.
+        resets_at=end.astimezone(ZoneInfo(window.time_zone)),
+        retry_after=(end - now).total_seconds(),
     )
 
 

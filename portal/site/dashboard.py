@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Q
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
@@ -17,12 +17,24 @@ from portal.core.actors import Context
 from portal.core.pages import context_of
 from portal.core.tenancy import platform_scope
 from tenants.admin.common import TENANT_STATE_KINDS
-from tenants.admin.usage import usage_of
-from tenants.models import ApiKey, Membership, Quota, Tenant, User
+from tenants.admin.usage import (
+    LEVEL_KINDS,
+    amount_text,
+    level_text,
+    limit_labels,
+    reset_text,
+    usage_of,
+)
+from tenants.models import ApiKey, Membership, Quota, QuotaWarning, Tenant, User
 from tenants.models.keys import ApiKeyKind
 from tenants.permissions import Action, actions_of
+from tenants.querysets import recent_warnings
+from tenants.selectors import warnings_under_way
 
 _RECENT = 6
+_MOST_WARNINGS = 12
+# Each is of a level, and of each limit only the highest is shown.
+_MOST_READ = 500
 
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
@@ -54,6 +66,7 @@ def tenant_board(context: Context) -> dict[str, Any]:
     board: dict[str, Any] = {"tenant": Tenant.objects.get(pk=context.tenant_id)}
     if Action.QUOTA_READ in may:
         board |= _quota_board(board["tenant"])
+        board["warnings"] = _warning_lines(recent_warnings())
     if Action.JOB_READ in may:
         board["show_jobs"] = True
         board["jobs"] = [_recent(job) for job in Job.objects.order_by("-id")[:_RECENT]]
@@ -62,6 +75,7 @@ def tenant_board(context: Context) -> dict[str, Any]:
         board["keys"] = _live_keys()
     if Action.MEMBER_READ in may:
         board["members"] = Membership.objects.count()
+    board["may_set_limits"] = Action.QUOTA_EDIT in may
     board["may_make_key"] = Action.KEY_CREATE in may
     board["may_play"] = Action.PLAYGROUND_USE in may
     board["may_audit"] = Action.AUDIT_READ in may
@@ -80,6 +94,51 @@ def _quota_board(tenant: Tenant) -> dict[str, Any]:
         "usages": [u for u in usages if u.limit is not None],
         "counted": [u for u in usages if u.name in ("tokens_month", "requests_month")],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class WarningLine:
+    """A limit that was drawn on to a level, on the overview."""
+
+    warning: QuotaWarning
+    link: str
+    kind: str
+    level: str
+    limit: str
+    taken: str
+    resets: str
+
+
+def _warning_lines(
+    found: QuerySet[QuotaWarning], *, across_tenants: bool = False
+) -> list[WarningLine]:
+    """What people were warned of in the windows under way; the open scope says whose."""
+    labels = limit_labels()
+    now = timezone.now()
+    told = found.select_related("quota__user", "quota__api_key", "tenant")
+    lines = []
+    for warning in warnings_under_way(told[:_MOST_READ])[:_MOST_WARNINGS]:
+        name, zone = warning.limit_name, warning.tenant.time_zone
+        if across_tenants:
+            link = reverse("admin:tenants_tenant_change", args=[warning.tenant_id])
+        else:
+            link = reverse("admin:tenants_quota_change", args=[warning.quota_id])
+        lines.append(
+            WarningLine(
+                warning,
+                link,
+                LEVEL_KINDS[warning.level],
+                level_text(warning.level),
+                labels[name],
+                gettext("%(used)s of %(limit)s")
+                % {
+                    "used": amount_text(warning.taken, name),
+                    "limit": amount_text(warning.maximum, name),
+                },
+                reset_text(name.rpartition("_")[2], now, zone),
+            )
+        )
+    return lines
 
 
 def _live_keys() -> int:
@@ -120,6 +179,7 @@ def platform_board(context: Context) -> dict[str, Any]:
         "may_audit": Action.AUDIT_READ_ALL in may,
         "show_users": Action.USER_READ in may,
         "show_deployments": Action.DEPLOYMENT_READ in may,
+        "show_warnings": Action.QUOTA_READ in may,
     }
     with platform_scope(replace(context, tenant_id=None), reason="the overview of the platform"):
         tenants = Tenant.objects.annotate(member_count=Count("memberships")).order_by("name")
@@ -128,6 +188,9 @@ def platform_board(context: Context) -> dict[str, Any]:
         board["user_count"] = User.objects.filter(is_active=True).count()
         if board["show_deployments"]:
             board["deployments"] = _deployment_lines()
+        if board["show_warnings"]:
+            whole = recent_warnings().filter(quota__user=None, quota__api_key=None)
+            board["warnings"] = _warning_lines(whole, across_tenants=True)
     lines = board.get("deployments", [])
     board["troubles"] = [line for line in lines if line.health.kind in ("danger", "warning")]
     if board["show_deployments"] and not lines:

@@ -9,10 +9,12 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from portal.core.pages import (
     INPUT,
+    STATUS_KINDS,
     FormPage,
     PortalModelAdmin,
     ServiceForm,
@@ -20,10 +22,10 @@ from portal.core.pages import (
     display,
     may,
 )
-from tenants.admin.usage import NANOS, usage_of
-from tenants.models import ApiKey, Membership, Quota
+from tenants.admin.usage import LEVEL_KINDS, NANOS, level_text, usage_of
+from tenants.models import LEVELS, ApiKey, Membership, Quota
 from tenants.permissions import Action
-from tenants.services.quotas import LIMITS, set_quota
+from tenants.services.quotas import LIMITS, delete_quota, set_quota
 
 
 class LimitsForm(ServiceForm):
@@ -121,6 +123,15 @@ def _create(request: HttpRequest, _obj: None, data: dict[str, Any]) -> str:
     return _detail(quota)
 
 
+def _delete(request: HttpRequest, quota: Quota, data: dict[str, Any]) -> str:
+    delete_quota(context=context_of(request), quota_id=quota.pk)
+    return reverse("admin:tenants_quota_changelist")
+
+
+def _may_be_deleted(quota: Quota) -> bool:
+    return not quota.of_tenant or quota.model_id is not None
+
+
 @admin.register(Quota)
 class QuotaAdmin(PortalModelAdmin):
     """Limits of the tenant, its keys and its members."""
@@ -146,6 +157,21 @@ class QuotaAdmin(PortalModelAdmin):
             button=_("Set limits"),
             done=_("The limits hold from the next request on."),
         ),
+        FormPage(
+            "delete",
+            Action.QUOTA_EDIT,
+            _("Delete"),
+            ServiceForm,
+            _delete,
+            button=_("Delete quota"),
+            intro=_(
+                "These limits no longer hold, and what was counted under them is forgotten. "
+                "The tenant's own limits go on."
+            ),
+            done=_("The quota is deleted."),
+            danger=True,
+            offered=_may_be_deleted,
+        ),
     )
     detail_template = "site/quota.html"
     empty_title = _("No quota yet")
@@ -154,10 +180,10 @@ class QuotaAdmin(PortalModelAdmin):
         "The tenant's own limits hold for everything; a key's or a member's hold inside them."
     )
     sortable_by = ()
-    list_display = ("scope_name", "tokens", "requests", "concurrency_limit")
+    list_display = ("scope_name", "level", "tokens", "requests", "concurrency_limit")
 
     def allows(self, request: HttpRequest, page: FormPage, obj: Any) -> bool:
-        if page.name == "edit" and obj is not None and not (obj.user_id or obj.api_key_id):
+        if obj is not None and obj.of_tenant:
             return may(request, Action.QUOTA_EDIT_TENANT)
         return super().allows(request, page, obj)
 
@@ -169,6 +195,14 @@ class QuotaAdmin(PortalModelAdmin):
     @display(description=_("For"))
     def scope_name(self, quota: Quota) -> str:
         return str(quota)
+
+    @display(description=_("Level"), label=STATUS_KINDS)
+    def level(self, quota: Quota) -> tuple[str, str]:
+        usages = usage_of(quota, getattr(quota, "window", None), quota.tenant.time_zone)
+        highest = max(u.level or 0 for u in usages)
+        if highest:
+            return LEVEL_KINDS[highest], level_text(highest)
+        return "default", gettext("Below %(level)s %%") % {"level": LEVELS[0]}
 
     @display(description=_("Tokens"))
     def tokens(self, quota: Quota) -> str:

@@ -2,15 +2,28 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from django.utils import formats, timezone
 from django.utils.translation import gettext as _
 
-from tenants.models import METRICS, WINDOWS, Quota, QuotaWindow
-from tenants.windows import window_end, window_starts
+from tenants.levels import level_reached
+from tenants.models import METRICS, WARNED_WINDOWS, WINDOWS, Quota, QuotaWindow
+from tenants.windows import next_reset, window_starts
 
 NANOS = 1_000_000_000
+
+LEVEL_KINDS = {50: "info", 80: "warning", 100: "danger"}
+"""Colours of the levels of a limit."""
+
+
+def level_text(level: int) -> str:
+    """A level that was reached, in words."""
+    return _("Limit reached") if level == 100 else _("%(level)s %% reached") % {"level": level}
+
+
+def amount_text(value: int, limit_name: str) -> str:
+    """A number of a limit's unit; cost in units of currency."""
+    return _number(value / NANOS if limit_name.startswith("cost_") else value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +39,7 @@ class Usage:
     used: int | float
     held: int | float
     resets: str
+    level: int | None = None
 
     @property
     def used_width(self) -> float:
@@ -38,6 +52,14 @@ class Usage:
     @property
     def used_text(self) -> str:
         return _number(self.used)
+
+    @property
+    def level_kind(self) -> str:
+        return LEVEL_KINDS[self.level] if self.level else ""
+
+    @property
+    def level_text(self) -> str:
+        return level_text(self.level) if self.level else ""
 
     @property
     def full(self) -> bool:
@@ -70,7 +92,8 @@ def _number(value: float) -> str:
     return formats.number_format(exact, decimal_pos=decimals, use_l10n=True, force_grouping=True)
 
 
-def _labels() -> dict[str, str]:
+def limit_labels() -> dict[str, str]:
+    """What each limit is called, but that on generations at once."""
     return {
         "tokens_minute": _("Tokens a minute"),
         "tokens_day": _("Tokens a day"),
@@ -87,15 +110,8 @@ def _labels() -> dict[str, str]:
     }
 
 
-def next_reset(window: str, now: datetime, zone: str) -> datetime | None:
-    """When a window ends, in the tenant's own time; None for one that never does."""
-    if window == "total":
-        return None
-    end = window_end(window_starts(now, zone)[window], window, zone)
-    return end.astimezone(ZoneInfo(zone))
-
-
-def _reset_text(window: str, now: datetime, zone: str) -> str:
+def reset_text(window: str, now: datetime, zone: str) -> str:
+    """When a window begins anew, in words and in the tenant's time."""
     moment = next_reset(window, now, zone)
     if moment is None:
         return _("never begins anew")
@@ -111,7 +127,7 @@ def usage_of(quota: Quota, window: QuotaWindow | None, zone: str) -> list[Usage]
     """Every metric and window of a quota, with counters of windows that have ended as nought."""
     now = timezone.now()
     starts = window_starts(now, zone)
-    labels = _labels()
+    labels = limit_labels()
     found = []
     for metric in METRICS:
         for span in WINDOWS:
@@ -122,9 +138,10 @@ def usage_of(quota: Quota, window: QuotaWindow | None, zone: str) -> list[Usage]
             used = getattr(window, f"{name}_used", 0) if live else 0
             held = getattr(window, f"{name}_held", 0) if live else 0
             limit = getattr(quota, name)
+            level = level_reached(used + held, limit) if span in WARNED_WINDOWS else None
             if metric == "cost":
                 used, held = used / NANOS, held / NANOS
                 limit = None if limit is None else limit / NANOS
-            reset = _reset_text(span, now, zone)
-            found.append(Usage(name, labels[name], limit, used, held, reset))
+            reset = reset_text(span, now, zone)
+            found.append(Usage(name, labels[name], limit, used, held, reset, level))
     return found

@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from portal.core.actors import TenantRole
-from tenants.models import ApiKey, ApiKeyUse, Membership, Tenant
+from tenants.models import ApiKey, ApiKeyUse, Membership, QuotaWarning, Tenant
 from tenants.permissions import Scope
 from tenants.selectors import QuotaUse
 from tenants.services import LIMITS
@@ -177,10 +177,25 @@ class CreatedKeySerializer(serializers.Serializer[Any]):
     token = serializers.CharField()
 
 
+class WarningSerializer(serializers.ModelSerializer[QuotaWarning]):
+    class Meta:
+        model = QuotaWarning
+        fields = ["level", "maximum", "taken", "warned_at"]
+        read_only_fields = fields
+
+
 class UseSerializer(serializers.Serializer[Any]):
     name = serializers.ChoiceField(list(LIMITS))
     limit = serializers.IntegerField(allow_null=True, help_text="Null means no limit.")
     used = serializers.IntegerField(help_text="Charged and reserved in the present window.")
+    held = serializers.IntegerField(help_text="What of it is reserved by generations under way.")
+    resets_at = serializers.DateTimeField(
+        allow_null=True, help_text="When the present window ends; null for what never does."
+    )
+    level = serializers.IntegerField(
+        allow_null=True, help_text="The highest of 50, 80 and 100 percent that is reached now."
+    )
+    warnings = WarningSerializer(many=True, help_text="Of the present window, by level.")
 
 
 class QuotaSerializer(serializers.Serializer[QuotaUse]):
@@ -197,13 +212,17 @@ def _limit(name: str) -> serializers.IntegerField:
     )
 
 
-class QuotaChangeSerializer(serializers.Serializer[Any]):
+class LimitsSerializer(serializers.Serializer[Any]):
+    """Limits. One that is absent stays as it is; null takes it away."""
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        return {**super().get_fields(), **{name: _limit(name) for name in LIMITS}}
+
+
+class QuotaChangeSerializer(LimitsSerializer):
     """Limits of one scope. One that is absent stays as it is; null takes it away."""
 
     tenant_id = serializers.UUIDField(required=False, allow_null=True)
     user_id = serializers.UUIDField(required=False, allow_null=True)
     api_key_id = serializers.UUIDField(required=False, allow_null=True)
     model_id = serializers.UUIDField(required=False, allow_null=True)
-
-    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
-        return {**super().get_fields(), **{name: _limit(name) for name in LIMITS}}

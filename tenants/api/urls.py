@@ -18,4 +18,5 @@ urlpatterns = [
     path("keys/<str:key_id>/rotate", views.RotateKeyView.as_view(), name="key-rotate"),
     path("keys/<str:key_id>/revoke", views.RevokeKeyView.as_view(), name="key-revoke"),
     path("quotas", views.QuotasView.as_view(), name="quotas"),
+    path("quotas/<str:quota_id>", views.QuotaView.as_view(), name="quota"),
 ]

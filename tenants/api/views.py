@@ -9,7 +9,7 @@ from portal.core.api import PortalView
 from portal.core.rest import api_context, own_tenant, parse_id
 from tenants import querysets, selectors, services
 from tenants.api import serializers as shapes
-from tenants.models import ApiKey, Membership
+from tenants.models import ApiKey, Membership, Quota
 from tenants.permissions import Action
 
 
@@ -265,3 +265,46 @@ class QuotasView(PortalView):
         fields = self.valid(shapes.QuotaChangeSerializer, request)
         quota = services.set_quota(context=api_context(request), **fields)
         return Response(shapes.QuotaSerializer(selectors.quota_use(quota)).data)
+
+
+class QuotaView(PortalView):
+    """One quota of the tenant."""
+
+    actions = {
+        "GET": Action.QUOTA_READ,
+        "PATCH": (Action.QUOTA_EDIT, Action.QUOTA_EDIT_TENANT),
+        "DELETE": (Action.QUOTA_EDIT, Action.QUOTA_EDIT_TENANT),
+    }
+
+    @extend_schema(operation_id="quotas_read", responses=shapes.QuotaSerializer)
+    def get(self, request: Request, quota_id: str) -> Response:
+        quota = _quota(request, quota_id)
+        return Response(shapes.QuotaSerializer(selectors.quota_use(quota)).data)
+
+    @extend_schema(
+        operation_id="quotas_edit",
+        request=shapes.LimitsSerializer,
+        responses=shapes.QuotaSerializer,
+    )
+    def patch(self, request: Request, quota_id: str) -> Response:
+        limits = self.valid(shapes.LimitsSerializer, request)
+        quota = _quota(request, quota_id)
+        changed = services.set_quota(
+            context=api_context(request),
+            user_id=quota.user_id,
+            api_key_id=quota.api_key_id,
+            model_id=quota.model_id,
+            **limits,
+        )
+        return Response(shapes.QuotaSerializer(selectors.quota_use(changed)).data)
+
+    @extend_schema(operation_id="quotas_delete", responses={204: None})
+    def delete(self, request: Request, quota_id: str) -> Response:
+        own_tenant(request)
+        services.delete_quota(context=api_context(request), quota_id=parse_id(quota_id))
+        return Response(status=204)
+
+
+def _quota(request: Request, quota_id: str) -> Quota:
+    found = querysets.quotas(own_tenant(request)).filter(pk=parse_id(quota_id))
+    return selectors.one(found, "There is no such quota.")

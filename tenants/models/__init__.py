@@ -1,17 +1,28 @@
 from tenants.models.keys import ApiKey, ApiKeyUse
 from tenants.models.ledger import LedgerEntry
 from tenants.models.people import Membership, User
-from tenants.models.quotas import METRICS, WINDOWS, Quota, QuotaWindow
+from tenants.models.quotas import (
+    LEVELS,
+    METRICS,
+    WARNED_WINDOWS,
+    WINDOWS,
+    Quota,
+    QuotaWarning,
+    QuotaWindow,
+)
 from tenants.models.tenant import Tenant, TenantDataKey
 
 __all__ = [
+    "LEVELS",
     "METRICS",
+    "WARNED_WINDOWS",
     "WINDOWS",
     "ApiKey",
     "ApiKeyUse",
     "LedgerEntry",
     "Membership",
     "Quota",
+    "QuotaWarning",
     "QuotaWindow",
     "Tenant",
     "TenantDataKey",

@@ -22,6 +22,13 @@ WINDOWS: Final = ("minute", "day", "month", "total")
 """Over what time; day and month begin at midnight in the tenant's time zone."""
 
 
+LEVELS: Final = (50, 80, 100)
+"""Percent of a limit at which people are warned."""
+
+WARNED_WINDOWS: Final = ("day", "month", "total")
+"""Whose limits warn: a minute is over before anybody reads of it."""
+
+
 def _limit(label: object) -> "models.BigIntegerField[int | None, int | None]":
     return models.BigIntegerField(label, null=True, blank=True)  # type: ignore[arg-type]
 
@@ -72,12 +79,18 @@ class Quota(IdModel, TenantModel):
             models.UniqueConstraint(fields=["tenant", "id"], name="quota_in_tenant"),
         ]
 
+    @property
+    def of_tenant(self) -> bool:
+        """Whether it limits the tenant as a whole, of all models or of one: the platform's."""
+        return self.user_id is None and self.api_key_id is None
+
     def __str__(self) -> str:
+        name = str(_("Tenant"))
         if self.api_key_id is not None:
-            return str(_("Key %s") % self.api_key)
-        if self.user_id is not None:
-            return str(_("User %s") % self.user)
-        return str(_("Tenant"))
+            name = str(_("Key %s") % self.api_key)
+        elif self.user_id is not None:
+            name = str(_("User %s") % self.user)
+        return name if self.model_id is None else str(_("%s, one model") % name)
 
 
 class QuotaWindow(TenantModel):
@@ -88,8 +101,9 @@ class QuotaWindow(TenantModel):
     No trigger: the ledger and the audit trail tell what moved it.
     """
 
+    # The database deletes it with its quota: the app may not delete windows.
     quota = models.OneToOneField(
-        Quota, models.CASCADE, primary_key=True, related_name="window", db_constraint=False
+        Quota, models.DO_NOTHING, primary_key=True, related_name="window", db_constraint=False
     )
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+")
     minute_start = models.DateTimeField()
@@ -119,3 +133,36 @@ class QuotaWindow(TenantModel):
 
     def __str__(self) -> str:
         return str(self.quota_id)
+
+
+class QuotaWarning(IdModel, TenantModel):
+    """A level of a limit that was reached: once a quota, limit, window and level.
+
+    ``maximum`` and ``taken`` are as they were then, in the limit's unit (cost in nano-units);
+    ``taken`` counts what was charged and what was reserved.
+    """
+
+    # As of the window: the database deletes these with their quota.
+    quota = models.ForeignKey(
+        Quota, models.DO_NOTHING, related_name="warnings", db_constraint=False, db_index=False
+    )
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_index=False)
+    limit_name = models.CharField(max_length=20)
+    # When the day or month began; of a total, when the quota was made.
+    window_start = models.DateTimeField()
+    level = models.SmallIntegerField()
+    maximum = models.BigIntegerField()
+    taken = models.BigIntegerField()
+    warned_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "quota", "limit_name", "window_start", "level"],
+                name="one_warning_a_level",
+            )
+        ]
+        indexes = [models.Index(fields=["warned_at"], name="quota_warning_by_time")]
+
+    def __str__(self) -> str:
+        return f"{self.limit_name} {self.level} %"

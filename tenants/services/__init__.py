@@ -14,7 +14,7 @@ from tenants.services.members import (
     change_member_role,
     remove_member,
 )
-from tenants.services.quotas import LIMITS, set_quota
+from tenants.services.quotas import LIMITS, delete_quota, set_quota
 from tenants.services.tenants import (
     CreatedTenant,
     create_tenant,
@@ -44,6 +44,7 @@ __all__ = [
     "create_tenant",
     "create_user",
     "deactivate_user",
+    "delete_quota",
     "edit_api_key",
     "edit_tenant",
     "reactivate_user",

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
+from django.db.models import Prefetch, prefetch_related_objects
 from django.utils import timezone
 
 from audit.services import intent
@@ -12,7 +13,8 @@ from portal.core.errors import Invalid, NotFound
 from portal.core.tenancy import platform_scope, tenant_scope
 from tenants.events import TenantsEvent
 from tenants.models import METRICS, WINDOWS, ApiKey, Membership, Quota, QuotaWindow, Tenant
-from tenants.permissions import Action, require
+from tenants.permissions import Action, allowed, require
+from tenants.querysets import recent_warnings
 from tenants.services.checks import require_tenant
 from tenants.windows import window_starts
 
@@ -91,7 +93,40 @@ def _set(
             _insert(found)
         else:
             quota.save(update_fields=list(limits))
+    # Whoever shows it may be outside this scope.
+    prefetch_related_objects([found], Prefetch("warnings", recent_warnings()))
     return found
+
+
+def delete_quota(*, context: Context, quota_id: UUID) -> None:
+    """Deletes the limits and counters of a user, a key, a model, or a mix of them.
+
+    Generations under way go on, and are settled in the quotas that are left. A row that is made
+    anew for the same scope counts from nothing: neither what was used nor what runs.
+
+    Raises:
+        Forbidden: the caller may not.
+        NotFound: no such quota here.
+        Invalid: it is the tenant's own, on which every request is counted.
+    """
+    if not allowed(context, Action.QUOTA_EDIT_TENANT):
+        require(context, Action.QUOTA_EDIT)
+    require_tenant(context)
+    with tenant_scope(context):
+        _tenant(context)
+        quota = Quota.objects.select_for_update(of=("self",)).filter(pk=quota_id).first()
+        if quota is None:
+            raise NotFound("There is no such quota.")
+        require(context, Action.QUOTA_EDIT_TENANT if quota.of_tenant else Action.QUOTA_EDIT)
+        if quota.of_tenant and quota.model_id is None:
+            raise Invalid("The tenant's own quota can't be deleted; take its limits away instead.")
+        with intent(
+            TenantsEvent.QUOTA_DELETE,
+            object_type="tenants.quota",
+            object_id=quota.id,
+            object_label=str(quota.api_key_id or quota.user_id or quota.model_id),
+        ):
+            quota.delete()
 
 
 def _tenant(context: Context) -> Tenant:

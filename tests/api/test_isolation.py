@@ -48,6 +48,9 @@ ROUTES: list[tuple[str, str, str, Any, str]] = [
     ("owner", "DELETE", "members/{id}", None, "tenants_membership"),
     ("owner", "GET", "jobs/{id}", None, "inference_job"),
     ("owner", "PUT", "quotas", {"api_key_id": "{id}", "tokens_day": 0}, "tenants_apikey"),
+    ("owner", "GET", "quotas/{id}", None, "tenants_quota"),
+    ("owner", "PATCH", "quotas/{id}", {"tokens_day": 0}, "tenants_quota"),
+    ("owner", "DELETE", "quotas/{id}", None, "tenants_quota"),
     ("auditor", "GET", "audit/events/{id}", None, "audit_event"),
 ]
 

@@ -1,5 +1,6 @@
 """What the management API's resources do, from end to end."""
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from portal.core.actors import PlatformRole
 from portal.core.ids import uuid7
+from tenants.windows import window_end, window_starts
 from tests import factories
 from tests.api.callers import Caller, key_caller, session_caller
 from tests.factories import Organisation, api_key, unique
@@ -92,7 +94,14 @@ def test_set_quota_of_a_key_then_read_it_with_its_use(
     quotas = owner.get("quotas").json()["items"]
     assert [q["api_key_id"] for q in quotas] == [key_id, None]
     limits = {limit["name"]: limit for limit in quotas[0]["limits"]}
-    assert limits["tokens_day"] == {"name": "tokens_day", "limit": 1000, "used": 0}
+    resets_at = limits["tokens_day"].pop("resets_at")
+    assert datetime.fromisoformat(resets_at) == window_end(
+        window_starts(datetime.now(UTC), "UTC")["day"], "day", "UTC"
+    )
+    assert limits["tokens_day"] == {
+        "name": "tokens_day", "limit": 1000, "used": 0, "held": 0, "level": None, "warnings": [],
+    }  # fmt: skip
+    assert limits["tokens_total"]["resets_at"] is None
 
 
 def test_set_tenant_limits_by_administrator_who_entered_nothing(

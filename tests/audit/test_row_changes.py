@@ -25,6 +25,7 @@ UNGOVERNED = {
     "audit_body": "the trail itself",
     "audit_leaf": "the trail itself",
     "tenants_ledgerentry": "append-only by itself",
+    "tenants_quotawarning": "written by the product alone, each with an event of its own",
     "tenants_quotawindow": "counters; ledger and trail tell what moved them",
     "tenants_apikeyuse": "when keys were used; their calls are events of their own",
     "inference_job": "recorded by two job events each",

@@ -63,6 +63,10 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             "minute_start": now, "day_start": now, "month_start": now,
             **_zeros(),
         },
+        "tenants_quotawarning": {
+            "id": uuid7(), "quota_id": references.get("quota_id"), "limit_name": "tokens_day",
+            "window_start": now, "level": 50, "maximum": 2, "taken": 1, "warned_at": now,
+        },
         "tenants_tenantdatakey": {
             "id": uuid7(), "version": 32_000, "wrapped": b"w", "created_at": now,
         },
@@ -116,6 +120,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "tenants_apikeyuse": ("api_key_id", {"api_key_id": "tenants_apikey"}),
     "tenants_quota": ("id", {"api_key_id": "tenants_apikey"}),
     "tenants_quotawindow": ("quota_id", {"quota_id": "tenants_quota"}),
+    "tenants_quotawarning": ("id", {"quota_id": "tenants_quota"}),
     "tenants_tenantdatakey": ("id", {}),
     "tenants_ledgerentry": ("id", {}),
     "inference_job": ("id", {"api_key_id": "tenants_apikey"}),

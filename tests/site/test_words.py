@@ -12,9 +12,9 @@ from audit.admin import changes_of
 from inference.admin import duration_text, health_of, money, timeline
 from inference.models import Deployment, Job, Worker
 from portal.site.refusals import SENTENCES, in_words
-from tenants.admin.usage import next_reset, usage_of
+from tenants.admin.usage import usage_of
 from tenants.models import Quota, QuotaWindow
-from tenants.windows import window_starts
+from tenants.windows import next_reset, window_starts
 
 NOW = datetime(2026, 3, 28, 12, 30, 15, tzinfo=UTC)
 

@@ -1,5 +1,6 @@
 """Limits: whose they are to set, and what is shown as used."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -9,11 +10,13 @@ from hypothesis import strategies as st
 
 from portal.core.actors import Context, TenantRole
 from portal.core.errors import Forbidden, Invalid, NotFound
+from portal.core.ids import uuid7
 from portal.core.tenancy import tenant_scope
 from tenants import querysets
 from tenants.models import Quota
 from tenants.selectors import quota_use
-from tenants.services import set_quota
+from tenants.services import delete_quota, set_quota
+from tenants.warner import warn
 from tenants.windows import window_starts
 from tests.factories import Organisation, api_key
 
@@ -98,6 +101,59 @@ def test_set_limits_bad_input_is_refused(
 ) -> None:
     with pytest.raises(Invalid):
         set_quota(context=system_admin, tenant_id=tenant_a.id, **limits)  # type: ignore[arg-type]
+
+
+def _told_of_deletion(owner_sql: psycopg.Connection, quota: Quota) -> int:
+    row = owner_sql.execute(
+        "SELECT count(*) FROM audit_event WHERE action = 'quota.delete' AND object_id = %s",
+        [str(quota.id)],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_delete_quota_of_a_key_takes_its_window_and_its_warnings_and_tells_the_trail(
+    tenant_a: Organisation, owner_sql: psycopg.Connection, gateway_sql: psycopg.Connection
+) -> None:
+    key = api_key(tenant_a).api_key
+    quota = set_quota(context=tenant_a.context, api_key_id=key.id, requests_day=2)
+    owner_sql.execute(
+        "UPDATE tenants_quotawindow SET requests_day_used = 2 WHERE quota_id = %s", [quota.id]
+    )
+    warn(gateway_sql)
+    delete_quota(context=tenant_a.context, quota_id=quota.id)
+    for table in ("tenants_quotawindow", "tenants_quotawarning"):
+        left = owner_sql.execute(
+            f"SELECT count(*) FROM {table} WHERE quota_id = %s", [quota.id]
+        ).fetchone()
+        assert left == (0,), table
+    assert _told_of_deletion(owner_sql, quota) == 1
+
+
+@pytest.mark.parametrize("role", [TenantRole.DEVELOPER, TenantRole.VIEWER, TenantRole.AUDITOR])
+def test_delete_quota_by_anybody_but_the_owner_is_forbidden(
+    tenant_a: Organisation, owner_sql: psycopg.Connection, role: TenantRole
+) -> None:
+    key = api_key(tenant_a).api_key
+    quota = set_quota(context=tenant_a.context, api_key_id=key.id, requests_day=2)
+    with pytest.raises(Forbidden):
+        delete_quota(context=tenant_a.member(role).context, quota_id=quota.id)
+    assert _told_of_deletion(owner_sql, quota) == 0
+
+
+def test_delete_quota_of_a_model_is_the_platforms_and_never_of_the_whole_tenant(
+    system_admin: Context, tenant_a: Organisation, owner_sql: psycopg.Connection
+) -> None:
+    model = set_quota(context=system_admin, tenant_id=tenant_a.id, model_id=uuid7(), requests_day=2)
+    inside = replace(system_admin, tenant_id=tenant_a.id)
+    with pytest.raises(Forbidden):
+        delete_quota(context=tenant_a.context, quota_id=model.id)
+    with pytest.raises(Invalid):
+        delete_quota(context=inside, quota_id=own_quota(tenant_a).id)
+    delete_quota(context=inside, quota_id=model.id)
+    assert _told_of_deletion(owner_sql, model) == 1
+    with pytest.raises(NotFound):
+        delete_quota(context=inside, quota_id=model.id)
 
 
 def test_show_use_counts_charged_and_held_of_the_present_windows_only(

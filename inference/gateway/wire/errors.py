@@ -1,8 +1,9 @@
 """Errors on ``/v1``: OpenAI's error object, and the refusals that the gateway itself makes."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import Final
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
 
 import msgspec
 
@@ -104,18 +105,18 @@ def rate_limited(
     """429: a limit that refills by itself.
 
     Args:
-        unit: what is limited, ``requests`` or ``tokens``.
-        scope: whose limit it is, such as ``API key`` or ``tenant``.
+        unit: what is limited: ``requests``, ``tokens``, or ``cost`` in nano-units of currency.
+        scope: whose limit it is, such as ``API key`` or ``tenant and model``.
         maximum: how many ``unit`` a ``window`` allows.
         window: such as ``minute``.
-        resets_at: when the window ends.
+        resets_at: when the window ends, in the time zone in which it is to be told.
         retry_after: seconds until a retry can succeed.
     """
     return TooMany(
-        f"Rate limit reached for this {scope}: {maximum} {unit} per {window}. "
-        f"It resets at {_utc(resets_at)}.",
+        f"Rate limit reached for this {scope}: {_amount(maximum, unit)} per {window}. "
+        f"It resets at {_moment(resets_at)}.",
         code="rate_limit_exceeded",
-        data={"unit": unit, "scope": scope, "limit": maximum, "resets_at": _utc(resets_at)},
+        data=_limit(unit, scope, maximum, window, resets_at),
         retry_after=retry_after,
     )
 
@@ -135,6 +136,17 @@ def queue_too_long(model: str, *, wait: float, patience: float) -> TooMany:
     )
 
 
+def too_many_at_once(*, scope: str, maximum: int) -> TooMany:
+    """429: ``maximum`` generations of this ``scope`` run or wait; one that ends makes room."""
+    return TooMany(
+        f"Rate limit reached for this {scope}: {maximum} generations at once. "
+        "Try again when one has ended.",
+        code="rate_limit_exceeded",
+        data=_limit("requests", scope, maximum, "concurrency", None),
+        retry_after=1,
+    )
+
+
 def insufficient_quota(
     *,
     unit: str,
@@ -147,21 +159,38 @@ def insufficient_quota(
     """429: a budget is used up; clients should not retry by themselves.
 
     Args:
-        unit: such as ``tokens``; the others as in `rate_limited`. ``resets_at`` is None for a
-            budget that an administrator must raise.
+        unit: as the others in `rate_limited`. ``resets_at`` is None for a budget, whose ``window``
+            is ``total``, that an administrator must raise.
     """
-    when = f"It resets at {_utc(resets_at)}." if resets_at else "Ask your administrator for more."
+    span = "in total" if window == "total" else f"per {window}"
+    when = (
+        f"It resets at {_moment(resets_at)}." if resets_at else "Ask your administrator for more."
+    )
     return TooMany(
-        f"You exceeded the quota of this {scope}: {maximum} {unit} per {window}. {when}",
+        f"You exceeded the quota of this {scope}: {_amount(maximum, unit)} {span}. {when}",
         code="insufficient_quota",
-        data={
-            "unit": unit,
-            "scope": scope,
-            "limit": maximum,
-            "resets_at": _utc(resets_at) if resets_at else None,
-        },
+        data=_limit(unit, scope, maximum, window, resets_at),
         retry_after=retry_after,
     )
+
+
+def _limit(
+    unit: str, scope: str, maximum: int, window: str, resets_at: datetime | None
+) -> dict[str, Any]:
+    return {
+        "unit": unit,
+        "scope": scope,
+        "limit": maximum,
+        "window": window,
+        "resets_at": _moment(resets_at) if resets_at else None,
+    }
+
+
+def _amount(maximum: int, unit: str) -> str:
+    """A limit in words; cost in whole units of currency, for nobody counts in billionths."""
+    if unit != "cost":
+        return f"{maximum} {unit}"
+    return f"a cost of {Decimal(maximum).scaleb(-9).normalize():f}"
 
 
 def body_too_large(limit: int) -> Invalid:
@@ -214,5 +243,5 @@ def server_error() -> PortalError:
     )
 
 
-def _utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+def _moment(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -210,7 +210,7 @@ def test_name_context_excess_of_prompt_alone_blames_messages() -> None:
 def test_name_limit_says_whose_how_much_and_until_when() -> None:
     assert limited("requests").message == (
         "Rate limit reached for this API key: 60 requests per minute. "
-        "It resets at 2026-01-01T00:00:00Z."
+        "It resets at 2026-01-01T01:00:00+01:00."
     )
     assert spent(RESETS.astimezone(UTC)).message.endswith("It resets at 2026-01-01T00:00:00Z.")
     assert spent(None).message.endswith("Ask your administrator for more.")
