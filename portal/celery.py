@@ -47,10 +47,11 @@ app.conf.update(
     worker_send_task_events=False,
     worker_hijack_root_logger=False,
     timezone="UTC",
-    imports=("inference.tasks", "audit.tasks"),
+    imports=("inference.tasks", "audit.tasks", "tenants.tasks"),
     beat_schedule={
         "sweep": {"task": "inference.sweep", "schedule": 1.0, "options": {"expires": 1.0}},
         "partitions": {"task": "audit.ensure_partitions", "schedule": 6 * 3600.0},
+        "usage": {"task": "tenants.roll_up_usage", "schedule": 10.0, "options": {"expires": 10.0}},
     },
     beat_max_loop_interval=1,
 )

@@ -29,6 +29,8 @@ class TenantsEvent(StrEnum):
     KEY_CREATE_PLAYGROUND = "key.create_playground"
     KEY_REVOKE = "key.revoke"
     QUOTA_SET = "quota.set"
+    USAGE_EXPORT = "usage.export"
+    USAGE_REPAIR = "usage.repair"
     LOG_IN = "auth.log_in"
     LOG_OUT = "auth.log_out"
 
@@ -53,6 +55,8 @@ TEXTS: Final = MappingProxyType[TenantsEvent, str | Promise](
         TenantsEvent.KEY_CREATE_PLAYGROUND: _("Playground key created"),
         TenantsEvent.KEY_REVOKE: _("API key revoked"),
         TenantsEvent.QUOTA_SET: _("Quota set"),
+        TenantsEvent.USAGE_EXPORT: _("Usage exported"),
+        TenantsEvent.USAGE_REPAIR: _("Usage rebuilt from the ledger"),
         TenantsEvent.LOG_IN: _("Log-in"),
         TenantsEvent.LOG_OUT: _("Log-out"),
     }

@@ -3,6 +3,7 @@ from tenants.models.ledger import LedgerEntry
 from tenants.models.people import Membership, User
 from tenants.models.quotas import METRICS, WINDOWS, Quota, QuotaWindow
 from tenants.models.tenant import Tenant, TenantDataKey
+from tenants.models.usage import UsageBucket, UsageWatermark
 
 __all__ = [
     "METRICS",
@@ -14,5 +15,7 @@ __all__ = [
     "QuotaWindow",
     "Tenant",
     "TenantDataKey",
+    "UsageBucket",
+    "UsageWatermark",
     "User",
 ]

@@ -71,6 +71,7 @@ TABLE = [
     Row("POST", "keys/{id}/revoke", REVOKE, {}),
     Row("GET", "quotas", {"owner", "developer", "viewer", SYSTEM, "key tenant:read"}),
     Row("PUT", "quotas", {"owner", SYSTEM}, {"tokens_day": "many"}),
+    Row("GET", "usage", {"owner", "developer", "viewer", SYSTEM, "key tenant:read"}),
     Row("GET", "jobs", READ_JOBS),
     Row("GET", "jobs/{id}", READ_JOBS),
     Row("GET", "models", {"owner", "developer", "viewer", SYSTEM, "key inference"}),
