@@ -1,5 +1,6 @@
 """Usage over the API and on its page: whose it is, how it is split, and its export."""
 
+import asyncio
 import csv
 import io
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portal.core.actors import PlatformRole
+from portal.core.downloads import Download
 from portal.core.errors import Invalid
 from portal.core.ids import uuid7
 from tenants.services import edit_tenant, roll_up_usage
@@ -277,6 +279,18 @@ def test_open_usage_page_with_a_wrong_query_says_what_is_wrong(reader: Caller, q
     assert response.status_code == 400
     assert b'role="alert"' in response.content
     assert reader.client.get(f"/admin/tenants/usagebucket/export/?{query}").status_code == 400
+
+
+def test_send_download_over_asgi_leaves_in_pieces() -> None:
+    content = b"x" * 150_000
+
+    async def collect() -> list[bytes]:
+        sent = Download(io.BytesIO(content), name="x.csv", content_type="text/csv")
+        return [piece async for piece in sent]
+
+    pieces = asyncio.run(collect())
+    assert b"".join(pieces) == content
+    assert len(pieces) == 3
 
 
 @given(first=st.dates(), last=st.dates())

@@ -1,6 +1,7 @@
 """Rollups equal the ledger, whoever writes, commits late, or dies in between."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -20,7 +21,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from psycopg.errors import LockNotAvailable
 
 from portal.core.errors import Forbidden
 from portal.core.ids import uuid7
@@ -34,7 +34,8 @@ INSERT: Final = """
 INSERT INTO tenants_ledgerentry (id, tenant_id, job_id, api_key_id, user_id, model_id, sku,
     prompt_tokens, completion_tokens, cost, currency, measure, admitted_at, recorded_at)
 VALUES (%(id)s, %(tenant)s, %(job)s, %(key)s, %(user)s, %(model)s, 'm@1', %(prompt)s, 2, 3, 'USD',
-    'measured', clock_timestamp() - %(age)s, clock_timestamp())
+    'measured', clock_timestamp() - %(age)s,
+    clock_timestamp() - %(recorded)s)
 """
 MODEL: Final = uuid7()
 SINCE: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -61,10 +62,13 @@ def charge(
     key: UUID | None = None,
     prompt: int = 1,
     age: timedelta = timedelta(),
+    recorded: timedelta = timedelta(),
 ) -> None:
-    """Adds one entry to the ledger, for a request admitted ``age`` ago."""
+    """Adds one entry to the ledger, for a request admitted and recorded so long ago."""
     row = {"id": uuid7(), "tenant": tenant_id, "job": uuid7(), "key": key, "user": user}
-    connection.execute(INSERT, {**row, "model": MODEL, "prompt": prompt, "age": age})
+    connection.execute(
+        INSERT, {**row, "model": MODEL, "prompt": prompt, "age": age, "recorded": recorded}
+    )
 
 
 class Rollups(RuleBasedStateMachine):
@@ -183,18 +187,38 @@ def test_roll_up_while_an_early_transaction_is_open_counts_it_once_it_commits(
     assert _complete_until(owner_sql) > recorded
 
 
-def test_roll_up_beside_another_waits_for_it(
+def test_roll_up_beside_a_transaction_of_an_hour_finds_what_it_recorded_first(
+    servers: SessionServers, tenant_a: Organisation, owner_sql: psycopg.Connection
+) -> None:
+    with psycopg.connect(servers.url("gateway")) as early:
+        charge(early, tenant_a.id, recorded=timedelta(hours=1))
+        owner_sql.execute(
+            "UPDATE tenants_usagewatermark SET since = now() - interval '2 hours', "
+            "complete_until = now() - interval '2 hours', seen_at = now() - interval '2 hours'"
+        )
+        for _ in range(3):
+            roll_up_usage(context=TESTS)
+        early.commit()
+    roll_up_usage(context=TESTS)
+    assert _requests(owner_sql, tenant_a.id) == 1
+
+
+def test_roll_up_beside_another_waits_and_counts_nothing_twice(
     servers: SessionServers, tenant_a: Organisation, owner_sql: psycopg.Connection
 ) -> None:
     charge(owner_sql, tenant_a.id)
-    with psycopg.connect(servers.url("app")) as one, psycopg.connect(servers.url("app")) as two:
+    waits = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+    with (
+        psycopg.connect(servers.url("app")) as one,
+        psycopg.connect(servers.url("app")) as two,
+        ThreadPoolExecutor(1) as beside,
+    ):
         one.execute("SELECT usage_roll_up()")
-        two.execute("SET lock_timeout = '50ms'")
-        with pytest.raises(LockNotAvailable):
-            two.execute("SELECT usage_roll_up()")
+        second = beside.submit(two.execute, "SELECT usage_roll_up()")
+        pid = two.info.backend_pid
+        eventually(lambda: owner_sql.execute(waits, [pid]).fetchone())
         one.commit()
-        two.rollback()
-        two.execute("SELECT usage_roll_up()")
+        second.result()
         two.commit()
     assert _requests(owner_sql, tenant_a.id) == 1
 
