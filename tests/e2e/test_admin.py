@@ -208,6 +208,7 @@ KEPT = re.compile(
                 "/admin/tenants/apikey/add/",
                 "/admin/tenants/quota/",
                 "/admin/tenants/quota/add/",
+                "/admin/tenants/usagebucket/",
                 "/admin/tenants/membership/",
                 "/admin/tenants/membership/add/",
                 "/admin/inference/job/",
