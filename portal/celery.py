@@ -56,6 +56,7 @@ app.conf.update(
             "options": {"expires": 15.0},
         },
         "partitions": {"task": "audit.ensure_partitions", "schedule": 6 * 3600.0},
+        "usage": {"task": "tenants.roll_up_usage", "schedule": 10.0, "options": {"expires": 10.0}},
     },
     beat_max_loop_interval=1,
 )

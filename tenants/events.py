@@ -33,6 +33,8 @@ class TenantsEvent(StrEnum):
     QUOTA_SET = "quota.set"
     QUOTA_DELETE = "quota.delete"
     QUOTA_WARN = "quota.warn"
+    USAGE_EXPORT = "usage.export"
+    USAGE_REPAIR = "usage.repair"
     LOG_IN = "auth.log_in"
     LOG_OUT = "auth.log_out"
 
@@ -61,6 +63,8 @@ TEXTS: Final = MappingProxyType[TenantsEvent, str | Promise](
         TenantsEvent.QUOTA_SET: _("Quota set"),
         TenantsEvent.QUOTA_DELETE: _("Quota deleted"),
         TenantsEvent.QUOTA_WARN: _("Quota drawn on to a level"),
+        TenantsEvent.USAGE_EXPORT: _("Usage exported"),
+        TenantsEvent.USAGE_REPAIR: _("Usage rebuilt from the ledger"),
         TenantsEvent.LOG_IN: _("Log-in"),
         TenantsEvent.LOG_OUT: _("Log-out"),
     }

@@ -39,6 +39,7 @@ class Action(StrEnum):
     QUOTA_EDIT_TENANT = "quota.edit_tenant"
     JOB_READ = "job.read"
     USAGE_READ = "usage.read"
+    USAGE_REPAIR = "usage.repair"
     MODEL_READ = "model.read"
     MODEL_EDIT = "model.edit"
     DEPLOYMENT_READ = "deployment.read"

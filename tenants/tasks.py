@@ -4,10 +4,17 @@ import psycopg
 import structlog
 from celery import shared_task
 
+from portal.core.actors import Context
 from portal.core.env import env
-from tenants import warner
+from tenants import services, warner
 
 log = structlog.get_logger(__name__)
+
+
+@shared_task(name="tenants.roll_up_usage")
+def roll_up_usage() -> None:
+    """Brings the usage rollups up to the ledger."""
+    services.roll_up_usage(context=Context.system("usage"))
 
 
 @shared_task(name="tenants.warn_of_quotas")

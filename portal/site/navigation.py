@@ -47,6 +47,7 @@ _TENANT = (
     _Item(_("API keys"), "admin:tenants_apikey_changelist", "key", Action.KEY_READ, True),
     _Item(_("Jobs"), "admin:inference_job_changelist", "list_alt", Action.JOB_READ, True),
     _Item(_("Quotas"), "admin:tenants_quota_changelist", "speed", Action.QUOTA_READ, True),
+    _Item(_("Usage"), "admin:tenants_usagebucket_changelist", "bar_chart", Action.USAGE_READ, True),
     _Item(_("Members"), "admin:tenants_membership_changelist", "group", Action.MEMBER_READ, True),
     _Item(_("Models"), "admin:inference_model_changelist", "psychology", Action.MODEL_READ, True),
     _Item(
@@ -68,6 +69,9 @@ _PLATFORM = (
     ),
 )
 _PLATFORM_ALONE = (
+    _Item(
+        _("Usage"), "admin:tenants_usagebucket_changelist", "bar_chart", Action.USAGE_READ, False
+    ),
     _Item(_("Models"), "admin:inference_model_changelist", "psychology", Action.MODEL_READ, False),
     _Item(
         _("Audit trail"),

@@ -54,6 +54,9 @@ SENTENCES: Final = (
     _("Name at least one limit."),
     _("There is no such audit event."),
     _("The position in the list is malformed."),
+    _("'to' is before 'from'."),
+    _("The days must lie between 2000 and 2199."),
+    _("Ask for at most %(n)s days at once."),
     _("A playground key needs a session."),
     _("An API key is made in a person's name."),
 )

@@ -1,9 +1,10 @@
-"""Admin pages of tenants, users, members, keys and quotas."""
+"""Admin pages of tenants, users, members, keys, quotas and usage."""
 
 from tenants.admin.keys import ApiKeyAdmin
 from tenants.admin.members import MembershipAdmin
 from tenants.admin.quotas import QuotaAdmin
 from tenants.admin.tenants import TenantAdmin
+from tenants.admin.usage_pages import UsageAdmin
 from tenants.admin.users import UserAdmin
 
-__all__ = ["ApiKeyAdmin", "MembershipAdmin", "QuotaAdmin", "TenantAdmin", "UserAdmin"]
+__all__ = ["ApiKeyAdmin", "MembershipAdmin", "QuotaAdmin", "TenantAdmin", "UsageAdmin", "UserAdmin"]

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from tenants.api import views
+from tenants.api import usage, views
 
 urlpatterns = [
     path("tenants", views.TenantsView.as_view(), name="tenants"),
@@ -19,4 +19,5 @@ urlpatterns = [
     path("keys/<str:key_id>/revoke", views.RevokeKeyView.as_view(), name="key-revoke"),
     path("quotas", views.QuotasView.as_view(), name="quotas"),
     path("quotas/<str:quota_id>", views.QuotaView.as_view(), name="quota"),
+    path("usage", usage.UsageView.as_view(), name="usage"),
 ]

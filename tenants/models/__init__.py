@@ -11,6 +11,7 @@ from tenants.models.quotas import (
     QuotaWindow,
 )
 from tenants.models.tenant import Tenant, TenantDataKey
+from tenants.models.usage import UsageBucket, UsageWatermark
 
 __all__ = [
     "LEVELS",
@@ -26,5 +27,7 @@ __all__ = [
     "QuotaWindow",
     "Tenant",
     "TenantDataKey",
+    "UsageBucket",
+    "UsageWatermark",
     "User",
 ]

@@ -30,6 +30,9 @@ class LedgerEntry(IdModel, TenantModel):
     measure = models.CharField(max_length=10, choices=Measure)
     admitted_at = models.DateTimeField(_("admitted"))
     recorded_at = models.DateTimeField(_("recorded"))
+    # The transaction that charged it; the database sets it. Rollups go by it, not by a time: what
+    # was recorded early may be committed late.
+    xid = models.BigIntegerField(editable=False)
 
     class Meta:
         verbose_name = _("ledger entry")

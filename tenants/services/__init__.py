@@ -22,6 +22,7 @@ from tenants.services.tenants import (
     resume_tenant,
     suspend_tenant,
 )
+from tenants.services.usage import check_usage, export_usage, repair_usage, roll_up_usage
 from tenants.services.users import (
     CreatedUser,
     create_user,
@@ -39,6 +40,7 @@ __all__ = [
     "CreatedUser",
     "add_member",
     "change_member_role",
+    "check_usage",
     "create_api_key",
     "create_playground_key",
     "create_tenant",
@@ -47,12 +49,15 @@ __all__ = [
     "delete_quota",
     "edit_api_key",
     "edit_tenant",
+    "export_usage",
     "reactivate_user",
     "remove_member",
+    "repair_usage",
     "reset_password",
     "resume_tenant",
     "revoke_api_key",
     "revoke_session_keys",
+    "roll_up_usage",
     "rotate_api_key",
     "set_platform_role",
     "set_quota",

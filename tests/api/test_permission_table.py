@@ -77,6 +77,7 @@ TABLE = [
     Row("GET", "quotas/{id}", {"owner", "developer", "viewer", SYSTEM, "key tenant:read"}),
     Row("PATCH", "quotas/{id}", {"owner", SYSTEM}, {"tokens_day": "many"}),
     Row("DELETE", "quotas/{id}", {"owner", SYSTEM}),
+    Row("GET", "usage", {"owner", "developer", "viewer", SYSTEM, "key tenant:read"}),
     Row("GET", "jobs", READ_JOBS),
     Row("GET", "jobs/{id}", READ_JOBS),
     Row("GET", "models", {"owner", "developer", "viewer", SYSTEM, "key inference"}),

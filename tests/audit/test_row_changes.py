@@ -32,6 +32,7 @@ UNGOVERNED = {
     "inference_jobpayload": "prompts never enter the trail",
     "inference_fairshare": "virtual clocks",
     "inference_deploymentclock": "virtual clocks",
+    "inference_queueforecast": "rewritten every second from the queue itself",
     "inference_worker": "heartbeats",
     "django_session": "log-ins are events of their own",
 }

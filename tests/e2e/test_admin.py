@@ -18,6 +18,7 @@ PAGES = {
     "API keys": "/admin/tenants/apikey/",
     "Jobs": "/admin/inference/job/",
     "Quotas": "/admin/tenants/quota/",
+    "Usage": "/admin/tenants/usagebucket/",
     "Members": "/admin/tenants/membership/",
     "Models": "/admin/inference/model/",
     "Audit trail": "/admin/audit/auditevent/",
@@ -27,11 +28,11 @@ PAGES = {
     "Workers": "/admin/inference/worker/",
 }
 MENUS = {
-    "owner": ["Overview", "Playground", "API keys", "Jobs", "Quotas", "Members", "Models"],
-    "developer": ["Overview", "Playground", "API keys", "Jobs", "Quotas", "Models"],
-    "viewer": ["Overview", "API keys", "Jobs", "Quotas", "Models"],
+    "owner": ["Overview", "Playground", "API keys", "Jobs", "Quotas", "Usage", "Members", "Models"],
+    "developer": ["Overview", "Playground", "API keys", "Jobs", "Quotas", "Usage", "Models"],
+    "viewer": ["Overview", "API keys", "Jobs", "Quotas", "Usage", "Models"],
     "auditor": ["Overview", "Jobs", "Audit trail"],
-    "system": ["Overview", "Tenants", "Users", "Deployments", "Workers", "Models"],
+    "system": ["Overview", "Tenants", "Users", "Deployments", "Workers", "Usage", "Models"],
     "security": ["Overview", "Tenants", "Users"],
     "audit": ["Overview", "Tenants", "Audit trail"],
 }
@@ -227,6 +228,7 @@ KEPT = re.compile(
                 "/admin/tenants/apikey/add/",
                 "/admin/tenants/quota/",
                 "/admin/tenants/quota/add/",
+                "/admin/tenants/usagebucket/",
                 "/admin/tenants/membership/",
                 "/admin/tenants/membership/add/",
                 "/admin/inference/job/",

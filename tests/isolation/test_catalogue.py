@@ -25,6 +25,7 @@ WITHOUT_TENANT = {
     "inference_deploymentclock": "one virtual clock a queue",
     "inference_worker": "processes of the platform",
     "inference_queueforecast": "lengths of queues, without saying whose the jobs are",
+    "tenants_usagewatermark": "one row: how far the ledger is rolled up",
     "django_session": "opened by its random key alone",
     "django_content_type": "names of models",
     "django_migrations": "the schema's history",
@@ -41,7 +42,12 @@ GLOBALLY_UNIQUE = {
 }
 
 # Functions that run with their owner's rights.
-DEFINERS = {"api_key_by_public_id", "audit_ensure_partitions", "audit_row_change"}
+DEFINERS = {
+    "api_key_by_public_id",
+    "audit_ensure_partitions",
+    "audit_row_change",
+    "usage_roll_up",
+}
 
 
 def _rows(superuser: psycopg.Connection, query: LiteralString) -> Sequence[tuple[Any, ...]]:
