@@ -6,12 +6,14 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import OuterRef, Prefetch, QuerySet, Subquery
 from django.utils import timezone
 
 from inference.backlog import Backlog
 from inference.models import Deployment, Job, JobState, Model, ModelPrice, QueueForecast
 from portal.core.errors import NotFound
+from portal.core.tenancy import current_context
+from tenants.models import ApiKey
 
 # Written every second while something waits.
 _FORECAST_HOLDS: Final = timedelta(seconds=5)
@@ -26,8 +28,16 @@ class Moment:
 
 
 def jobs() -> QuerySet[Job]:
-    """The jobs of the scope's tenant, each with its key and user."""
-    return Job.objects.select_related("api_key", "user")
+    """The jobs of the scope's tenant, each with its key and user.
+
+    The tenant is named, though its scope shows no other: only of a tenant that it knows does the
+    planner know how many jobs it has, and whether to sort them. Keys and users come by queries of
+    their own for the same reason: of a join it expects a row or two.
+    """
+    found = Job.objects.filter(tenant_id=current_context().tenant_id)
+    secrets = ("secret_hmac", "former_secret_hmac", "session_hmac")
+    keys = Prefetch("api_key", ApiKey.objects.defer(*secrets))
+    return found.prefetch_related(keys, "user")
 
 
 def get_job(job_id: UUID) -> Job:

@@ -1,7 +1,8 @@
 """Tenants that each have one limit, one of every kind.
 
 ``python -m benchmarks.lib.limits CALLS``, on a seeded database, prints a list of ``Case`` as JSON;
-each limit lets through about CALLS calls, those on generations at once two.
+each limit lets through about CALLS calls, those of a minute at most 100, those on generations at
+once two.
 """
 
 import os
@@ -36,6 +37,7 @@ _SCOPES: Final = {
     "model": ("tokens_total", "concurrency"),
     "key and model": ("requests_day",),
 }
+_A_MINUTE: Final = 100
 # Less than a call is charged of each, so that every limit is reached in time.
 _OF_A_CALL: Final = {"tokens": 10, "requests": 1, "cost": 18_000}
 
@@ -105,8 +107,9 @@ def _case(context: Any, slug: str, scope: str, limit: str, calls: int, model_id:
         tenant_role=TenantRole.OWNER,
     )
     key = create_api_key(context=owner, name="bench", scopes=["inference"])
-    metric = limit.partition("_")[0]
-    value = AT_ONCE if limit == "concurrency" else calls * _OF_A_CALL[metric]
+    metric, _, span = limit.partition("_")
+    least = min(calls, _A_MINUTE) if span == "minute" else calls
+    value = AT_ONCE if limit == "concurrency" else least * _OF_A_CALL[metric]
     whose: dict[str, UUID] = {}
     if "key" in scope:
         whose["api_key_id"] = key.api_key.id

@@ -15,7 +15,7 @@ from unfold.paginator import InfinitePaginator
 from audit.selectors import EventFilter, read_events
 from inference.admin.words import about, duration_text, money
 from inference.models import Job, JobState
-from inference.selectors import place_of
+from inference.selectors import jobs, place_of
 from portal.core.pages import (
     STATUS_KINDS,
     PortalModelAdmin,
@@ -147,9 +147,7 @@ class JobAdmin(PortalModelAdmin):
     sortable_by = ()
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
-        return Job.objects.select_related("api_key", "user", "deployment").defer(
-            "api_key__secret_hmac", "api_key__former_secret_hmac", "api_key__session_hmac"
-        )
+        return jobs().prefetch_related("deployment")
 
     @display(description=_("Admitted"))
     def admitted(self, job: Job) -> str:

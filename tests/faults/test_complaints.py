@@ -286,17 +286,25 @@ def _rows_read(sql: psycopg.Connection) -> int:
 
 
 def multiply(sql: psycopg.Connection, organisation: Organisation, count: int) -> None:
-    """So many copies of a tenant's job, ended, and of one of its events."""
-    for table, changes in (
-        ("inference_job", "'state', 2, 'finished_at', now()"),
-        ("audit_event", "'recorded_at', now()"),
-    ):
-        sql.execute(
-            f"INSERT INTO {table} SELECT r.* FROM generate_series(1, %s) n, "
-            f"(SELECT to_jsonb(t) AS one FROM {table} t WHERE tenant_id = %s LIMIT 1) t, "
-            f"LATERAL jsonb_populate_record(NULL::{table}, "
-            "t.one || jsonb_build_object('id', uuidv7(), 'request_id', 'copy-' || n, "
-            f"{changes})) r",
-            [count, organisation.id],
-        )
+    """So many copies of a tenant's job, ended, and of one of its events; and as many of others.
+
+    Of others, a few each: what is true of tenants on the average is not true of this one.
+    """
+    with sql.transaction():
+        # The others exist in these rows alone.
+        sql.execute("SET LOCAL session_replication_role = replica")
+        for table, changes in (
+            ("inference_job", "'state', 2, 'finished_at', now()"),
+            ("audit_event", "'recorded_at', clock_timestamp()"),
+        ):
+            for whose in ("t.one -> 'tenant_id'", "to_jsonb(md5((n / 5)::text)::uuid)"):
+                sql.execute(
+                    f"INSERT INTO {table} SELECT r.* FROM generate_series(1, %s) n, "
+                    f"(SELECT to_jsonb(t) AS one FROM {table} t WHERE tenant_id = %s LIMIT 1) t, "
+                    f"LATERAL jsonb_populate_record(NULL::{table}, t.one || jsonb_build_object("
+                    f"'id', uuidv7(), 'request_id', 'copy-' || n, 'tenant_id', {whose}, "
+                    f"{changes})) r",
+                    [count, organisation.id],
+                )
+    for table in ("inference_job", "audit_event"):
         sql.execute(f"ANALYZE {table}")
