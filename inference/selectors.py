@@ -34,7 +34,9 @@ def jobs() -> QuerySet[Job]:
     planner know how many jobs it has, and whether to sort them. Keys and users come by queries of
     their own for the same reason: of a join it expects a row or two.
     """
-    found = Job.objects.filter(tenant_id=current_context().tenant_id)
+    tenant_id = current_context().tenant_id
+    assert tenant_id is not None, "jobs are read in a tenant's scope"
+    found = Job.objects.filter(tenant_id=tenant_id)
     secrets = ("secret_hmac", "former_secret_hmac", "session_hmac")
     keys = Prefetch("api_key", ApiKey.objects.defer(*secrets))
     return found.prefetch_related(keys, "user")
