@@ -16,7 +16,7 @@ from django.db import connection as django_connection
 from django.test import Client
 
 from inference.models.jobs import JobState
-from tenants.services import revoke_api_key, set_quota
+from tenants.services import revoke_api_key, roll_up_usage, rotate_api_key, set_quota
 from tests import factories, live
 from tests.factories import Organisation, unique
 from tests.faults.arena import PACE, Arena
@@ -24,6 +24,7 @@ from tests.faults.conftest import MakeArena
 from tests.inference.bench import Bench, credential
 from tests.live import Deployed, Programs, Web
 from tests.servers import SessionServers
+from tests.waiting import eventually
 
 FAIL = "make the engine fail"
 
@@ -233,6 +234,44 @@ def test_a_blocked_key_works_on_no_replica(arena: Arena, urls: list[str]) -> Non
         context=arena.tenant.owner.context, api_key_id=made.api_key.id, reason="It leaked."
     )
     assert [ask(url, arena, token=made.token).status_code for url in urls] == [401, 401]
+
+
+# litellm#27193
+def test_a_rotated_key_s_former_secret_works_for_its_grace_on_every_replica_and_no_longer(
+    arena: Arena, urls: list[str]
+) -> None:
+    owner = arena.tenant.owner.context
+    first = factories.api_key(arena.tenant)
+    second = rotate_api_key(context=owner, api_key_id=first.api_key.id)
+    for token in (first.token, second.token):
+        assert [ask(url, arena, token=token).status_code for url in urls] == [200, 200]
+    third = rotate_api_key(context=owner, api_key_id=first.api_key.id, overlap_seconds=0)
+    for token in (first.token, second.token):
+        assert [ask(url, arena, token=token).status_code for url in urls] == [401, 401]
+    assert [ask(url, arena, token=third.token).status_code for url in urls] == [200, 200]
+
+
+# litellm#28864
+def test_spend_is_listed_to_nobody_of_another_tenant(
+    arena: Arena, urls: list[str], tenant_b: Organisation
+) -> None:
+    assert ask(urls[0], arena).status_code == 200
+    (job,) = arena.balance()
+
+    def spent(organisation: Organisation) -> list[dict[str, Any]]:
+        client = Client()
+        client.force_login(organisation.owner.user)
+        items: list[dict[str, Any]] = client.get("/api/v1/usage?group_by=user,key").json()["items"]
+        return items
+
+    def listed() -> list[dict[str, Any]]:
+        roll_up_usage(context=factories.TESTS)
+        return spent(arena.tenant)
+
+    # Rolled up once no older transaction of the server is under way.
+    (mine,) = eventually(listed, what="the usage is rolled up")
+    assert (mine["requests"], mine["completion_tokens"]) == (1, job["watermark"])
+    assert spent(tenant_b) == []
 
 
 # litellm#31620
