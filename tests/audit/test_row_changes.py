@@ -26,6 +26,8 @@ UNGOVERNED = {
     "audit_leaf": "the trail itself",
     "tenants_ledgerentry": "append-only by itself",
     "tenants_quotawarning": "written by the product alone, each with an event of its own",
+    "tenants_usagebucket": "sums of the ledger, which a command compares with it",
+    "tenants_usagewatermark": "how far the ledger is rolled up",
     "tenants_quotawindow": "counters; ledger and trail tell what moved them",
     "tenants_apikeyuse": "when keys were used; their calls are events of their own",
     "inference_job": "recorded by two job events each",
