@@ -13,6 +13,8 @@ from uuid import UUID
 
 import msgspec
 
+from inference.models.jobs import JobState
+
 VIRTUAL_UNIT: Final = 1000
 """Virtual time of one token at weight 1; integers keep the order exact."""
 
@@ -27,7 +29,8 @@ SELECT q.id, q.head, q.pace,
   FROM (
     SELECT d.id,
            (SELECT j.start_tag FROM inference_job j
-             WHERE j.deployment_id = d.id AND j.state = 0 AND j.start_tag >= c.virtual_time
+             WHERE j.deployment_id = d.id AND j.state = {JobState.QUEUED.value}
+               AND j.start_tag >= c.virtual_time
              ORDER BY j.start_tag, j.id LIMIT 1) AS head,
            -- A worker that has not been full yet is taken for an average one.
            (SELECT avg(w.pace) * count(*) FROM inference_worker w
@@ -50,7 +53,8 @@ SELECT b.id, clock_timestamp(), b.head, b.pace,
        (SELECT jsonb_agg(jsonb_build_array(n, start_tag) ORDER BY n)
           FROM (SELECT start_tag, row_number() OVER (ORDER BY start_tag, id) AS n
                   FROM (SELECT start_tag, id FROM inference_job
-                         WHERE deployment_id = b.id AND state = 0 AND start_tag >= b.head
+                         WHERE deployment_id = b.id AND state = {JobState.QUEUED.value}
+                           AND start_tag >= b.head
                          ORDER BY start_tag, id LIMIT {_MOST_RANKS}) waiting) ranked
          WHERE n <= 100 OR n % 100 = 0)
   FROM ({READ}) b (id, head, pace, shares)

@@ -16,12 +16,13 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
 import django
 
+from benchmarks.lib.seed import deploy, tenant_with_key
+
 DEPLOYMENT: Final = "bench-limits"
 MAX_TOKENS: Final = 40
 AT_ONCE: Final = 2
 
-_PROMPT_MICROS: Final = 1_000_000
-_COMPLETION_MICROS: Final = 2_000_000
+_PRICES: Final = (1_000_000, 2_000_000)
 # Answers are shorter than what is reserved for them, so that much comes back.
 _OPTIONS: Final = {"token_ms": 5, "slots": 48, "tokens": 12}
 _SCOPES: Final = {
@@ -57,56 +58,17 @@ def make(calls: int) -> list[Case]:
     from portal.core.actors import Context
 
     context = Context.system("benchmark")
-    model_id = _deploy(context)
+    model_id = deploy(context, DEPLOYMENT, _OPTIONS, prices=_PRICES)
     return [
         _case(context, f"{number}-{limit}".replace("_", "-"), scope, limit, calls, model_id)
         for number, (scope, limit) in enumerate((s, n) for s in _SCOPES for n in _SCOPES[s])
     ]
 
 
-def _deploy(context: Any) -> UUID:
-    from inference.artefacts import import_byte_level
-    from inference.services import create_deployment, register_model_version, set_price
-    from portal.core.env import env
-
-    store = env().freehold_data_dir / "models"
-    artefact = import_byte_level(store, context_length=4096)
-    path = store / artefact.id
-    version = register_model_version(
-        context=context, name=DEPLOYMENT, label="1", manifest=artefact, path=path
-    )
-    set_price(
-        context=context,
-        version_id=version.id,
-        prompt_micros_per_million=_PROMPT_MICROS,
-        completion_micros_per_million=_COMPLETION_MICROS,
-    )
-    create_deployment(
-        context=context,
-        name=DEPLOYMENT,
-        version_id=version.id,
-        queue=DEPLOYMENT,
-        engine="fake",
-        options=_OPTIONS,
-    )
-    return version.model_id
-
-
 def _case(context: Any, slug: str, scope: str, limit: str, calls: int, model_id: UUID) -> Case:
-    from portal.core.actors import Actor, ActorType, Context, TenantRole
-    from tenants.services import create_api_key, create_tenant, set_quota
+    from tenants.services import set_quota
 
-    slug = f"limit-{slug}"
-    made = create_tenant(
-        context=context, name=slug, slug=slug, owner_email=f"owner@{slug}.example.test"
-    )
-    owner = Context(
-        actor=Actor(ActorType.USER, made.owner.id, made.owner.email),
-        tenant_id=made.tenant.id,
-        user_id=made.owner.id,
-        tenant_role=TenantRole.OWNER,
-    )
-    key = create_api_key(context=owner, name="bench", scopes=["inference"])
+    owner, key = tenant_with_key(context, f"limit-{slug}")
     metric, _, span = limit.partition("_")
     least = min(calls, _A_MINUTE) if span == "minute" else calls
     value = AT_ONCE if limit == "concurrency" else least * _OF_A_CALL[metric]
@@ -114,12 +76,12 @@ def _case(context: Any, slug: str, scope: str, limit: str, calls: int, model_id:
     if "key" in scope:
         whose["api_key_id"] = key.api_key.id
     if "user" in scope:
-        whose["user_id"] = made.owner.id
+        whose["user_id"] = owner.user_id
     if "model" in scope:
         whose["model_id"] = model_id
     by = owner if "api_key_id" in whose or "user_id" in whose else context
-    set_quota(context=by, tenant_id=made.tenant.id, **whose, **{limit: value})
-    return Case(made.tenant.id, key.token, scope, limit, value)
+    set_quota(context=by, tenant_id=owner.tenant_id, **whose, **{limit: value})
+    return Case(owner.tenant_id, key.token, scope, limit, value)
 
 
 def main() -> None:

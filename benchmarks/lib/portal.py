@@ -110,10 +110,6 @@ class Portal:
         self._children[name].wait()
         self._spawn(name, *self._launches[name])
 
-    def await_ready(self) -> None:
-        """Returns when every enabled deployment has a worker; the first gateway says so."""
-        self._await_ready()
-
     def _start(self) -> None:
         for name in Env.model_fields:
             os.environ.pop(name.upper(), None)
@@ -132,7 +128,7 @@ class Portal:
         self.run(seed)
         self.keys = tuple(json.loads(told.read_text())["keys"])
         self._start_children()
-        self._await_ready()
+        self.await_ready()
 
     def _recycle_log(self) -> None:
         """Gives the server log segments to use again, as one that has run for a while has.
@@ -181,7 +177,8 @@ class Portal:
         self._launches[name] = (words, extra)
         self._children[name] = spawn([sys.executable, *words], log=log, cwd=ROOT, env=env)
 
-    def _await_ready(self) -> None:
+    def await_ready(self) -> None:
+        """Returns when every enabled deployment has a worker; the first gateway says so."""
         deadline = time.monotonic() + _READY_S
         while not (answer := ready.ask(self.host, self.port)).ready:
             for name, process in self._children.items():

@@ -8,6 +8,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
@@ -32,12 +33,25 @@ def seed(tenants: int) -> dict[str, Any]:
     from portal.core.actors import Context
 
     context = Context.system("benchmark")
-    for name in OPTIONS:
-        _deploy(context, name)
+    for name, options in OPTIONS.items():
+        # The bare loop's jobs are its own: no gateway admits to it and no worker claims.
+        deploy(context, name, options, enabled=name != LIMIT)
     return {"keys": [_tenant_key(context, f"bench-{number}") for number in range(tenants)]}
 
 
-def _deploy(context: Any, name: str) -> None:
+def deploy(
+    context: Any,
+    name: str,
+    options: dict[str, Any],
+    *,
+    prices: tuple[int, int] = (140_000, 280_000),
+    enabled: bool = True,
+) -> UUID:
+    """Makes a fake model and its deployment, both of that name; returns the model's id.
+
+    Args:
+        prices: of prompt and completion, in micro-units a million tokens.
+    """
     from inference.artefacts import import_byte_level
     from inference.services import create_deployment, register_model_version, set_price
     from portal.core.env import env
@@ -51,31 +65,28 @@ def _deploy(context: Any, name: str) -> None:
     set_price(
         context=context,
         version_id=version.id,
-        prompt_micros_per_million=140_000,
-        completion_micros_per_million=280_000,
+        prompt_micros_per_million=prices[0],
+        completion_micros_per_million=prices[1],
     )
     create_deployment(
         context=context,
         name=name,
         version_id=version.id,
         engine="fake",
-        options=OPTIONS[name],
+        options=options,
         default_max_tokens=256,
-        # The bare loop's jobs are its own: no gateway admits to it and no worker claims.
-        enabled=name != LIMIT,
+        enabled=enabled,
     )
+    return version.model_id
 
 
-def _tenant_key(context: Any, slug: str) -> str:
+def tenant_with_key(context: Any, slug: str) -> tuple[Any, Any]:
+    """Makes a tenant and a key of its owner's; returns the owner's context and the created key."""
     from portal.core.actors import Actor, ActorType, Context, TenantRole
-    from tenants.services import create_api_key, create_tenant, set_quota
+    from tenants.services import create_api_key, create_tenant
 
     made = create_tenant(
         context=context, name=slug, slug=slug, owner_email=f"owner@{slug}.example.test"
-    )
-    # A limit that is never reached still has to be decided on.
-    set_quota(
-        context=context, tenant_id=made.tenant.id, tokens_minute=_NO_LIMIT, tokens_day=_NO_LIMIT
     )
     owner = Context(
         actor=Actor(ActorType.USER, made.owner.id, made.owner.email),
@@ -83,7 +94,19 @@ def _tenant_key(context: Any, slug: str) -> str:
         user_id=made.owner.id,
         tenant_role=TenantRole.OWNER,
     )
-    return create_api_key(context=owner, name="bench", scopes=["inference"]).token
+    return owner, create_api_key(context=owner, name="bench", scopes=["inference"])
+
+
+def _tenant_key(context: Any, slug: str) -> str:
+    from tenants.services import set_quota
+
+    owner, key = tenant_with_key(context, slug)
+    # A limit that is never reached still has to be decided on.
+    set_quota(
+        context=context, tenant_id=owner.tenant_id, tokens_minute=_NO_LIMIT, tokens_day=_NO_LIMIT
+    )
+    token: str = key.token
+    return token
 
 
 def main() -> None:
