@@ -69,7 +69,7 @@ _EVENTS: Final = insert_events(
         "recorded_at": "finished_at",
         "tenant_id": "tenant_id",
         "category": "'job'",
-        "action": "'inference.chat'",
+        "action": "'inference.' || kind",
         "outcome": f"CASE state WHEN {JobState.SUCCEEDED.value} THEN 'success' ELSE 'failure' END",
         "reason": "error_code",
         "actor_type": "'api_key'",
@@ -124,7 +124,7 @@ WITH x AS (
      WHERE j.id = x.job_id AND j.state + 0 = x.from_state
        AND (x.fence IS NULL OR j.fence = x.fence)
        AND (x.lapsed IS NULL OR j.lease_until < clock_timestamp())
-    RETURNING j.id, j.tenant_id, j.model_id, j.api_key_id, j.user_id, j.sku, j.state,
+    RETURNING j.id, j.tenant_id, j.model_id, j.api_key_id, j.user_id, j.sku, j.kind, j.state,
         j.parameters, j.request_id, j.gateway, j.quota_ids, j.prompt_tokens, j.reserved_tokens,
         j.reserved_cost, j.prompt_price, j.completion_price, j.currency, j.attempts, j.fence,
         j.worker, j.admitted_at, j.claimed_at, j.first_token_at, j.finished_at, j.finish_reason,

@@ -156,7 +156,7 @@ WITH moved AS (
         attempts, fence, worker, admitted_at, deadline, watermark, finish_reason, error_code,
         error_message)
     SELECT job_id, tenant_id, deployment_id, model_id, api_key_id, user_id, sku,
-        'chat', 0, coalesce(stream, false), parameters, request_id, %(gateway)s,
+        split_part(action, '.', 2), 0, coalesce(stream, false), parameters, request_id, %(gateway)s,
         coalesce(quota_ids, '{{}}'), coalesce(prompt_tokens, 0), coalesce(reserved_tokens, 0),
         coalesce(reserved_cost, 0), coalesce(prompt_price, 0), coalesce(completion_price, 0),
         currency, coalesce(start_tag, 0), 0, 0, '', %(now)s::timestamptz,

@@ -52,6 +52,7 @@ class Job(IdModel, TenantModel):
         verbose_name=_("user"),
     )
     sku = models.CharField(_("model"), max_length=120)
+    # What follows "inference." in the audit actions of its admission and its end.
     kind = models.CharField(_("kind"), max_length=16, default="chat")
     state = models.SmallIntegerField(_("state"), choices=JobState, default=JobState.QUEUED)
     stream = models.BooleanField(_("streaming"))
