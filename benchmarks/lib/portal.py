@@ -36,14 +36,18 @@ class Portal:
     Args:
         data_dir: the folder; made anew.
         tenants: how many tenants to make, each with a key.
+        settings: environment of every process, beside what the folder says.
     """
 
-    def __init__(self, data_dir: Path, *, tenants: int = 1) -> None:
+    def __init__(
+        self, data_dir: Path, *, tenants: int = 1, settings: Mapping[str, str] | None = None
+    ) -> None:
         self.data_dir = data_dir
         self.host = _HOST
         self.port = free_port()
         self.keys: tuple[str, ...] = ()
         self._tenants = tenants
+        self._settings = dict(settings or {})
         self._layout = Layout.of(data_dir)
         self._postgres = EmbeddedPostgres(data_dir)
         self._valkey = EmbeddedValkey(data_dir)
@@ -91,12 +95,17 @@ class Portal:
         self._postgres.stop()
         shutil.rmtree(self.data_dir, ignore_errors=True)
 
-    def add_gateway(self, name: str) -> int:
-        """Starts one more data plane; returns its port."""
+    def add_gateway(self, name: str, planes: str = "data") -> int:
+        """Starts one more web process, of the data plane or of ``both``; returns its port."""
         port = free_port()
         words = ["-m", "portal.web", "--host", self.host, "--port", str(port)]
-        self._spawn(name, words, {"FREEHOLD_PLANES": "data"})
+        self._spawn(name, words, {"FREEHOLD_PLANES": planes})
         return port
+
+    def add_io_worker(self, name: str) -> None:
+        """Starts one more io worker."""
+        words = ["--concurrency=4", "-Q", "io", "-n", f"{name.replace(' ', '-')}@%h"]
+        self._spawn(name, [*_WORKER, *words], {})
 
     def add_worker(self, name: str, deployment: str) -> None:
         """Starts a worker of a deployment whose queue has its name."""
@@ -109,6 +118,18 @@ class Portal:
         self._children[name].kill()
         self._children[name].wait()
         self._spawn(name, *self._launches[name])
+
+    def kill_valkey(self) -> None:
+        """Ends the broker at once, and starts an empty one."""
+        assert self._valkey.process is not None
+        self._valkey.process.kill()
+        self._valkey.process.wait()
+        self._valkey.start()
+
+    def restart_postgres(self) -> None:
+        """Stops the database, which ends every connection, and starts it again."""
+        self._postgres.stop()
+        self._postgres.start()
 
     def _start(self) -> None:
         for name in Env.model_fields:
@@ -164,8 +185,7 @@ class Portal:
     def _start_children(self) -> None:
         for name, queue in (("worker", WHOLE), ("stream worker", STREAM)):
             self.add_worker(name, queue)
-        io = ["--concurrency=4", "-Q", "io", "-n", "bench-io@%h"]
-        self._spawn("io worker", [*_WORKER, *io], {})
+        self.add_io_worker("io worker")
         schedule = ["--schedule", str(self._layout.run / "beat-schedule"), "--pidfile="]
         self._spawn("beat", [*_CELERY, "beat", *schedule], {})
         web = ["-m", "portal.web", "--host", self.host, "--port", str(self.port)]
@@ -173,7 +193,7 @@ class Portal:
 
     def _spawn(self, name: str, words: list[str], extra: Mapping[str, str]) -> None:
         log = self._layout.open_log(name.replace(" ", "-"))
-        env = child_env(self.data_dir, extra)
+        env = child_env(self.data_dir, {**self._settings, **extra})
         self._launches[name] = (words, extra)
         self._children[name] = spawn([sys.executable, *words], log=log, cwd=ROOT, env=env)
 

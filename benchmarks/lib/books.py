@@ -1,0 +1,111 @@
+"""Whether the books are right: what callers were told, against the rows, by sums of its own.
+
+Nothing here uses the product's code. What must hold is written down as queries over raw rows that
+count what breaks it, and as comparisons of rows with testimony.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+import psycopg
+
+from benchmarks.lib.witnesses import Told, consecutive
+
+_SUCCEEDED: Final = 2
+_TERMINAL: Final = "(2, 3, 4, 5)"
+
+RULES: Final = {
+    "jobs_not_ended": f"SELECT count(*) FROM inference_job WHERE state NOT IN {_TERMINAL}",
+    # Its admission is recorded once, and so is its one end.
+    "jobs_without_one_admission": """
+        SELECT count(*) FROM inference_job j
+         WHERE 1 <> (SELECT count(*) FROM audit_event e
+                      WHERE e.object_id = j.id::text AND e.outcome = 'requested')""",
+    "jobs_without_one_outcome": """
+        SELECT count(*) FROM inference_job j
+         WHERE 1 <> (SELECT count(*) FROM audit_event e
+                      WHERE e.object_id = j.id::text AND e.category = 'job'
+                        AND e.outcome IN ('success', 'failure'))""",
+    "jobs_charged_twice": """
+        SELECT count(*) FROM (SELECT job_id FROM tenants_ledgerentry
+                               GROUP BY job_id HAVING count(*) > 1) twice""",
+    "charges_without_a_job": """
+        SELECT count(*) FROM tenants_ledgerentry l
+         WHERE NOT EXISTS (SELECT 1 FROM inference_job j WHERE j.id = l.job_id)""",
+    # What is charged is the watermark, with the prompt; and nothing where nothing was delivered.
+    "charges_that_are_not_the_watermark": f"""
+        SELECT count(*) FROM inference_job j LEFT JOIN tenants_ledgerentry l ON l.job_id = j.id
+         WHERE coalesce(l.completion_tokens, 0) <> j.watermark
+            OR coalesce(l.prompt_tokens, 0) <> CASE
+                   WHEN j.watermark > 0 OR j.state = {_SUCCEEDED} THEN j.prompt_tokens ELSE 0 END
+            OR coalesce(l.cost, 0) <> ceil((coalesce(l.prompt_tokens, 0) * j.prompt_price
+                   + coalesce(l.completion_tokens, 0) * j.completion_price) / 1000.0)""",
+    "windows_that_still_hold": """
+        SELECT count(*) FROM tenants_quotawindow
+         WHERE active <> 0 OR tokens_total_held <> 0 OR cost_total_held <> 0
+            OR tokens_minute_held <> 0 OR tokens_day_held <> 0 OR tokens_month_held <> 0""",
+    # Counters of all time, against the ledger and the jobs.
+    "windows_that_miscount": """
+        SELECT count(*) FROM tenants_quotawindow w JOIN tenants_quota q ON q.id = w.quota_id
+         CROSS JOIN LATERAL (
+               SELECT coalesce(sum(l.prompt_tokens + l.completion_tokens), 0) AS tokens,
+                      coalesce(sum(l.cost), 0) AS cost, count(*) AS requests
+                 FROM inference_job j LEFT JOIN tenants_ledgerentry l ON l.job_id = j.id
+                WHERE q.id = ANY(j.quota_ids)) s
+         WHERE w.tokens_total_used <> s.tokens OR w.cost_total_used <> s.cost
+            OR w.requests_total_used <> s.requests""",
+    "payloads_beyond_their_time": """
+        SELECT count(*) FROM inference_jobpayload p JOIN inference_job j ON j.id = p.job_id
+         WHERE p.delete_after IS NULL OR p.delete_after < now() - interval '1 minute'""",
+    "charges_rolled_up_wrongly": """
+        SELECT count(*) FROM (
+            SELECT tenant_id, user_id, api_key_id, sku, sum(prompt_tokens) AS p,
+                   sum(completion_tokens) AS c, sum(cost) AS cost, count(*) AS n
+              FROM tenants_ledgerentry GROUP BY 1, 2, 3, 4) l
+          FULL JOIN (
+            SELECT tenant_id, user_id, api_key_id, sku, sum(prompt_tokens) AS p,
+                   sum(completion_tokens) AS c, sum(cost) AS cost, sum(requests) AS n
+              FROM tenants_usagebucket GROUP BY 1, 2, 3, 4) u
+            USING (tenant_id, user_id, api_key_id, sku)
+         WHERE (l.p, l.c, l.cost, l.n) IS DISTINCT FROM (u.p, u.c, u.cost, u.n)""",
+}
+"""What must never be: each counts rows that break a rule, and must be 0."""
+
+_JOBS: Final = b"SELECT id, state, prompt_tokens, watermark FROM inference_job"
+
+
+def broken_rules(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    """How many rows break each rule."""
+    found = {}
+    for name, query in RULES.items():
+        row = connection.execute(query.encode()).fetchone()
+        assert row is not None
+        found[name] = int(row[0])
+    return found
+
+
+def broken_promises(connection: psycopg.Connection[Any], calls: Sequence[Told]) -> Counter[str]:
+    """What callers were told and the rows, or the engine, gainsay."""
+    jobs = {row[0]: row[1:] for row in connection.execute(_JOBS).fetchall()}
+    found: Counter[str] = Counter()
+    for told in calls:
+        found["answers_with_a_gap"] += not consecutive(told.words)
+        if told.job_id is None:
+            continue
+        job = jobs.get(told.job_id)
+        if job is None:
+            found["answers_without_a_job"] += 1
+        elif told.finished:
+            found.update(_finished(told, *job))
+    shown = Counter(told.job_id for told in calls if told.job_id is not None)
+    found["jobs_answered_twice"] += sum(count > 1 for count in shown.values())
+    return found
+
+
+def _finished(told: Told, state: int, prompt: int, watermark: int) -> Counter[str]:
+    return Counter(
+        answers_of_unsuccessful_jobs=int(state != _SUCCEEDED),
+        answers_of_another_length=int(len(told.words) != watermark),
+        answers_with_another_usage=int(told.usage != (prompt, watermark)),
+    )
