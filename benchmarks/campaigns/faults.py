@@ -18,15 +18,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-import psycopg
-
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from benchmarks.lib.books import broken_promises, broken_rules
+from benchmarks.lib.books import judge, show
 from benchmarks.lib.portal import Portal
-from benchmarks.lib.scene import DEPLOYMENT, Actor
+from benchmarks.lib.scene import DEPLOYMENT, Actor, set_scene
 from benchmarks.lib.witnesses import Caller, await_end
 
 _CALLERS: Final = 24
@@ -39,8 +36,8 @@ _SETTINGS: Final = {"LEASE_SECONDS": "4", "HEARTBEAT_SECONDS": "1"}
 _VICTIMS: Final = {
     "gateway 1": 3,
     "gateway 2": 3,
-    "faults 1": 4,
-    "faults 2": 4,
+    "worker 1": 4,
+    "worker 2": 4,
     "io worker": 2,
     "io worker 2": 2,
     "beat": 1,
@@ -55,18 +52,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="freehold-bench-", ignore_cleanup_errors=True) as home:
         Path(home).chmod(0o711)
         with Portal(Path(home) / "portal", settings=_SETTINGS) as portal:
-            actors = msgspec.json.decode(
-                portal.run(["-m", "benchmarks.lib.scene"]), type=list[Actor]
-            )
-            ports = [portal.add_gateway(f"gateway {n}", planes="both") for n in (1, 2)]
-            for number in (1, 2):
-                portal.add_worker(f"faults {number}", DEPLOYMENT)
-            portal.add_io_worker("io worker 2")
-            portal.await_ready()
+            ports, actors = set_scene(portal)
             urls = [f"http://{portal.host}:{port}" for port in ports]
             callers = _play(portal, urls, actors, kills, arguments.seed)
-            figures = _judge(portal.database_url("superuser"), callers)
-    _print(figures)
+            figures = _figures(portal.database_url("superuser"), callers)
+    show(figures)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
     if any(figures["broken"].values()):
@@ -109,32 +99,15 @@ def _kill(portal: Portal, kills: int, chance: random.Random) -> Counter[str]:
     return killed
 
 
-def _judge(superuser_url: str, callers: Sequence[Caller]) -> dict[str, Any]:
-    """What broke, once the portal has come to rest or its time to do so is over."""
+def _figures(superuser_url: str, callers: Sequence[Caller]) -> dict[str, Any]:
     calls = [told for caller in callers for told in caller.told]
-    deadline = time.monotonic() + _QUIET_S
-    with psycopg.connect(superuser_url, autocommit=True) as connection:
-        broken = broken_rules(connection)
-        while any(broken.values()) and time.monotonic() < deadline:
-            time.sleep(1.0)
-            broken = broken_rules(connection)
-        broken |= broken_promises(connection, calls)
-    statuses = Counter(str(told.status) for told in calls)
     return {
         "calls": len(calls),
-        "answers_by_status": dict(sorted(statuses.items())),
         "finished": sum(told.finished for told in calls),
         "left": sum(told.left for told in calls),
-        "broken": broken,
+        "answers_by_status": dict(sorted(Counter(str(told.status) for told in calls).items())),
+        "broken": judge(superuser_url, calls, _QUIET_S),
     }
-
-
-def _print(figures: dict[str, Any]) -> None:
-    for name, value in figures.items():
-        if name != "broken":
-            print(f"{name:<40}  {value}")
-    for name, value in figures["broken"].items():
-        print(f"{name.replace('_', ' '):<40}  {value:>6,}")
 
 
 def _arguments() -> argparse.Namespace:

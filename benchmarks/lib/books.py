@@ -4,8 +4,9 @@ Nothing here uses the product's code. What must hold is written down as queries 
 count what breaks it, and as comparisons of rows with testimony.
 """
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -73,6 +74,31 @@ RULES: Final = {
 """What must never be: each counts rows that break a rule, and must be 0."""
 
 _JOBS: Final = b"SELECT id, state, prompt_tokens, watermark FROM inference_job"
+
+
+def judge(superuser_url: str, calls: Sequence[Told], patience_s: float) -> dict[str, int]:
+    """How often each rule and promise is broken, once the portal has come to rest.
+
+    Args:
+        patience_s: how long it may take to come to rest.
+    """
+    deadline = time.monotonic() + patience_s
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        broken = broken_rules(connection)
+        while any(broken.values()) and time.monotonic() < deadline:
+            time.sleep(1.0)
+            broken = broken_rules(connection)
+        return broken | broken_promises(connection, calls)
+
+
+def show(figures: Mapping[str, Any]) -> None:
+    """Prints figures, and what is broken among them."""
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            print(f"{name.replace('_', ' ')}:")
+            show({f"  {inner}": count for inner, count in value.items()})
+        else:
+            print(f"{name.replace('_', ' '):<40}  {value:>8,}")
 
 
 def broken_rules(connection: psycopg.Connection[Any]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What the campaign of faults is played on: a slow fake model, and tenants with limits and keys.
+"""What faults and restarts are played on: a slow fake model, and tenants with limits and keys.
 
 ``python -m benchmarks.lib.scene``, on a seeded database, prints a list of ``Actor`` as JSON.
 """
@@ -13,6 +13,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
 import django
 
+from benchmarks.lib.portal import Portal
 from benchmarks.lib.seed import deploy, tenant_with_key
 from benchmarks.lib.witnesses import WORDS
 
@@ -29,6 +30,17 @@ class Actor(msgspec.Struct, frozen=True):
 
     tenant_id: UUID
     token: str
+
+
+def set_scene(portal: Portal) -> tuple[list[int], list[Actor]]:
+    """Adds two of each process; returns the ports of the web processes, and who calls."""
+    actors = msgspec.json.decode(portal.run(["-m", "benchmarks.lib.scene"]), type=list[Actor])
+    ports = [portal.add_gateway(f"gateway {number}", planes="both") for number in (1, 2)]
+    for number in (1, 2):
+        portal.add_worker(f"worker {number}", DEPLOYMENT)
+    portal.add_io_worker("io worker 2")
+    portal.await_ready()
+    return ports, actors
 
 
 def make() -> list[Actor]:
