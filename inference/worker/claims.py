@@ -14,11 +14,13 @@ import msgspec
 from inference.models.jobs import JobState
 from inference.pipelining import Answer, Connection
 
+
 # Fair order is the order of start tags. With a floor the scan skips the dead entries that fast
 # claiming leaves at the head of the index until they are vacuumed; a claim without one, now and
 # then, finds what a floor could hide. Each look-up stands behind OFFSET 0: a join would be planned
 # by the size that the table had once, and the payloads' is often none.
-CLAIM: Final = f"""
+def _claim(fence: str, condition: str) -> str:
+    return f"""
 WITH picked AS (
     SELECT id, start_tag FROM inference_job
      WHERE deployment_id = %(deployment)s AND state = {JobState.QUEUED.value}
@@ -31,7 +33,7 @@ WITH picked AS (
       FROM (SELECT max(start_tag) AS latest FROM picked) p
      WHERE c.deployment_id = %(deployment)s AND p.latest > c.virtual_time
 ), claimed AS (
-    UPDATE inference_job j SET state = {JobState.RUNNING.value}, fence = j.fence + 1,
+    UPDATE inference_job j SET state = {JobState.RUNNING.value}, fence = j.fence + {fence},
            attempts = j.attempts + 1, worker = %(worker)s, claimed_at = clock_timestamp(),
            lease_until = clock_timestamp() + %(lease)s * interval '1 second'
       FROM picked WHERE j.id = picked.id
@@ -45,7 +47,19 @@ SELECT c.id, c.tenant_id, c.fence, c.stream, c.gateway, c.prompt_tokens, c.param
                       WHERE job_id = c.id OFFSET 0) p
  CROSS JOIN LATERAL (SELECT version, wrapped FROM tenants_tenantdatakey
                       WHERE tenant_id = c.tenant_id AND version = p.data_key_version OFFSET 0) k
+ WHERE {condition}
 """
+
+
+CLAIM: Final = _claim("1", "true")
+
+# No caller was promised anything by a claim, so that it need not wait for the disk; the write that
+# follows it does. A crash of the server can undo it, and then the job is claimed anew: by a fence
+# that is not that of the claim which was lost, whose worker may live on.
+CLAIM_LIGHTLY: Final = _claim(
+    "1 + (random() * 65535)::integer",
+    "(SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL",
+)
 
 # Waits for no lock: heartbeat and queue each renew while the other may hold jobs of the batch in
 # another order. A job that is locked is being settled, cancelled or renewed at this moment.
@@ -133,8 +147,13 @@ def send_claim(
     limit: int,
     lease_seconds: float,
     floor: int,
+    lightly: bool = False,
 ) -> Answer:
-    """Sends a claim of up to ``limit`` jobs; ``claimed`` reads what it got."""
+    """Sends a claim of up to ``limit`` jobs; ``claimed`` reads what it got.
+
+    Args:
+        lightly: nothing else is in this transaction, which need not wait for the disk.
+    """
     parameters = {
         "deployment": deployment_id,
         "worker": worker,
@@ -142,7 +161,7 @@ def send_claim(
         "lease": lease_seconds,
         "floor": floor,
     }
-    return connection.execute(CLAIM, parameters, prepare=True)
+    return connection.execute(CLAIM_LIGHTLY if lightly else CLAIM, parameters, prepare=True)
 
 
 def claimed(cursor: Answer) -> list[Claimed]:

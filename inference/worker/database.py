@@ -238,14 +238,15 @@ class Queue:
             jobs = [(r.job_id, r.fence) for r in releases if r.forgive is forgive]
             if jobs:
                 claims.send_release(pipe, jobs, forgive=forgive)
-        claiming = self._send_claim(pipe, limit) if limit else None
+        lightly = not (settlements or marks or releases)
+        claiming = self._send_claim(pipe, limit, lightly=lightly) if limit else None
         pipe.finish()
         return (
             claims.claimed(claiming) if claiming else [],
             settled(ending) if ending else [],
         )
 
-    def _send_claim(self, connection: Pipe, limit: int) -> Answer:
+    def _send_claim(self, connection: Pipe, limit: int, *, lightly: bool) -> Answer:
         return claims.send_claim(
             connection,
             deployment_id=self._deployment_id,
@@ -253,6 +254,7 @@ class Queue:
             limit=limit,
             lease_seconds=self._lease_seconds,
             floor=self._floor(),
+            lightly=lightly,
         )
 
     def _floor(self) -> int:

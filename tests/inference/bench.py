@@ -293,6 +293,8 @@ def claim(
     worker: str = "w1",
     lease: float = 60.0,
     floor: int = 0,
+    *,
+    lightly: bool = False,
 ) -> list[Claimed]:
     """Claims over any connection."""
     cursor = claims.send_claim(
@@ -302,5 +304,6 @@ def claim(
         limit=limit,
         lease_seconds=lease,
         floor=floor,
+        lightly=lightly,
     )
     return claims.claimed(cursor)

@@ -122,6 +122,38 @@ def test_changes_nothing_when_a_zombie_writes_with_an_old_fence(
     assert len(bench.charges(zombie.id)) == 1
 
 
+def test_changes_nothing_when_a_claim_was_undone_by_a_crash_and_its_worker_lives_on(
+    bench: Bench, tenant_a: Organisation
+) -> None:
+    bench.admit(credential(factories.api_key(tenant_a)), 1)
+    (lost,) = claim(bench.worker, bench.served.deployment_id, 1, lightly=True)
+    # What a crash leaves behind: the row as it was.
+    bench.superuser.execute(
+        "UPDATE inference_job SET state = 0, fence = 0, attempts = 0, worker = '', "
+        "claimed_at = NULL, lease_until = NULL WHERE id = %s",
+        [lost.id],
+    )
+    assert bench.end(lost, JobState.SUCCEEDED, 5) == []
+    (heir,) = claim(bench.worker, bench.served.deployment_id, 1, worker="w2", lightly=True)
+    assert (heir.id, heir.attempts) == (lost.id, 1)
+    assert heir.fence != lost.fence
+    assert bench.renew(progress(lost, 5)) == {}
+    assert bench.end(lost, JobState.SUCCEEDED, 5) == []
+    (ended,) = bench.end(heir, JobState.SUCCEEDED, 3)
+    assert ended.completion_tokens == 3
+
+
+@pytest.mark.parametrize(("lightly", "waits"), [(False, "on"), (True, "off")])
+def test_waits_for_the_disk_unless_it_only_claims(
+    bench: Bench, tenant_a: Organisation, lightly: bool, waits: str
+) -> None:
+    bench.admit(credential(factories.api_key(tenant_a)), 1)
+    with bench.worker.transaction():
+        assert claim(bench.worker, bench.served.deployment_id, 1, lightly=lightly)
+        assert bench.worker.execute("SHOW synchronous_commit").fetchone() == (waits,)
+    assert bench.worker.execute("SHOW synchronous_commit").fetchone() == ("on",)
+
+
 def test_settles_once_when_the_same_settlement_comes_twice(
     bench: Bench, tenant_a: Organisation
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 from inference.gateway import store
 from inference.pipelining import numbered
 from inference.settlement import LOCK_WINDOWS, SETTLE, SETTLE_KEEPING
-from inference.worker.claims import CLAIM, RELEASE, RENEW
+from inference.worker.claims import CLAIM, CLAIM_LIGHTLY, RELEASE, RENEW
 from tests.factories import Organisation, api_key
 from tests.inference.bench import Bench, credential
 
@@ -26,6 +26,7 @@ STATEMENTS = {
     "settle": SETTLE,
     "settle, keeping answers": SETTLE_KEEPING,
     "claim": CLAIM,
+    "claim lightly": CLAIM_LIGHTLY,
     "renew": RENEW,
     "release": RELEASE,
 }
