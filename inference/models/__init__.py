@@ -1,14 +1,34 @@
+from inference.models.batches import (
+    LIVE_BATCH_STATES,
+    Batch,
+    BatchLine,
+    BatchState,
+    File,
+    FileChunk,
+    FilePurpose,
+    FileState,
+    LineState,
+)
 from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion
 from inference.models.dispatch import DeploymentClock, FairShare, QueueForecast, Worker
 from inference.models.jobs import Job, JobPayload, JobState
 
 __all__ = [
+    "LIVE_BATCH_STATES",
+    "Batch",
+    "BatchLine",
+    "BatchState",
     "Deployment",
     "DeploymentClock",
     "FairShare",
+    "File",
+    "FileChunk",
+    "FilePurpose",
+    "FileState",
     "Job",
     "JobPayload",
     "JobState",
+    "LineState",
     "Model",
     "ModelPrice",
     "ModelVersion",
