@@ -38,9 +38,10 @@ SELECT count(*) FROM inference_batch WHERE tenant_id = %(tenant)s AND state = AN
 _CREATE: Final = f"""
 INSERT INTO inference_batch (id, tenant_id, api_key_id, user_id, endpoint, model, metadata,
     input_file_id, output_seconds, state, errors, total, completed, failed, prompt_tokens,
-    completion_tokens, lines_read, bytes_read, waiting_for, wake_at, created_at, expires_at)
+    completion_tokens, lines_read, bytes_read, fed_through, waiting_for, wake_at, created_at,
+    expires_at)
 VALUES (%(batch)s, %(tenant)s, %(key)s, %(user)s, %(endpoint)s, '', %(metadata)s, %(input)s,
-    %(output_seconds)s, {BatchState.VALIDATING.value}, '[]', 0, 0, 0, 0, 0, 0, 0, '', %(now)s,
+    %(output_seconds)s, {BatchState.VALIDATING.value}, '[]', 0, 0, 0, 0, 0, 0, 0, 0, '', %(now)s,
     %(now)s, %(expires)s)
 """
 

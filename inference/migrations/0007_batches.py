@@ -8,8 +8,6 @@ from portal.core.tenancy.operations import CompositeForeignKey, EnableTenantRLS,
 
 # Ciphertext does not compress: PostgreSQL need not try.
 STORAGE = "ALTER TABLE inference_filechunk ALTER COLUMN content SET STORAGE EXTERNAL"
-# People cancel a batch, and change nothing else of it.
-CANCEL = "SELECT, UPDATE (state, cancelling_at, wake_at)"
 
 
 class Migration(migrations.Migration):
@@ -141,6 +139,7 @@ class Migration(migrations.Migration):
                 ),
                 ("lines_read", models.IntegerField(default=0)),
                 ("bytes_read", models.BigIntegerField(default=0)),
+                ("fed_through", models.IntegerField(default=0)),
                 (
                     "waiting_for",
                     models.CharField(
@@ -149,6 +148,10 @@ class Migration(migrations.Migration):
                         max_length=500,
                         verbose_name="waits for",
                     ),
+                ),
+                (
+                    "feed_at",
+                    models.DateTimeField(help_text="When that is to be tried again.", null=True),
                 ),
                 (
                     "wake_at",
@@ -398,21 +401,24 @@ class Migration(migrations.Migration):
         ),
         EnableTenantRLS(
             "inference_file",
-            app="SELECT",
+            app="SELECT, INSERT, UPDATE",
             platform="SELECT",
             gateway="SELECT, INSERT, UPDATE, DELETE",
         ),
         EnableTenantRLS(
-            "inference_filechunk", app="", platform="SELECT", gateway="SELECT, INSERT, DELETE"
-        ),
-        EnableTenantRLS(
-            "inference_batch", app=CANCEL, platform="SELECT", gateway="SELECT, INSERT, UPDATE"
-        ),
-        EnableTenantRLS(
-            "inference_batchline",
-            app="",
+            "inference_filechunk",
+            app="SELECT, INSERT",
             platform="SELECT",
-            gateway="SELECT, INSERT, UPDATE, DELETE",
+            gateway="SELECT, INSERT, DELETE",
+        ),
+        EnableTenantRLS(
+            "inference_batch",
+            app="SELECT, UPDATE",
+            platform="SELECT",
+            gateway="SELECT, INSERT, UPDATE",
+        ),
+        EnableTenantRLS(
+            "inference_batchline", app="SELECT, INSERT, UPDATE, DELETE", platform="SELECT"
         ),
         CompositeForeignKey("inference_file", "api_key_id", to="tenants_apikey"),
         CompositeForeignKey(

@@ -138,12 +138,15 @@ class Batch(IdModel, TenantModel):
     prompt_tokens = models.BigIntegerField(_("prompt tokens"), default=0)
     completion_tokens = models.BigIntegerField(_("completion tokens"), default=0)
 
-    # How far the input is read: lines and bytes while it is validated, then lines handed on.
+    # How far validation has read its input.
     lines_read = models.IntegerField(default=0)
     bytes_read = models.BigIntegerField(default=0)
+    # Up to this line none waits any more.
+    fed_through = models.IntegerField(default=0)
     waiting_for = models.CharField(
         _("waits for"), max_length=500, blank=True, help_text="Why nothing more is admitted now."
     )
+    feed_at = models.DateTimeField(null=True, help_text="When that is to be tried again.")
     wake_at = models.DateTimeField(help_text="When there is something to do for it again.")
 
     created_at = models.DateTimeField(_("created"))
