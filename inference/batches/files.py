@@ -1,7 +1,7 @@
 """Files as batches read and write them, inside the tenant's scope."""
 
 from functools import cache
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from django.db import connection
@@ -87,7 +87,11 @@ class InputFile:
 
     def _chunk(self, number: int) -> bytes:
         if number != self._number:
-            names = {"tenant": self._file.tenant_id, "file": self._file.id, "number": number}
+            names: dict[str, Any] = {
+                "tenant": self._file.tenant_id,
+                "file": self._file.id,
+                "number": number,
+            }
             with connection.cursor() as cursor:
                 cursor.execute(READ_CHUNK, names)
                 row = cursor.fetchone()
@@ -117,7 +121,7 @@ def append(batch: Batch, field: str, lines: list[bytes]) -> None:
     cipher, content = file_cipher(file), b"".join(lines)
     pieces = [content[at : at + CHUNK_BYTES] for at in range(0, len(content), CHUNK_BYTES)]
     for number, piece in enumerate(pieces, start=file.chunks):
-        names = {
+        names: dict[str, Any] = {
             "tenant": file.tenant_id,
             "file": file.id,
             "number": number,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Final
+from uuid import UUID
 
 import structlog
-from django.db import DatabaseError, transaction
+from django.db import DataError, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -46,9 +47,10 @@ ACTION: Final = "inference.batch"
 _RESULTS_A_STEP: Final = 200
 _UNSENT_A_STEP: Final = 1000
 _BYTES_A_STEP: Final = 8_000_000
-# How long a batch rests that waits for room, and one that waits for its jobs, in seconds.
 _MOST_REST: Final = 15.0
-_JOBS_REST: Final = 0.5
+JOBS_REST: Final = 0.25
+"""How long a batch rests that waits for its jobs, in seconds."""
+
 # An answer waits in its job for a step that writes it down; a day outlasts any outage of those.
 _ANSWER_SECONDS: Final = 24 * 3600
 
@@ -75,31 +77,35 @@ def key_of(batch: Batch, label: str) -> Context:
 
 @dataclass(slots=True)
 class Progress:
-    """What one step came to.
+    """When the next step is due: at once, unless all there is to do is to wait."""
 
-    ``wake_at`` is when the next one is due; the sooner of what several found.
-    """
-
-    moved: bool = False
     wake_at: datetime | None = None
 
     def rest(self, seconds: float) -> None:
+        """There may be something to do after that many seconds; the soonest counts."""
         at = timezone.now() + timedelta(seconds=seconds)
         self.wake_at = at if self.wake_at is None else min(self.wake_at, at)
+
+    def due(self) -> datetime:
+        return self.wake_at or timezone.now()
 
 
 # -- handing on --------------------------------------------------------------------------------
 
 
-def feed(batch: Batch, running: int, progress: Progress) -> None:
-    """Hands the next lines to admission, up to what a batch may have under way."""
+def feed(batch: Batch, under_way: int, progress: Progress) -> int:
+    """Hands the next lines to admission, up to what a batch may have under way.
+
+    Returns:
+        how many of them became jobs.
+    """
     now = timezone.now()
     if batch.feed_at is not None and batch.feed_at > now:
         progress.rest((batch.feed_at - now).total_seconds())
-        return
-    lines = store.waiting_lines(batch, env().batch_in_flight - running)
+        return 0
+    lines = store.waiting_lines(batch, env().batch_in_flight - under_way)
     if not lines:
-        return
+        return 0
     source = InputFile(batch.input_file)
     bodies: list[bytes] = []
     size = 0
@@ -109,8 +115,7 @@ def feed(batch: Batch, running: int, progress: Progress) -> None:
             break
         bodies.append(bytes(parse_request(source.read(line.start, line.length)).body))
     lines = lines[: len(bodies)]
-    outcomes = _submit(batch, bodies)
-    _note(batch, lines, outcomes, progress)
+    return _note(batch, lines, _submit(batch, bodies), progress)
 
 
 def _submit(batch: Batch, bodies: list[bytes]) -> list[Outcome]:
@@ -136,7 +141,7 @@ def _admit(context: Context, requests: list[JobRequest]) -> list[Outcome]:
     try:
         with transaction.atomic():
             return submit(context=context, requests=requests, passes=passes)
-    except DatabaseError as fault:
+    except DataError as fault:
         if len(requests) == 1:
             log.error("batch.line_refused", error=type(fault).__name__)
             return [Outcome(error=errors.server_error())]
@@ -145,31 +150,25 @@ def _admit(context: Context, requests: list[JobRequest]) -> list[Outcome]:
 
 def _note(
     batch: Batch, lines: list[WaitingLine], outcomes: list[Outcome], progress: Progress
-) -> None:
+) -> int:
     """Writes down which lines became jobs, which failed, and whether the rest has to wait."""
-    jobs = {
-        line.number: outcome.job_id
-        for line, outcome in zip(lines, outcomes, strict=True)
-        if outcome.job_id is not None
-    }
-    refused = [
-        (line, outcome.error)
-        for line, outcome in zip(lines, outcomes, strict=True)
-        if outcome.error is not None
-    ]
+    jobs: dict[int, UUID] = {}
+    failed: list[tuple[WaitingLine, PortalError]] = []
+    held: list[tuple[WaitingLine, PortalError]] = []
+    for line, outcome in zip(lines, outcomes, strict=True):
+        if outcome.error is not None:
+            (held if outcome.passes else failed).append((line, outcome.error))
+        elif outcome.job_id is not None:
+            jobs[line.number] = outcome.job_id
     store.set_running(batch, jobs)
-    ending = next((error for _, error in refused if ends_the_batch(error)), None)
+    ending = next((error for _, error in failed if ends_the_batch(error)), None)
     if ending is not None:
         _end_early(batch, ending)
-        progress.moved = True
-        return
-    held = XX
-    failed = [(line, error) for line, error in refused if not error.data.get("passes")]
+        return len(jobs)
     _write_refused(batch, failed)
-    handled = held[0][0].number - 1 if held else lines[-1].number
-    batch.fed_through = handled
+    batch.fed_through = held[0][0].number - 1 if held else lines[-1].number
     _hold(batch, held[0][1] if held else None, progress)
-    progress.moved = progress.moved or bool(jobs or failed)
+    return len(jobs)
 
 
 def _hold(batch: Batch, error: PortalError | None, progress: Progress) -> None:
@@ -189,6 +188,8 @@ def _end_early(batch: Batch, error: PortalError) -> None:
 
 
 def _write_refused(batch: Batch, refused: list[tuple[WaitingLine, PortalError]]) -> None:
+    if not refused:
+        return
     cipher = _line_cipher(batch)
     results = [
         refused_line(
@@ -207,7 +208,7 @@ def _write_refused(batch: Batch, refused: list[tuple[WaitingLine, PortalError]])
 # -- writing down ------------------------------------------------------------------------------
 
 
-def collect(batch: Batch, progress: Progress) -> None:
+def collect(batch: Batch) -> None:
     """Writes down the results of lines whose jobs have ended."""
     ended = store.ended_lines(batch, _RESULTS_A_STEP)
     if not ended:
@@ -219,10 +220,12 @@ def collect(batch: Batch, progress: Progress) -> None:
         custom_id = opened_id(cipher, batch, line.number, line.custom_id)
         answer = _answer(batch, line)
         name, request_id = line_name(batch.id, line.number), str(line.job_id)
-        if answer is not None:
-            answered.append(answered_line(name, custom_id, request_id, answer))
+        if line.state == JobState.SUCCEEDED or line.completion_tokens:
+            # As it was charged.
             batch.prompt_tokens += line.prompt_tokens
             batch.completion_tokens += line.completion_tokens
+        if answer is not None:
+            answered.append(answered_line(name, custom_id, request_id, answer))
         elif line.state == JobState.CANCELLED and batch.outcome in _UNSENT:
             failed.append(unsent_line(name, custom_id, *_UNSENT[BatchState(batch.outcome)]))
         else:
@@ -232,7 +235,6 @@ def collect(batch: Batch, progress: Progress) -> None:
     store.set_done(batch, [line.number for line in ended])
     batch.completed += len(answered)
     batch.failed += len(failed)
-    progress.moved = True
 
 
 def _answer(batch: Batch, line: EndedLine) -> bytes | None:
@@ -295,11 +297,15 @@ def start_ending(batch: Batch, outcome: BatchState) -> None:
         batch.state, batch.finalizing_at = BatchState.FINALIZING, timezone.now()
 
 
-def drop_waiting(batch: Batch, progress: Progress) -> None:
-    """Writes down, for lines that were never handed on, that they are not going to be."""
+def drop_waiting(batch: Batch) -> bool:
+    """Writes down, for lines that were never handed on, that they are not going to be.
+
+    Returns:
+        whether there were any; there may be more.
+    """
     lines = store.waiting_lines(batch, _UNSENT_A_STEP)
     if not lines:
-        return
+        return False
     assert batch.outcome is not None
     cipher = _line_cipher(batch)
     code, message = _UNSENT[BatchState(batch.outcome)]
@@ -316,7 +322,7 @@ def drop_waiting(batch: Batch, progress: Progress) -> None:
     store.set_done(batch, [line.number for line in lines])
     batch.failed += len(lines)
     batch.fed_through = lines[-1].number
-    progress.moved = True
+    return True
 
 
 def end(batch: Batch) -> None:

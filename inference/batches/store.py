@@ -10,9 +10,7 @@ from django.db import connection
 
 from inference.models import Batch, BatchLine, JobState, LineState
 
-_TERMINAL: Final = tuple(
-    s.value for s in JobState if s not in (JobState.QUEUED, JobState.RUNNING)
-)
+_TERMINAL: Final = tuple(s.value for s in JobState if s not in (JobState.QUEUED, JobState.RUNNING))
 
 _WAITING: Final = f"""
 SELECT number, custom_id, start, length FROM inference_batchline
@@ -127,7 +125,8 @@ def known_ids(batch: Batch, hmacs: Sequence[bytes]) -> set[bytes]:
 def _rows(query: str, values: list[Any]) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(query, values)
-        return cursor.fetchall()
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
 
 
 def _execute(query: str, values: list[Any]) -> None:

@@ -11,7 +11,7 @@ from inference.models.batches import (
 )
 from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion
 from inference.models.dispatch import DeploymentClock, FairShare, QueueForecast, Worker
-from inference.models.jobs import Job, JobPayload, JobState
+from inference.models.jobs import IdempotencyKey, Job, JobPayload, JobState, Priority
 
 __all__ = [
     "LIVE_BATCH_STATES",
@@ -25,6 +25,7 @@ __all__ = [
     "FileChunk",
     "FilePurpose",
     "FileState",
+    "IdempotencyKey",
     "Job",
     "JobPayload",
     "JobState",
@@ -32,6 +33,7 @@ __all__ = [
     "Model",
     "ModelPrice",
     "ModelVersion",
+    "Priority",
     "QueueForecast",
     "Worker",
 ]

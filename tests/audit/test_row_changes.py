@@ -33,6 +33,7 @@ UNGOVERNED = {
     "inference_job": "recorded by two job events each",
     "inference_jobpayload": "prompts never enter the trail",
     "inference_fairshare": "virtual clocks",
+    "inference_idempotencykey": "written with the job, whose admission is audited",
     "inference_deploymentclock": "virtual clocks",
     "inference_queueforecast": "rewritten every second from the queue itself",
     "inference_worker": "heartbeats",

@@ -97,6 +97,12 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
         },
         "inference_jobpayload": {
             "job_id": references.get("job_id"), "data_key_version": 1, "prompt": b"p",
+            "answer": b"a", "result_seconds": 60,
+        },
+        "inference_idempotencykey": {
+            "api_key_id": references.get("api_key_id"), "key": "seen",
+            "job_id": references.get("job_id"), "pepper_version": 1, "body_hmac": b"h",
+            "expires_at": now,
         },
         "inference_fairshare": {"deployment_id": uuid7(), "virtual_time": 0},
         "audit_event": {
@@ -134,6 +140,10 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "tenants_usagebucket": ("id", {}),
     "inference_job": ("id", {"api_key_id": "tenants_apikey"}),
     "inference_jobpayload": ("job_id", {"job_id": "inference_job"}),
+    "inference_idempotencykey": (
+        "job_id",
+        {"api_key_id": "tenants_apikey", "job_id": "inference_job"},
+    ),
     "inference_fairshare": ("deployment_id", {}),
     "audit_event": ("id", {}),
     "audit_body": ("event_id", {"event_id": "audit_event"}),
