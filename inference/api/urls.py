@@ -2,11 +2,14 @@
 
 from django.urls import path
 
-from inference.api import views
+from inference.api import jobs, views
 
 urlpatterns = [
-    path("jobs", views.JobsView.as_view(), name="jobs"),
-    path("jobs/<str:job_id>", views.JobView.as_view(), name="job"),
+    path("jobs", jobs.JobsView.as_view(), name="jobs"),
+    path("jobs/<str:job_id>", jobs.JobView.as_view(), name="job"),
+    path("jobs/<str:job_id>/cancel", jobs.CancelJobView.as_view(), name="job-cancel"),
+    path("jobs/<str:job_id>/events", jobs.JobEventsView.as_view(), name="job-events"),
+    path("jobs/<str:job_id>/result", jobs.JobResultView.as_view(), name="job-result"),
     path("models", views.ModelsView.as_view(), name="models"),
     path("deployments", views.DeploymentsView.as_view(), name="deployments"),
 ]

@@ -15,7 +15,6 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -43,11 +42,11 @@ from inference.gateway.wire import errors
 from inference.gateway.wire.request import ChatRequest, parse_chat_request
 from inference.jobs import store
 from inference.jobs.catalogue import served_models
+from inference.jobs.ciphers import payload_cipher
 from inference.models import Priority
-from inference.payloads import Ciphers
 from portal.core.actors import Actor, ActorType, Context
 from portal.core.broker import Doorbell
-from portal.core.crypto import Cipher, InvalidCiphertext, Keyring
+from portal.core.crypto import Cipher, InvalidCiphertext
 from portal.core.env import env
 from portal.core.errors import Conflict, Forbidden, Invalid, PortalError
 from portal.core.redaction import mask
@@ -159,12 +158,8 @@ def submit(
         Forbidden: the caller is no API key, or one without the scope ``inference``.
     """
     if context.api_key_id is None or context.tenant_id is None:
-        raise Forbidden(
-            "Jobs are submitted by business systems: send an API key with the scope 'inference'; "
-            "a browser session can't submit.",
-            code="api_key_needed",
-        )
-    require(context, Action.INFERENCE_CALL)
+        raise needs_api_key()
+    require(context, Action.JOB_SUBMIT)
     with tenant_scope(context):
         submission = _Submission(context, context.tenant_id, context.api_key_id, requests, passes)
         outcomes = submission.run()
@@ -172,6 +167,15 @@ def submit(
             queues = frozenset(submission.queues)
             transaction.on_commit(lambda: _ring(queues))
     return outcomes
+
+
+def needs_api_key() -> Forbidden:
+    """403: a person in a browser asked for what a business system does."""
+    return Forbidden(
+        "Jobs are submitted by business systems: send an API key with the scope 'inference'; "
+        "a browser session can't submit.",
+        code="api_key_needed",
+    )
 
 
 class _Submission:
@@ -403,13 +407,8 @@ def _other_body() -> Conflict:
     )
 
 
-@cache
-def _ciphers() -> Ciphers:
-    return Ciphers(Keyring.parse(env().encryption_keys.get_secret_value()))
-
-
 def _cipher(key: KeyFacts) -> Cipher:
-    return _ciphers().of(key.tenant_id, key.data_key_version, key.data_key)
+    return payload_cipher(key.tenant_id, key.data_key_version, key.data_key)
 
 
 def _ring(queues: frozenset[str]) -> None:

@@ -79,6 +79,14 @@ class Migration(migrations.Migration):
             models.SmallIntegerField("priority", choices=PRIORITIES, default=0, db_default=0),
         ),
         migrations.AddField("jobpayload", "result_seconds", models.IntegerField(null=True)),
+        migrations.AddIndex(
+            "jobpayload",
+            models.Index(
+                fields=["delete_after"],
+                condition=models.Q(delete_after__isnull=False),
+                name="jobpayload_expiry",
+            ),
+        ),
         migrations.SeparateDatabaseAndState(
             database_operations=[RoleSQL(SHARES[0], SHARES[1:])],
             state_operations=[

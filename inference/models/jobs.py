@@ -152,6 +152,15 @@ class JobPayload(TenantModel):
     delete_after = models.DateTimeField(null=True)
     result_seconds = models.IntegerField(null=True)
 
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["delete_after"],
+                condition=Q(delete_after__isnull=False),
+                name="jobpayload_expiry",
+            )
+        ]
+
     def __str__(self) -> str:
         return str(self.job_id)
 

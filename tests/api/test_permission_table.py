@@ -51,6 +51,8 @@ READ_TENANT = {*PEOPLE, SYSTEM, SECURITY, AUDIT, "key tenant:read"}
 READ_KEYS = {"owner", "developer", "viewer", SYSTEM, SECURITY, "key keys:read", "key keys:write"}
 READ_AUDIT = {"auditor", AUDIT, "key audit:read"}
 READ_JOBS = {*PEOPLE, SYSTEM, "key jobs:read"}
+# Of its own jobs alone, of which there is none here.
+FOLLOW_JOBS = {*READ_JOBS, "key inference"}
 EDIT_KEYS = {"owner", "developer", "key keys:write"}
 REVOKE = {"owner", "developer", SECURITY, "key keys:write"}
 
@@ -79,7 +81,11 @@ TABLE = [
     Row("DELETE", "quotas/{id}", {"owner", SYSTEM}),
     Row("GET", "usage", {"owner", "developer", "viewer", SYSTEM, "key tenant:read"}),
     Row("GET", "jobs", READ_JOBS),
-    Row("GET", "jobs/{id}", READ_JOBS),
+    Row("POST", "jobs", {"key inference"}, {}),
+    Row("GET", "jobs/{id}", FOLLOW_JOBS),
+    Row("GET", "jobs/{id}/events", FOLLOW_JOBS),
+    Row("GET", "jobs/{id}/result", {"key inference"}),
+    Row("POST", "jobs/{id}/cancel", {"owner", "key inference"}),
     Row("GET", "models", {"owner", "developer", "viewer", SYSTEM, "key inference"}),
     Row("GET", "deployments", {SYSTEM}),
     Row("GET", "audit/events", READ_AUDIT),

@@ -1,5 +1,6 @@
 """Jobs as business systems submit them, on the bench that admits a gateway's calls too."""
 
+import base64
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -7,6 +8,8 @@ from uuid import UUID
 import msgspec
 
 from inference.jobs.submission import JobRequest, Outcome, key_context, submit
+from inference.models import JobState
+from inference.worker.claims import Claimed
 from portal.core.actors import Context
 from tenants.services import CreatedKey
 from tests.factories import unique
@@ -54,3 +57,17 @@ def ids(outcomes: Sequence[Outcome]) -> list[UUID]:
 def codes(outcomes: Sequence[Outcome]) -> list[str]:
     """Each outcome in a word: the refusal's code, or nothing."""
     return [outcome.error.error_code if outcome.error else "" for outcome in outcomes]
+
+
+def succeed(bench: Bench, job: Claimed, text: str = "Hello!", tokens: int = 3) -> None:
+    """Ends a claimed job as its worker does, its answer kept."""
+    cipher = bench.ciphers.of(job.tenant_id, job.data_key_version, job.data_key)
+    answer = base64.b64encode(cipher.encrypt(text.encode(), row_id=job.id)).decode()
+    ended = bench.end(job, JobState.SUCCEEDED, tokens, answer=answer, finish_reason="stop")
+    assert [e.job_id for e in ended] == [job.id]
+
+
+def claimed(bench: Bench, job_id: UUID) -> Claimed:
+    """The claim of this very job."""
+    (found,) = [job for job in bench.claim(100) if job.id == job_id]
+    return found
