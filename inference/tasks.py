@@ -6,6 +6,8 @@ import structlog
 from celery import shared_task
 
 from inference import dispatch
+from inference.batches.sweep import sweep_files
+from inference.batches.turns import Turns
 from inference.sweeper import Sweeper
 from portal.core.broker import Doorbell
 from portal.core.env import env
@@ -45,3 +47,25 @@ def sweep_jobs() -> None:
         bell = Doorbell(client)
         for queue in result.waiting_queues:
             dispatch.ring(bell, queue)
+
+
+@cache
+def _turns() -> Turns:
+    """This process's turns at batches."""
+    return Turns(env().database_url("gateway"))
+
+
+@shared_task(name="inference.run_batches")
+def run_batches() -> None:
+    """Steps of batches that are due; nothing while this process is at it already."""
+    taken = _turns().take()
+    if taken:
+        log.info("batches.moved", steps=taken)
+
+
+@shared_task(name="inference.sweep_files")
+def sweep_old_files() -> None:
+    """Drops the content of files that have expired, and uploads that never ended."""
+    dropped = sweep_files(env().database_url("gateway"))
+    if dropped:
+        log.info("files.swept", files=dropped)

@@ -55,6 +55,12 @@ app.conf.update(
             "schedule": 15.0,
             "options": {"expires": 15.0},
         },
+        "batches": {
+            "task": "inference.run_batches",
+            "schedule": 1.0,
+            "options": {"expires": 1.0},
+        },
+        "files": {"task": "inference.sweep_files", "schedule": 60.0, "options": {"expires": 60.0}},
         "partitions": {"task": "audit.ensure_partitions", "schedule": 6 * 3600.0},
         "usage": {"task": "tenants.roll_up_usage", "schedule": 10.0, "options": {"expires": 10.0}},
     },

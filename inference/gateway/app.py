@@ -7,86 +7,37 @@ What is decided is decided in ``admission``; what is true is in PostgreSQL.
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-import psycopg
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from inference.gateway.admission import Admitted, Call, Refused, Verdict
-from inference.gateway.answers import respond, respond_error
+from inference.gateway.admission import Admitted, Call
+from inference.gateway.answers import respond
+from inference.gateway.batches import batch_routes
 from inference.gateway.calls import CHAT, LIST_MODELS, UNKNOWN_ROUTE, Pending
 from inference.gateway.catalogue import model_info
 from inference.gateway.core import Gateway
+from inference.gateway.endpoint import Endpoint
+from inference.gateway.files import file_routes
 from inference.gateway.requests import (
     Arrival,
     Receive,
     Scope,
     Send,
-    arrival,
     pending_chat,
-    refused,
 )
 from inference.gateway.stream import answer_stream
 from inference.gateway.waiting import watch
 from inference.gateway.whole import answer_whole
 from inference.gateway.wire import errors, response
-from inference.gateway.wire.headers import HeaderPairs, rate_limit_headers
-from portal.core.errors import PortalError
 from portal.core.ids import uuid7
 
 log = structlog.get_logger(__name__)
 
 
-class _Endpoint:
-    """An ASGI endpoint of one method; whatever is refused is recorded and answered in shape."""
-
-    method: str | None
-    action: str
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        arrived = arrival(scope, self._gateway.proxies)
-        try:
-            if self.method is not None and scope["method"] != self.method:
-                error = errors.method_not_allowed(scope["method"], [self.method])
-                await self._refuse(arrived, send, error, [(b"allow", self.method.encode())])
-                return
-            await self.serve(scope, arrived, receive, send)
-        except ConnectionResetError:
-            return
-        except psycopg.Error as fault:
-            log.error("gateway.database_failed", error=str(fault))
-            await respond_error(send, arrived.origin, errors.unavailable())
-
-    async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
-        raise NotImplementedError
-
-    async def _refuse(
-        self,
-        arrived: Arrival,
-        send: Send,
-        error: PortalError,
-        headers: HeaderPairs | None = None,
-    ) -> None:
-        verdict = await self._gateway.desk.submit(refused(self.action, arrived, error))
-        assert isinstance(verdict, Refused)
-        await respond_error(send, arrived.origin, verdict.error, headers)
-
-    async def _admit(self, pending: Pending, send: Send) -> Verdict | None:
-        """The verdict, or None once a refusal has been answered."""
-        verdict = await self._gateway.desk.submit(pending)
-        if isinstance(verdict, Refused):
-            limits = rate_limit_headers(requests=verdict.requests, tokens=verdict.tokens)
-            await respond_error(send, pending.origin, verdict.error, limits)
-            return None
-        return verdict
-
-
-class ChatCompletions(_Endpoint):
+class ChatCompletions(Endpoint):
     method = "POST"
     action = CHAT
 
@@ -119,7 +70,7 @@ class ChatCompletions(_Endpoint):
             gateway.canceller.cancel(verdict.job_id)
 
 
-class ListModels(_Endpoint):
+class ListModels(Endpoint):
     method = "GET"
     action = LIST_MODELS
 
@@ -141,7 +92,7 @@ class ListModels(_Endpoint):
         await respond(send, arrived.origin, 200, response.models_list(map(model_info, models)))
 
 
-class UnknownRoute(_Endpoint):
+class UnknownRoute(Endpoint):
     """Everything else under ``/v1``: recorded, and refused in the API's own shape."""
 
     method = None
@@ -157,6 +108,8 @@ def routes(gateway: Gateway) -> list[Route]:
         Route("/v1/chat/completions", ChatCompletions(gateway), methods=None),
         Route("/v1/models", ListModels(gateway), methods=None),
         Route("/v1/models/{model}", ListModels(gateway), methods=None),
+        *file_routes(gateway),
+        *batch_routes(gateway),
         Route("/v1", UnknownRoute(gateway), methods=None),
         Route("/v1/{path:path}", UnknownRoute(gateway), methods=None),
     ]

@@ -1,6 +1,7 @@
 """A call on its way through the gateway."""
 
 from datetime import datetime
+from enum import Enum, auto
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +14,23 @@ CHAT: Final = "inference.chat"
 JOB: Final = "inference.job"
 LIST_MODELS: Final = "inference.models"
 UNKNOWN_ROUTE: Final = "inference.unknown_route"
+CREATE_FILE: Final = "inference.files.create"
+LIST_FILES: Final = "inference.files.list"
+READ_FILE: Final = "inference.files.read"
+DOWNLOAD_FILE: Final = "inference.files.download"
+DELETE_FILE: Final = "inference.files.delete"
+CREATE_BATCH: Final = "inference.batches.create"
+LIST_BATCHES: Final = "inference.batches.list"
+READ_BATCH: Final = "inference.batches.read"
+CANCEL_BATCH: Final = "inference.batches.cancel"
+
+
+class Part(Enum):
+    """How much of a call that needs no model is told of: all of it, its beginning or its end."""
+
+    WHOLE = auto()
+    BEGINNING = auto()
+    END = auto()
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -34,10 +52,15 @@ class Generation(msgspec.Struct, frozen=True):
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """One call in admission's batch."""
+    """One call in admission's batch.
+
+    ``detail`` is what the trail is to say of how a call without a generation ended.
+    """
 
     action: str
     origin: Origin
     call: Call
     arrived_at: datetime
     generation: Generation | None = None
+    part: Part = Part.WHOLE
+    detail: dict[str, Any] | None = None

@@ -10,10 +10,13 @@ from uuid import UUID
 import psycopg
 import structlog
 
+from inference.batches.content import file_ciphers
 from inference.dispatch import Ringer
 from inference.gateway.backlogs import Backlogs
+from inference.gateway.batchstore import BatchStore
 from inference.gateway.catalogue import Catalogue
 from inference.gateway.desk import AdmissionDesk
+from inference.gateway.filestore import FileStore
 from inference.gateway.jobs import Canceller, Status, statuses
 from inference.gateway.link import Link
 from inference.gateway.reader import ReturnReader
@@ -47,8 +50,16 @@ class Gateway:
         self._admission = Link(url, "gateway-admission")
         self._queries = Link(url, "gateway-queries")
         self._cancels = Link(url, "gateway-cancels")
+        self._stored = Link(url, "gateway-files")
         self._broker = RespLink(env.redis_url.get_secret_value())
-        self._ciphers = Ciphers(Keyring.parse(env.encryption_keys.get_secret_value()))
+        keyring = Keyring.parse(env.encryption_keys.get_secret_value())
+        self._ciphers = Ciphers(keyring)
+        self.max_file_bytes = env.max_file_bytes
+        self.file_seconds = env.file_days * 24 * 3600
+        self.files = FileStore(
+            self._stored, file_ciphers(keyring), most_bytes=env.max_tenant_file_bytes
+        )
+        self.batches = BatchStore(self._stored, most_live=env.max_live_batches)
         self._ringer = Ringer(self._broker)
         self.room = WaitingRoom()
         self.canceller = Canceller(self._cancels, self._broker)
@@ -87,7 +98,7 @@ class Gateway:
         await self.uses.stop()
         await self.canceller.close()
         await self.reader.stop()
-        for link in (self._admission, self._queries, self._cancels):
+        for link in (self._admission, self._queries, self._cancels, self._stored):
             await link.close()
         self._broker.close()
 

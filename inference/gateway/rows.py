@@ -9,7 +9,7 @@ import msgspec
 
 from audit.models import Outcome
 from inference.gateway.admission import Admitted, Allowed, KeyFacts, Refused
-from inference.gateway.calls import Pending
+from inference.gateway.calls import Part, Pending
 from inference.payloads import fingerprint_text, pack_prompt
 from portal.core.actors import NIL_TENANT
 from portal.core.crypto import Cipher
@@ -116,13 +116,15 @@ def admitted_row(pending: Pending, verdict: Admitted, cipher: Cipher) -> Row:
 
 
 def allowed_rows(pending: Pending, verdict: Allowed) -> list[Row]:
-    """The rows of a call that only needed a valid key: asked and answered at once."""
+    """The rows of a call that only needed a valid key: that it was asked, and answered."""
     key = verdict.key
     detail = {"key_generation": key.generation}
-    return [
-        _event(pending, key, Outcome.REQUESTED, detail=detail),
-        _event(pending, key, Outcome.SUCCESS),
-    ]
+    rows = []
+    if pending.part != Part.END:
+        rows.append(_event(pending, key, Outcome.REQUESTED, detail=detail))
+    if pending.part != Part.BEGINNING:
+        rows.append(_event(pending, key, Outcome.SUCCESS, detail=pending.detail))
+    return rows
 
 
 def refused_row(pending: Pending, verdict: Refused) -> Row:

@@ -12,7 +12,7 @@ used is decided anew, as for every call.
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -24,7 +24,16 @@ from django.db import transaction
 from msgspec.structs import replace
 
 from inference import dispatch
-from inference.gateway.admission import Admitted, Call, KeyFacts, Ledger, Refused, Vouched, decide
+from inference.gateway.admission import (
+    Admitted,
+    Ask,
+    Call,
+    KeyFacts,
+    Ledger,
+    Refused,
+    Vouched,
+    decide,
+)
 from inference.gateway.calls import JOB, Generation, Origin, Pending
 from inference.gateway.catalogue import Served
 from inference.gateway.requests import encoded, prepared
@@ -86,12 +95,21 @@ class JobRequest:
 class Outcome:
     """What became of a request: a job, or the refusal.
 
-    ``replayed`` tells that the job was made by an earlier request under the same key.
+    ``replayed`` tells that the job was made by an earlier request under the same key, ``passes``
+    that the caller means to ask again, and so nothing of the refusal was recorded.
     """
 
     job_id: UUID | None = None
     error: PortalError | None = None
     replayed: bool = False
+    passes: bool = False
+
+
+Passes = Callable[[Ask | None, PortalError], bool]
+
+
+def _none_passes(ask: Ask | None, error: PortalError) -> bool:
+    return False
 
 
 def key_context(
@@ -121,12 +139,17 @@ def key_context(
     )
 
 
-def submit(*, context: Context, requests: Sequence[JobRequest]) -> list[Outcome]:
+def submit(
+    *, context: Context, requests: Sequence[JobRequest], passes: Passes = _none_passes
+) -> list[Outcome]:
     """Admits jobs of one API key, in order, in one transaction; rings once it is committed.
 
     A refused request changes nothing for the others, and is recorded like an admitted one. The
     tenant's quota windows are locked from the decision to the commit: submit a hundred at a time
     rather than thousands.
+
+    Args:
+        passes: which refusals the caller waits out, to ask again; they are not recorded.
 
     Returns:
         an outcome for each request.
@@ -138,7 +161,7 @@ def submit(*, context: Context, requests: Sequence[JobRequest]) -> list[Outcome]
         raise needs_api_key()
     require(context, Action.JOB_SUBMIT)
     with tenant_scope(context):
-        submission = _Submission(context, context.tenant_id, context.api_key_id, requests)
+        submission = _Submission(context, context.tenant_id, context.api_key_id, requests, passes)
         outcomes = submission.run()
         if submission.queues:
             queues = frozenset(submission.queues)
@@ -164,8 +187,10 @@ class _Submission:
         tenant_id: UUID,
         api_key_id: UUID,
         requests: Sequence[JobRequest],
+        passes: Passes,
     ) -> None:
         self._context = context
+        self._passes = passes
         self._tenant_id = tenant_id
         self._api_key_id = api_key_id
         # Of a key that is not this tenant's nothing is found, and it is refused as unknown.
@@ -273,6 +298,9 @@ class _Submission:
                 self.queues.add(pending.generation.served.queue)
             else:
                 assert isinstance(verdict, Refused), "every job has an ask"
+                if self._passes(pending.call.ask, verdict.error):
+                    self._outcomes[number] = Outcome(error=verdict.error, passes=True)
+                    continue
                 rows.append(_without_generation(refused_row(pending, verdict)))
                 self._outcomes[number] = Outcome(error=verdict.error)
         store.write(ledger, rows)

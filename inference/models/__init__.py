@@ -1,15 +1,35 @@
+from inference.models.batches import (
+    LIVE_BATCH_STATES,
+    Batch,
+    BatchLine,
+    BatchState,
+    File,
+    FileChunk,
+    FilePurpose,
+    FileState,
+    LineState,
+)
 from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion
 from inference.models.dispatch import DeploymentClock, FairShare, QueueForecast, Worker
 from inference.models.jobs import IdempotencyKey, Job, JobPayload, JobState, Priority
 
 __all__ = [
+    "LIVE_BATCH_STATES",
+    "Batch",
+    "BatchLine",
+    "BatchState",
     "Deployment",
     "DeploymentClock",
     "FairShare",
+    "File",
+    "FileChunk",
+    "FilePurpose",
+    "FileState",
     "IdempotencyKey",
     "Job",
     "JobPayload",
     "JobState",
+    "LineState",
     "Model",
     "ModelPrice",
     "ModelVersion",

@@ -30,6 +30,7 @@ _VERSION_BYTES: Final = 2
 _MAX_VERSION: Final = 32_767
 _WRAP_DOMAIN: Final = b"freehold data key v1\x00"
 _ROW_FORMAT: Final = b"\x01"
+_PART_BYTES: Final = 8
 
 
 class KeyFault(ValueError):
@@ -158,17 +159,21 @@ class Cipher:
             raise ValueError(f"a data key has {KEY_BYTES} bytes, not {len(data_key)}")
         self._aead = AESGCM(_derive(data_key, b"row encryption v1"))
         self._fingerprint_key = _derive(data_key, b"fingerprint v1")
-        # The row id that follows has a fixed length: no two pairs give the same bytes.
+        # Row id and number that follow have fixed lengths: no two rows give the same bytes.
         self._domain = _ROW_FORMAT + purpose
 
-    def encrypt(self, plaintext: bytes, *, row_id: UUID) -> bytes:
-        """The plaintext bound to its row: 1 byte of format, 12 of nonce, ciphertext and tag."""
+    def encrypt(self, plaintext: bytes, *, row_id: UUID, part: int | None = None) -> bytes:
+        """The plaintext bound to its row: 1 byte of format, 12 of nonce, ciphertext and tag.
+
+        Args:
+            part: its number among the row's parts, from 0, where there are several.
+        """
         nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._aead.encrypt(nonce, plaintext, self._domain + row_id.bytes)
+        sealed = self._aead.encrypt(nonce, plaintext, self._bound_to(row_id, part))
         return _ROW_FORMAT + nonce + sealed
 
-    def decrypt(self, blob: bytes, *, row_id: UUID) -> bytes:
-        """The plaintext of this very row.
+    def decrypt(self, blob: bytes, *, row_id: UUID, part: int | None = None) -> bytes:
+        """The plaintext of this very row, or of this very part of it.
 
         Raises:
             InvalidCiphertext: altered, another row's, another purpose's or another tenant's.
@@ -177,9 +182,13 @@ class Cipher:
         if len(blob) < start + _TAG_BYTES or blob[:1] != _ROW_FORMAT:
             raise InvalidCiphertext("The ciphertext is not of a known format.")
         try:
-            return self._aead.decrypt(blob[1:start], blob[start:], self._domain + row_id.bytes)
+            return self._aead.decrypt(blob[1:start], blob[start:], self._bound_to(row_id, part))
         except InvalidTag:
             raise InvalidCiphertext("The ciphertext is altered or belongs elsewhere.") from None
+
+    def _bound_to(self, row_id: UUID, part: int | None) -> bytes:
+        number = b"" if part is None else part.to_bytes(_PART_BYTES)
+        return self._domain + row_id.bytes + number
 
     def fingerprint(self, text: bytes) -> bytes:
         """HMAC-SHA256 of the text, 32 bytes: equal texts of one tenant match, nobody can guess."""

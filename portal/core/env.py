@@ -76,6 +76,26 @@ class Env(BaseSettings):
     max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, description="Largest request body on /v1, in bytes."
     )
+    max_file_bytes: int = Field(
+        100_000_000,
+        ge=1024,
+        description="Largest file that can be uploaded to /v1/files, in bytes.",
+    )
+    max_tenant_file_bytes: int = Field(
+        2_000_000_000, ge=1024, description="What a tenant's files may take together, in bytes."
+    )
+    file_days: int = Field(
+        30, ge=1, le=365, description="Days that a file is kept unless its caller says otherwise."
+    )
+    max_batch_lines: int = Field(
+        50_000, ge=1, description="Most requests in the input file of a batch."
+    )
+    max_live_batches: int = Field(
+        100, ge=1, description="Most batches of a tenant that have not ended."
+    )
+    batch_in_flight: int = Field(
+        64, ge=1, le=1000, description="Most requests of one batch that wait or run at a time."
+    )
     lease_seconds: float = Field(
         6.0, gt=0.5, description="How long a claimed job stays its worker's without a heartbeat."
     )

@@ -38,6 +38,8 @@ TENANT, KEY = _object("tenants_tenant"), _object("tenants_apikey")
 MEMBER, QUOTA = _object("tenants_membership"), _object("tenants_quota")
 JOB, EVENT, USER = _object("inference_job"), _object("audit_event"), _object("tenants_user")
 
+FILE, BATCH = _object("inference_file"), _object("inference_batch")
+
 CONTROL_PLANE: dict[str, Shows] = {
     "": OPEN,
     "admin/": LISTING,
@@ -123,7 +125,8 @@ CONTROL_PLANE: dict[str, Shows] = {
     "i18n/setlang/": OPEN,
 }
 
-# The data plane names no tenant's object in any path: the key alone says whose call it is.
+# Files and batches are the only objects that a path of the data plane names:
+# tests/inference/gateway/test_files.py and test_batches.py call each with another tenant's.
 DATA_PLANE: dict[str, Shows] = {
     "/health/live": OPEN,
     "/health/ready": PLATFORM,
@@ -131,6 +134,12 @@ DATA_PLANE: dict[str, Shows] = {
     "/v1/chat/completions": LISTING,
     "/v1/models": PLATFORM,
     "/v1/models/{model}": PLATFORM,
+    "/v1/files": LISTING,
+    "/v1/files/{file}": FILE,
+    "/v1/files/{file}/content": FILE,
+    "/v1/batches": LISTING,
+    "/v1/batches/{batch}": BATCH,
+    "/v1/batches/{batch}/cancel": BATCH,
     "/v1/{path:path}": OPEN,
 }
 

@@ -105,6 +105,26 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             "expires_at": now,
         },
         "inference_fairshare": {"deployment_id": uuid7(), "virtual_time": 0},
+        "inference_file": {
+            "id": uuid7(), "api_key_id": references.get("api_key_id"), "filename": "seen.jsonl",
+            "purpose": "batch", "state": 1, "size": 1, "chunks": 1, "data_key_version": 1,
+            "created_at": now,
+        },
+        "inference_filechunk": {
+            "file_id": references.get("file_id"), "number": 0, "content": b"c",
+        },
+        "inference_batch": {
+            "id": uuid7(), "api_key_id": references.get("api_key_id"), "user_id": user,
+            "endpoint": "/v1/chat/completions", "model": "m",
+            "input_file_id": references.get("input_file_id"), "state": 4, "errors": "[]",
+            "total": 1, "completed": 1, "failed": 0, "prompt_tokens": 1, "completion_tokens": 1,
+            "lines_read": 1, "bytes_read": 1, "fed_through": 1, "waiting_for": "", "wake_at": now,
+            "created_at": now, "expires_at": now, "ended_at": now,
+        },
+        "inference_batchline": {
+            "batch_id": references.get("batch_id"), "number": 1, "custom_id": b"c",
+            "custom_id_hmac": b"h", "start": 0, "length": 1, "state": 2,
+        },
         "audit_event": {
             "id": uuid7(), "category": "intent", "action": "test.seen", "outcome": "success",
             "actor_type": "system", "recorded_at": now,
@@ -145,6 +165,13 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
         {"api_key_id": "tenants_apikey", "job_id": "inference_job"},
     ),
     "inference_fairshare": ("deployment_id", {}),
+    "inference_file": ("id", {"api_key_id": "tenants_apikey"}),
+    "inference_filechunk": ("file_id", {"file_id": "inference_file"}),
+    "inference_batch": (
+        "id",
+        {"api_key_id": "tenants_apikey", "input_file_id": "inference_file"},
+    ),
+    "inference_batchline": ("batch_id", {"batch_id": "inference_batch"}),
     "audit_event": ("id", {}),
     "audit_body": ("event_id", {"event_id": "audit_event"}),
     "audit_leaf": ("event_id", {"event_id": "audit_event"}),

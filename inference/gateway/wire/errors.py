@@ -211,6 +211,11 @@ def unsupported_media_type() -> Invalid:
     )
 
 
+def caller_gone() -> Invalid:
+    """400: the caller went away before all of the body had come; nobody hears it."""
+    return Invalid("The upload was broken off.", code="upload_interrupted")
+
+
 def method_not_allowed(method: str, allowed: Iterable[str]) -> Invalid:
     """405: the path exists for other methods."""
     return Invalid(

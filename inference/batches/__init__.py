@@ -1,0 +1,1 @@
+"""Batches: many requests in one file, run when there is room for them."""
