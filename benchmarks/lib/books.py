@@ -7,13 +7,17 @@ count what breaks it, and as comparisons of rows with testimony.
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 
+from benchmarks.lib.business import Batched, Submitted
 from benchmarks.lib.witnesses import Told, consecutive
 
-_SUCCEEDED: Final = 2
+_STATES: Final = ("queued", "running", "succeeded", "failed", "cancelled", "dead")
+_SUCCEEDED: Final = _STATES.index("succeeded")
 _TERMINAL: Final = "(2, 3, 4, 5)"
 
 RULES: Final = {
@@ -76,7 +80,27 @@ RULES: Final = {
 _JOBS: Final = b"SELECT id, state, prompt_tokens, watermark FROM inference_job"
 
 
-def judge(superuser_url: str, calls: Sequence[Told], patience_s: float) -> dict[str, int]:
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """What everybody was told.
+
+    Attributes:
+        ended: job -> the states that its webhooks told of; filled as they come.
+    """
+
+    calls: Sequence[Told]
+    submitted: Sequence[Submitted] = ()
+    batches: Sequence[Batched] = ()
+    ended: Mapping[UUID, set[str]] = field(default_factory=dict)
+
+    def answers(self) -> list[Told]:
+        """Every answer, however it was asked for."""
+        results = [job.answer for job in self.submitted if job.answer is not None]
+        lines = [told for batch in self.batches for _, told in batch.results]
+        return [*self.calls, *results, *lines]
+
+
+def judge(superuser_url: str, testimony: Testimony, patience_s: float) -> dict[str, int]:
     """How often each rule and promise is broken, once the portal has come to rest.
 
     Args:
@@ -84,11 +108,11 @@ def judge(superuser_url: str, calls: Sequence[Told], patience_s: float) -> dict[
     """
     deadline = time.monotonic() + patience_s
     with psycopg.connect(superuser_url, autocommit=True) as connection:
-        broken = broken_rules(connection)
-        while any(broken.values()) and time.monotonic() < deadline:
+        while True:
+            broken = broken_rules(connection) | broken_promises(connection, testimony)
+            if not any(broken.values()) or time.monotonic() > deadline:
+                return broken
             time.sleep(1.0)
-            broken = broken_rules(connection)
-        return broken | broken_promises(connection, calls)
 
 
 def show(figures: Mapping[str, Any]) -> None:
@@ -111,11 +135,12 @@ def broken_rules(connection: psycopg.Connection[Any]) -> dict[str, int]:
     return found
 
 
-def broken_promises(connection: psycopg.Connection[Any], calls: Sequence[Told]) -> Counter[str]:
+def broken_promises(connection: psycopg.Connection[Any], testimony: Testimony) -> dict[str, int]:
     """What callers were told and the rows, or the engine, gainsay."""
     jobs = {row[0]: row[1:] for row in connection.execute(_JOBS).fetchall()}
     found: Counter[str] = Counter()
-    for told in calls:
+    answers = testimony.answers()
+    for told in answers:
         found["answers_with_a_gap"] += not consecutive(told.words)
         if told.job_id is None:
             continue
@@ -124,9 +149,37 @@ def broken_promises(connection: psycopg.Connection[Any], calls: Sequence[Told]) 
             found["answers_without_a_job"] += 1
         elif told.finished:
             found.update(_finished(told, *job))
-    shown = Counter(told.job_id for told in calls if told.job_id is not None)
+    shown = Counter(told.job_id for told in answers if told.job_id is not None)
     found["jobs_answered_twice"] += sum(count > 1 for count in shown.values())
-    return found
+    states = {job_id: _STATES[state] for job_id, (state, _, _) in jobs.items()}
+    for submitted in testimony.submitted:
+        found.update(_submitted(submitted, states, testimony.ended))
+    for batch in testimony.batches:
+        found.update(_batch(batch))
+    return dict(found)
+
+
+def _submitted(
+    job: Submitted, states: Mapping[UUID, str], ended: Mapping[UUID, set[str]]
+) -> Counter[str]:
+    ids = [job_id for job_id in job.job_ids if job_id in states]
+    called = [ended.get(job_id, set()) for job_id in ids if job.calls_back]
+    return Counter(
+        submissions_that_made_two_jobs=int(len(job.job_ids) > 1),
+        jobs_accepted_and_lost=len(job.job_ids) - len(ids),
+        jobs_told_of_another_end=sum(states[job_id] != job.state for job_id in ids),
+        webhooks_lost=sum(not told for told in called),
+        webhooks_that_lie=sum(bool(told - {job.state}) for told in called),
+    )
+
+
+def _batch(batch: Batched) -> Counter[str]:
+    came = Counter([name for name, _ in batch.results] + batch.errors)
+    return Counter(
+        batches_not_completed=int(batch.state != "completed"),
+        lines_without_one_result=sum(came[name] != 1 for name in batch.lines),
+        lines_that_nobody_sent=len(set(came) - set(batch.lines)),
+    )
 
 
 def _finished(told: Told, state: int, prompt: int, watermark: int) -> Counter[str]:

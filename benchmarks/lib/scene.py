@@ -26,10 +26,11 @@ _LIMIT: Final = 10**12
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """A tenant, and the key that it calls with."""
+    """A tenant, the key that it calls with, and what its webhooks are signed with."""
 
     tenant_id: UUID
     token: str
+    webhook_secret: str
 
 
 def set_scene(portal: Portal) -> tuple[list[int], list[Actor]]:
@@ -53,6 +54,8 @@ def make() -> list[Actor]:
 
 
 def _actor(context: Any, slug: str) -> Actor:
+    from inference.webhooks.services import make_webhook_secret
+
     from tenants.services import set_quota
 
     owner, key = tenant_with_key(context, slug)
@@ -61,7 +64,8 @@ def _actor(context: Any, slug: str) -> Actor:
     set_quota(
         context=owner, tenant_id=owner.tenant_id, api_key_id=key.api_key.id, concurrency=10_000
     )
-    return Actor(owner.tenant_id, key.token)
+    signing = make_webhook_secret(context=owner)
+    return Actor(owner.tenant_id, key.token, signing.secret)
 
 
 def main() -> None:
