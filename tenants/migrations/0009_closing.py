@@ -95,9 +95,10 @@ class Migration(migrations.Migration):
                 ("issued_at", models.DateTimeField(verbose_name="issued")),
                 (
                     "tenant",
-                    models.OneToOneField(
+                    models.ForeignKey(
+                        db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
-                        related_name="certificate",
+                        related_name="certificates",
                         to="tenants.tenant",
                     ),
                 ),
@@ -113,7 +114,11 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
-                "abstract": False,
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("tenant", "closure"), name="one_certificate_a_closure"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(

@@ -89,7 +89,7 @@ class TenantCertificate(IdModel, TenantModel):
     ``seal`` is an HMAC-SHA256 under the numbered pepper ``pepper``; both digests are in hex.
     """
 
-    tenant = models.OneToOneField(Tenant, models.PROTECT, related_name="certificate")
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="certificates", db_index=False)
     closure = models.ForeignKey(
         TenantClosure, models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False
     )
@@ -98,6 +98,11 @@ class TenantCertificate(IdModel, TenantModel):
     pepper = models.PositiveSmallIntegerField()
     seal = models.CharField(max_length=64)
     issued_at = models.DateTimeField(_("issued"))
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "closure"], name="one_certificate_a_closure")
+        ]
 
     def __str__(self) -> str:
         return self.sha256

@@ -1,5 +1,6 @@
 """Closing a tenant, taking that back, and checking the certificate at the end."""
 
+import hashlib
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
@@ -109,7 +110,7 @@ def reopen_tenant(*, context: Context, tenant_id: UUID, reason: str) -> Tenant:
             tenant=tenant, state__in=[ClosureState.CLOSING, ClosureState.DELETING]
         ).first()
         if closure is None:
-            raise Conflict(f"The tenant is {tenant.state}, not closing.")
+            raise Conflict(f"The tenant is {tenant.state}, not {TenantState.CLOSING.value}.")
         if closure.state != ClosureState.CLOSING:
             raise Conflict("Its deletion has begun, so it can't be reopened.")
         with intent(
@@ -156,10 +157,12 @@ def verify_certificate(*, context: Context, content: bytes) -> list[Finding]:
 
 
 def _against_rows(context: Context, tenant_id: UUID, document: dict[str, Any]) -> list[Finding]:
+    text = canonical(document).decode()
     with platform_scope(context, reason="a certificate is checked"):
         tenant = Tenant.objects.filter(pk=tenant_id).first()
-        stored = TenantCertificate.objects.filter(tenant_id=tenant_id).first()
-        text = canonical(document).decode()
+        stored = TenantCertificate.objects.filter(
+            tenant_id=tenant_id, sha256=hashlib.sha256(text.encode()).hexdigest()
+        ).first()
         left = [table for table in _erased_tables() if _holds_rows(table, tenant_id)]
     return [
         Finding("the database keeps the same certificate", stored is not None
@@ -190,7 +193,7 @@ def find_certificate(*, context: Context, tenant_id: UUID) -> TenantCertificate:
     """
     require(context, Action.TENANT_READ)
     with tenant_or_platform_scope(context, tenant_id, reason="a certificate is read"):
-        found = TenantCertificate.objects.filter(tenant_id=tenant_id).first()
+        found = TenantCertificate.objects.filter(tenant_id=tenant_id).order_by("-issued_at").first()
     if found is None:
         raise NotFound("There is no certificate: the tenant is not closed.")
     return found

@@ -1,29 +1,9 @@
 """A tenant is closed: what is erased, what is kept, and that kills change nothing of it."""
 
-from datetime import timedelta
 
 import psycopg
-import pytest
-from django.db import transaction
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from portal.core.actors import Context
-from portal.core.errors import Conflict, Forbidden, Invalid, NotFound
-from portal.core.ids import uuid7
-from portal.core.tenancy import platform_scope
 from tenants.closing import registry
-from tenants.closing.deletion import advance, work_on
-from tenants.models import TenantClosure
-from tenants.services import (
-    close_tenant,
-    create_tenant,
-    edit_tenant,
-    reopen_tenant,
-    resume_tenant,
-    suspend_tenant,
-)
-from tests.factories import TESTS, Organisation, api_key, unique
 from tests.tenants.closings import (
     close,
     digest_of,
