@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 from uuid import UUID
 
 import structlog
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from audit.models import Category, Outcome
@@ -214,6 +214,11 @@ def _reading(context: Context, part: ExportPart) -> Any:
     return tenant_scope(context)
 
 
+def _close_connection() -> None:
+    """Closes this thread's connection: the name stands for another one in each thread."""
+    connection.close()
+
+
 class _Progress:
     """Tells how far an export is, over a connection of its own, and keeps its lease by that."""
 
@@ -234,7 +239,7 @@ class _Progress:
         fault: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._thread.submit(connection.close)
+        self._thread.submit(_close_connection)
         self._thread.shutdown(wait=True)
 
     def add(self, part: str, rows: int) -> None:
@@ -247,12 +252,16 @@ class _Progress:
             self._running = self._thread.submit(self._tell, part, self._done)
 
     def _tell(self, part: str, done: int) -> None:
-        with tenant_scope(self._context):
-            TenantExport.objects.filter(
-                pk=self._export.pk, state=ExportState.RUNNING, attempts=self._export.attempts
-            ).update(
-                part=part,
-                rows_done=done,
-                rows_total=self.total,
-                lease_until=timezone.now() + _LEASE,
-            )
+        mine = TenantExport.objects.filter(
+            pk=self._export.pk, state=ExportState.RUNNING, attempts=self._export.attempts
+        )
+        try:
+            with tenant_scope(self._context):
+                mine.update(
+                    part=part,
+                    rows_done=done,
+                    rows_total=self.total,
+                    lease_until=timezone.now() + _LEASE,
+                )
+        except DatabaseError as fault:
+            log.warning("export.untold", export_id=str(self._export.pk), error=str(fault))

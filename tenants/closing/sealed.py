@@ -82,7 +82,7 @@ class SealedReader(io.RawIOBase):
         self._file, self._data_key, self._id = file, data_key, file_id
         self._index = 0
         self._plain = b""
-        self._next = self._frame()
+        self._next = self._frame(first=True)
 
     def readable(self) -> bool:
         return True
@@ -106,11 +106,11 @@ class SealedReader(io.RawIOBase):
         self._plain = cipher.decrypt(frame, row_id=self._id)
         self._index += 1
 
-    def _frame(self) -> bytes:
+    def _frame(self, *, first: bool = False) -> bytes:
         """The next frame; nothing at the end of the file."""
         head = self._file.read(_LENGTH_BYTES)
         length = int.from_bytes(head)
-        if not head and self._index:
+        if not head and not first:
             return b""
         frame = self._file.read(length) if length <= _MOST_BYTES else b""
         if len(head) != _LENGTH_BYTES or not frame or len(frame) != length:

@@ -24,7 +24,8 @@ SELECT tenant_id, id FROM tenants_tenantexport WHERE state = 'ready' AND expires
 # One at a time, whoever asks: an io worker has few threads, and other tasks that can't wait.
 _NEXT_EXPORT: Final[LiteralString] = """
 SELECT tenant_id, id FROM tenants_tenantexport e
- WHERE state IN ('waiting', 'running') AND NOT EXISTS (
+ WHERE state IN ('waiting', 'running') AND (lease_until IS NULL OR lease_until < now())
+   AND NOT EXISTS (
        SELECT 1 FROM tenants_tenantexport r WHERE r.state = 'running' AND r.lease_until > now())
  ORDER BY asked_at LIMIT 1
 """

@@ -44,10 +44,15 @@ BODIES: dict[str, dict[str, Any]] = {
     "api/v1/tenants/<str:tenant_id>": {"name": "x"},
     "api/v1/tenants/<str:tenant_id>/suspend": {"reason": "a test"},
     "api/v1/tenants/<str:tenant_id>/resume": {"reason": "a test"},
+    "api/v1/tenants/<str:tenant_id>/close": {"reason": "a test", "name": "x"},
+    "api/v1/tenants/<str:tenant_id>/reopen": {"reason": "a test"},
 }
 # Pages of a state that the tenants and people of these tests are not in.
 OF_ANOTHER_STATE = {
     "admin/tenants/tenant/<uuid:object_id>/resume/",
+    "admin/tenants/tenant/<uuid:object_id>/reopen/",
+    "admin/tenants/tenantexport/<uuid:object_id>/file/",
+    "api/v1/tenants/<str:tenant_id>/export/file",
     "admin/tenants/user/<uuid:object_id>/reactivate/",
 }
 ROUTES_OF = {
