@@ -15,6 +15,14 @@ class TenantsEvent(StrEnum):
     TENANT_EDIT = "tenant.edit"
     TENANT_SUSPEND = "tenant.suspend"
     TENANT_RESUME = "tenant.resume"
+    TENANT_CLOSE = "tenant.close"
+    TENANT_REOPEN = "tenant.reopen"
+    TENANT_DELETE = "tenant.delete"
+    TENANT_CLOSED = "tenant.closed"
+    TENANT_EXPORT = "tenant.export"
+    TENANT_EXPORT_MAKE = "tenant.export_make"
+    TENANT_EXPORT_FETCH = "tenant.export_fetch"
+    TENANT_EXPORT_EXPIRE = "tenant.export_expire"
     TENANT_ENTER = "tenant.enter"
     TENANT_LEAVE = "tenant.leave"
     USER_CREATE = "user.create"
@@ -45,6 +53,14 @@ TEXTS: Final = MappingProxyType[TenantsEvent, str | Promise](
         TenantsEvent.TENANT_EDIT: _("Tenant edited"),
         TenantsEvent.TENANT_SUSPEND: _("Tenant suspended"),
         TenantsEvent.TENANT_RESUME: _("Tenant resumed"),
+        TenantsEvent.TENANT_CLOSE: _("Tenant's closing decided"),
+        TenantsEvent.TENANT_REOPEN: _("Tenant reopened"),
+        TenantsEvent.TENANT_DELETE: _("Tenant's deletion begun"),
+        TenantsEvent.TENANT_CLOSED: _("Tenant closed"),
+        TenantsEvent.TENANT_EXPORT: _("Tenant's export asked for"),
+        TenantsEvent.TENANT_EXPORT_MAKE: _("Tenant's export made"),
+        TenantsEvent.TENANT_EXPORT_FETCH: _("Tenant's export downloaded"),
+        TenantsEvent.TENANT_EXPORT_EXPIRE: _("Tenant's export deleted after its time"),
         TenantsEvent.TENANT_ENTER: _("Tenant entered by an administrator"),
         TenantsEvent.TENANT_LEAVE: _("Tenant left by an administrator"),
         TenantsEvent.USER_CREATE: _("User created"),

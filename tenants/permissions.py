@@ -20,6 +20,8 @@ class Action(StrEnum):
     TENANT_CREATE = "tenant.create"
     TENANT_EDIT = "tenant.edit"
     TENANT_SUSPEND = "tenant.suspend"
+    TENANT_CLOSE = "tenant.close"
+    TENANT_EXPORT = "tenant.export"
     TENANT_ENTER = "tenant.enter"
     USER_READ = "user.read"
     USER_CREATE = "user.create"
@@ -71,6 +73,8 @@ PLATFORM_ACTIONS: Final[Mapping[PlatformRole, frozenset[Action]]] = MappingProxy
                 Action.TENANT_CREATE,
                 Action.TENANT_EDIT,
                 Action.TENANT_SUSPEND,
+                Action.TENANT_CLOSE,
+                Action.TENANT_EXPORT,
                 Action.TENANT_ENTER,
                 Action.USER_READ,
                 Action.USER_CREATE,
@@ -112,6 +116,7 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
         TenantRole.OWNER: frozenset(
             {
                 Action.TENANT_READ,
+                Action.TENANT_EXPORT,
                 Action.MEMBER_READ,
                 Action.MEMBER_MANAGE,
                 Action.KEY_READ,
@@ -186,6 +191,23 @@ GRANTABLE_SCOPES: Final[Mapping[TenantRole, frozenset[Scope]]] = MappingProxyTyp
 )
 """Which scopes a member may put on a key; a key may hand on no scope that it lacks itself."""
 
+CLOSING_ACTIONS: Final = frozenset(
+    {
+        Action.TENANT_READ,
+        Action.TENANT_EXPORT,
+        Action.MEMBER_READ,
+        Action.KEY_READ,
+        Action.QUOTA_READ,
+        Action.JOB_READ,
+        Action.USAGE_READ,
+        Action.MODEL_READ,
+        Action.AUDIT_READ,
+    }
+)
+"""What is left of a tenant role's actions while the tenant is closing: it is read, and no more."""
+
+_INSIDE_TENANTS: Final = frozenset({Action.QUOTA_EDIT_TENANT}).union(*TENANT_ACTIONS.values())
+
 _NOTHING: Final[frozenset[Action]] = frozenset()
 _EVERYTHING: Final = frozenset(Action)
 
@@ -204,6 +226,8 @@ def actions_of(context: Context) -> frozenset[Action]:
         found |= PLATFORM_ACTIONS[context.platform_role]
     if context.tenant_role is not None and context.tenant_id is not None:
         found |= TENANT_ACTIONS[context.tenant_role]
+    if context.tenant_read_only:
+        found -= _INSIDE_TENANTS - CLOSING_ACTIONS
     return found
 
 

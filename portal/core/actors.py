@@ -51,7 +51,8 @@ ANONYMOUS = Actor(ActorType.ANONYMOUS, None, "anonymous")
 class Context:
     """Who calls, for which tenant, by what means and from where.
 
-    Passed explicitly from the edge of the system into every scope and service.
+    Passed explicitly from the edge of the system into every scope and service. A session's
+    tenant is ``tenant_read_only`` while it is closing and ever after.
     """
 
     actor: Actor
@@ -65,6 +66,7 @@ class Context:
     client_request_id: str | None = None
     platform_role: PlatformRole | None = None
     tenant_role: TenantRole | None = None
+    tenant_read_only: bool = False
     scopes: frozenset[str] = frozenset()
 
     @classmethod

@@ -109,6 +109,12 @@ class Env(BaseSettings):
     queue_timeout_seconds: float = Field(
         600.0, gt=0, description="How long an interactive job may wait or run before it is ended."
     )
+    closing_grace_days: int = Field(
+        30, ge=0, le=365, description="How long a closing tenant can be reopened before deletion."
+    )
+    export_keep_hours: float = Field(
+        168.0, gt=0, description="How long the file of a tenant's export is kept for download."
+    )
 
     def database_url(self, role: DatabaseRole) -> str:
         """The PostgreSQL URL of a login role.

@@ -53,6 +53,13 @@ _TENANT = (
     _Item(
         _("Audit trail"), "admin:audit_auditevent_changelist", "history", Action.AUDIT_READ, True
     ),
+    _Item(
+        _("Exports"),
+        "admin:tenants_tenantexport_changelist",
+        "download",
+        Action.TENANT_EXPORT,
+        True,
+    ),
 )
 _PLATFORM = (
     _Item(_("Tenants"), "admin:tenants_tenant_changelist", "domain", Action.TENANT_READ, False),

@@ -1,5 +1,6 @@
-"""Admin pages of tenants, users, members, keys, quotas and usage."""
+"""Admin pages of tenants, users, members, keys, quotas, usage and exports."""
 
+from tenants.admin.exports import TenantExportAdmin
 from tenants.admin.keys import ApiKeyAdmin
 from tenants.admin.members import MembershipAdmin
 from tenants.admin.quotas import QuotaAdmin
@@ -7,4 +8,12 @@ from tenants.admin.tenants import TenantAdmin
 from tenants.admin.usage_pages import UsageAdmin
 from tenants.admin.users import UserAdmin
 
-__all__ = ["ApiKeyAdmin", "MembershipAdmin", "QuotaAdmin", "TenantAdmin", "UsageAdmin", "UserAdmin"]
+__all__ = [
+    "ApiKeyAdmin",
+    "MembershipAdmin",
+    "QuotaAdmin",
+    "TenantAdmin",
+    "TenantExportAdmin",
+    "UsageAdmin",
+    "UserAdmin",
+]

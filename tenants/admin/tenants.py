@@ -3,14 +3,16 @@
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 from zoneinfo import available_timezones
 
 from django import forms
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.core.validators import validate_slug
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext_lazy as _
 
 from portal.core.pages import (
@@ -23,6 +25,7 @@ from portal.core.pages import (
     display,
 )
 from portal.core.tenancy import platform_scope
+from tenants.admin.closing import CLOSING_PAGES, certificate_page, closing_context
 from tenants.admin.common import TENANT_STATE_KINDS, ReasonForm, secret_page
 from tenants.identity.sessions import enter_tenant
 from tenants.models import Tenant
@@ -160,6 +163,7 @@ class TenantAdmin(PortalModelAdmin):
             _edit,
             button=_("Save"),
             done=_("Saved."),
+            offered=lambda tenant: tenant.state in (TenantState.ACTIVE, TenantState.SUSPENDED),
         ),
         FormPage(
             "suspend",
@@ -184,8 +188,9 @@ class TenantAdmin(PortalModelAdmin):
             done=_("The tenant works again."),
             offered=lambda tenant: tenant.state == TenantState.SUSPENDED,
         ),
+        *CLOSING_PAGES,
     )
-    detail_template = "site/detail.html"
+    detail_template = "site/tenant.html"
     empty_title = _("No tenant yet")
     empty_text = _(
         "A tenant is an organisation, or a part of one, that shares nothing with another."
@@ -198,6 +203,20 @@ class TenantAdmin(PortalModelAdmin):
     def scope(self, request: HttpRequest) -> AbstractContextManager[None]:
         context = replace(context_of(request), tenant_id=None)
         return platform_scope(context, reason="tenants are listed")
+
+    def get_urls(self) -> list[URLPattern]:
+        certificate = self.admin_site.admin_view(self.certificate_view)
+        own = path("<uuid:object_id>/certificate/", certificate, name="tenants_tenant_certificate")
+        return [*super().get_urls(), own]
+
+    def certificate_view(self, request: HttpRequest, object_id: UUID) -> HttpResponse:
+        """The certificate of a closed tenant, to be printed."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        with self.scope(request):
+            tenant = self.get_subject(request, object_id)
+            page = self.page_context(request, _("Certificate of deletion"), tenant)
+            return certificate_page(request, tenant, page)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
         return Tenant.objects.annotate(member_count=Count("memberships"))
@@ -220,5 +239,6 @@ class TenantAdmin(PortalModelAdmin):
                 (_("Weight"), obj.weight),
                 (_("Created"), obj.created_at),
                 (_("Id"), obj.pk),
-            ]
+            ],
+            **closing_context(request, obj),
         }

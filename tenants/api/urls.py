@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from tenants.api import usage, views
+from tenants.api import closing, usage, views
 
 urlpatterns = [
     path("tenants", views.TenantsView.as_view(), name="tenants"),
@@ -11,6 +11,24 @@ urlpatterns = [
         "tenants/<str:tenant_id>/suspend", views.SuspendTenantView.as_view(), name="tenant-suspend"
     ),
     path("tenants/<str:tenant_id>/resume", views.ResumeTenantView.as_view(), name="tenant-resume"),
+    path("tenants/<str:tenant_id>/close", closing.CloseTenantView.as_view(), name="tenant-close"),
+    path(
+        "tenants/<str:tenant_id>/reopen", closing.ReopenTenantView.as_view(), name="tenant-reopen"
+    ),
+    path("tenants/<str:tenant_id>/closure", closing.ClosureView.as_view(), name="tenant-closure"),
+    path(
+        "tenants/<str:tenant_id>/export", closing.TenantExportView.as_view(), name="tenant-export"
+    ),
+    path(
+        "tenants/<str:tenant_id>/export/file",
+        closing.TenantExportFileView.as_view(),
+        name="tenant-export-file",
+    ),
+    path(
+        "tenants/<str:tenant_id>/certificate",
+        closing.CertificateView.as_view(),
+        name="tenant-certificate",
+    ),
     path("members", views.MembersView.as_view(), name="members"),
     path("members/<str:member_id>", views.MemberView.as_view(), name="member"),
     path("keys", views.KeysView.as_view(), name="keys"),

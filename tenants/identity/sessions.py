@@ -9,7 +9,7 @@ from django.contrib.sessions.backends.base import SessionBase
 from audit.services import intent
 from portal.core.actors import Actor, ActorType, Context, PlatformRole, TenantRole
 from portal.core.errors import Conflict, NotFound
-from portal.core.tenancy import platform_scope, user_scope
+from portal.core.tenancy import platform_scope, tenant_scope, user_scope
 from tenants.errors import TenantNotActive
 from tenants.events import TenantsEvent
 from tenants.models import Membership, Tenant, User
@@ -29,17 +29,20 @@ class OwnTenant:
 
 
 def own_tenants(context: Context) -> list[OwnTenant]:
-    """The active tenants that the context's user belongs to, by name."""
+    """The tenants that the context's user belongs to and can be in, by name."""
     if context.user_id is None:
         return []
     with user_scope(context):
         found = Membership.objects.filter(user_id=context.user_id).select_related("tenant")
         memberships = list(found.order_by("tenant__name", "tenant_id"))
-    return [
-        OwnTenant(m.tenant, TenantRole(m.role))
-        for m in memberships
-        if m.tenant.state == TenantState.ACTIVE
-    ]
+    return [OwnTenant(m.tenant, TenantRole(m.role)) for m in memberships if _is_open_to(m)]
+
+
+def _is_open_to(membership: Membership) -> bool:
+    """An active tenant is open to all its members, a closing one to those who see it out."""
+    if membership.tenant.state == TenantState.CLOSING:
+        return membership.role in (TenantRole.OWNER, TenantRole.AUDITOR)
+    return membership.tenant.state == TenantState.ACTIVE
 
 
 def session_context(user: User, session: SessionBase, *, base: Context) -> Context:
@@ -56,12 +59,26 @@ def session_context(user: User, session: SessionBase, *, base: Context) -> Conte
     )
     chosen = _chosen(session)
     if user.platform_role is not None:
-        return replace(known, platform_role=PlatformRole(user.platform_role), tenant_id=chosen)
+        return _administrator(known, PlatformRole(user.platform_role), chosen)
     tenants = own_tenants(known)
     for own in tenants:
         if own.tenant.id == chosen or len(tenants) == 1:
-            return replace(known, tenant_id=own.tenant.id, tenant_role=own.role)
+            closing = own.tenant.state == TenantState.CLOSING
+            return replace(
+                known, tenant_id=own.tenant.id, tenant_role=own.role, tenant_read_only=closing
+            )
     return known
+
+
+def _administrator(known: Context, role: PlatformRole, chosen: UUID | None) -> Context:
+    found = replace(known, platform_role=role, tenant_id=chosen)
+    if chosen is None:
+        return found
+    with tenant_scope(found):
+        ending = Tenant.objects.filter(
+            pk=chosen, state__in=[TenantState.CLOSING, TenantState.CLOSED]
+        ).exists()
+    return replace(found, tenant_read_only=ending)
 
 
 def enter_tenant(
@@ -111,7 +128,7 @@ def _own_tenant(context: Context, tenant_id: UUID) -> Tenant:
         )
     if membership is None:
         raise NotFound("There is no such tenant.")
-    if membership.tenant.state != TenantState.ACTIVE:
+    if not _is_open_to(membership):
         raise TenantNotActive
     return membership.tenant
 

@@ -1,3 +1,9 @@
+from tenants.models.closing import (
+    ClosureStep,
+    TenantCertificate,
+    TenantClosure,
+    TenantExport,
+)
 from tenants.models.keys import ApiKey, ApiKeyUse
 from tenants.models.ledger import LedgerEntry
 from tenants.models.people import Membership, User
@@ -20,13 +26,17 @@ __all__ = [
     "WINDOWS",
     "ApiKey",
     "ApiKeyUse",
+    "ClosureStep",
     "LedgerEntry",
     "Membership",
     "Quota",
     "QuotaWarning",
     "QuotaWindow",
     "Tenant",
+    "TenantCertificate",
+    "TenantClosure",
     "TenantDataKey",
+    "TenantExport",
     "UsageBucket",
     "UsageWatermark",
     "User",

@@ -1,5 +1,12 @@
 """Verbs of the tenants app: keyword-only, permission first, one transaction, audited."""
 
+from tenants.services.closing import (
+    close_tenant,
+    find_certificate,
+    reopen_tenant,
+    verify_certificate,
+)
+from tenants.services.exports import newest_export, open_export, request_export
 from tenants.services.key_changes import edit_api_key, rotate_api_key
 from tenants.services.keys import (
     CreatedKey,
@@ -41,6 +48,7 @@ __all__ = [
     "add_member",
     "change_member_role",
     "check_usage",
+    "close_tenant",
     "create_api_key",
     "create_playground_key",
     "create_tenant",
@@ -50,9 +58,14 @@ __all__ = [
     "edit_api_key",
     "edit_tenant",
     "export_usage",
+    "find_certificate",
+    "newest_export",
+    "open_export",
     "reactivate_user",
     "remove_member",
+    "reopen_tenant",
     "repair_usage",
+    "request_export",
     "reset_password",
     "resume_tenant",
     "revoke_api_key",
@@ -62,4 +75,5 @@ __all__ = [
     "set_platform_role",
     "set_quota",
     "suspend_tenant",
+    "verify_certificate",
 ]

@@ -1,5 +1,7 @@
 """Tenants: made, edited, suspended."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -7,12 +9,12 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
 from audit.services import intent
-from portal.core.actors import Context, TenantRole
+from portal.core.actors import ActorType, Context, TenantRole
 from portal.core.crypto import Keyring, new_data_key
 from portal.core.env import env
 from portal.core.errors import Conflict, Invalid, NotFound
 from portal.core.ids import uuid7
-from portal.core.tenancy import platform_scope
+from portal.core.tenancy import platform_scope, tenant_scope
 from tenants.events import TenantsEvent
 from tenants.models import Membership, Tenant, TenantDataKey, User
 from tenants.models.tenant import TenantState
@@ -49,7 +51,7 @@ def create_tenant(
     Raises:
         Forbidden: the caller may not.
         Invalid: naming the field that is wrong.
-        Conflict: the short name is taken.
+        Conflict: the short name is taken, or the name was a closed tenant's.
         SeparatedDuties: the owner would be an administrator of the platform.
     """
     require(context, Action.TENANT_CREATE)
@@ -62,6 +64,7 @@ def create_tenant(
     )
     _check(tenant)
     with platform_scope(replace(context, tenant_id=tenant.id), reason="a tenant is created"):
+        _refuse_former_name(tenant)
         if Tenant.objects.filter(slug=tenant.slug).exists():
             raise Conflict(f"The short name '{tenant.slug}' is taken.", param="slug")
         with intent(
@@ -93,12 +96,16 @@ def edit_tenant(
 
     Raises:
         Forbidden, NotFound, Invalid: naming the field that is wrong.
+        Conflict: it is closing or closed, or the name was a closed tenant's.
     """
     require(context, Action.TENANT_EDIT)
     with platform_scope(replace(context, tenant_id=tenant_id), reason="a tenant is edited"):
-        tenant = _locked(tenant_id)
+        tenant = locked_tenant(tenant_id)
+        if tenant.state in (TenantState.CLOSING, TenantState.CLOSED):
+            raise Conflict(f"The tenant is {tenant.state}; it can't be edited any more.")
         if name is not None:
             tenant.name = clean_text(name, "name", most=120, least=1)
+            _refuse_former_name(tenant)
         if time_zone is not None:
             tenant.time_zone = time_zone
         if weight is not None:
@@ -118,6 +125,8 @@ def edit_tenant(
 
 def suspend_tenant(*, context: Context, tenant_id: UUID, reason: str) -> Tenant:
     """Stops a tenant: its keys and members are refused from the next request on.
+
+    Generations under way end and are charged; keys, members and quotas stay as they are.
 
     Raises:
         Forbidden, NotFound, Invalid: no reason given.
@@ -161,7 +170,7 @@ def _move(
     require(context, Action.TENANT_SUSPEND)
     why = clean_text(reason, "reason", most=200, least=1)
     with platform_scope(replace(context, tenant_id=tenant_id), reason=event.value):
-        tenant = _locked(tenant_id)
+        tenant = locked_tenant(tenant_id)
         if tenant.state != before:
             raise Conflict(f"The tenant is {tenant.state}, not {before.value}.")
         with intent(
@@ -174,6 +183,33 @@ def _move(
             tenant.state = after
             tenant.save(update_fields=["state"])
     return tenant
+
+
+def _refuse_former_name(tenant: Tenant) -> None:
+    """Refuses the name of a tenant that was closed: readers of the trail would mix the two up.
+
+    Short names need no such check: the row of a closed tenant stays, and holds its own.
+    """
+    former = Tenant.objects.filter(name__iexact=tenant.name, state=TenantState.CLOSED)
+    if former.exclude(pk=tenant.pk).exists():
+        raise Conflict("A closed tenant had this name: choose another.", param="name")
+
+
+@contextmanager
+def tenant_or_platform_scope(context: Context, tenant_id: UUID, *, reason: str) -> Iterator[None]:
+    """Where one tenant's things are reached: by a member in its scope, by an administrator across.
+
+    Raises:
+        NotFound: the tenant is not the member's.
+    """
+    if context.platform_role is not None or context.actor.type == ActorType.SYSTEM:
+        with platform_scope(replace(context, tenant_id=tenant_id), reason=reason):
+            yield
+    elif context.tenant_id == tenant_id:
+        with tenant_scope(context):
+            yield
+    else:
+        raise NotFound("There is no such tenant.")
 
 
 def _insert(tenant: Tenant) -> None:
@@ -199,7 +235,12 @@ def _check(tenant: Tenant) -> None:
         raise Invalid(" ".join(messages), param=param) from None
 
 
-def _locked(tenant_id: UUID) -> Tenant:
+def locked_tenant(tenant_id: UUID) -> Tenant:
+    """A tenant, locked in the open scope.
+
+    Raises:
+        NotFound: there is none.
+    """
     tenant = Tenant.objects.select_for_update().filter(pk=tenant_id).first()
     if tenant is None:
         raise NotFound("There is no such tenant.")

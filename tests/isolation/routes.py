@@ -37,6 +37,7 @@ LISTING, PLATFORM, OPEN = Shows(Kind.LISTING), Shows(Kind.PLATFORM), Shows(Kind.
 TENANT, KEY = _object("tenants_tenant"), _object("tenants_apikey")
 MEMBER, QUOTA = _object("tenants_membership"), _object("tenants_quota")
 JOB, EVENT, USER = _object("inference_job"), _object("audit_event"), _object("tenants_user")
+EXPORT = _object("tenants_tenantexport")
 
 FILE, BATCH = _object("inference_file"), _object("inference_batch")
 
@@ -79,6 +80,14 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/tenants/tenant/<uuid:object_id>/edit/": TENANT,
     "admin/tenants/tenant/<uuid:object_id>/suspend/": TENANT,
     "admin/tenants/tenant/<uuid:object_id>/resume/": TENANT,
+    "admin/tenants/tenant/<uuid:object_id>/close/": TENANT,
+    "admin/tenants/tenant/<uuid:object_id>/reopen/": TENANT,
+    "admin/tenants/tenant/<uuid:object_id>/export/": TENANT,
+    "admin/tenants/tenant/<uuid:object_id>/certificate/": TENANT,
+    "admin/tenants/tenantexport/": LISTING,
+    "admin/tenants/tenantexport/add/": LISTING,
+    "admin/tenants/tenantexport/<uuid:object_id>/": EXPORT,
+    "admin/tenants/tenantexport/<uuid:object_id>/file/": EXPORT,
     "admin/tenants/usagebucket/": LISTING,
     "admin/tenants/usagebucket/export/": LISTING,
     "admin/tenants/user/": LISTING,
@@ -102,6 +111,12 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/tenants/<str:tenant_id>": TENANT,
     "api/v1/tenants/<str:tenant_id>/suspend": TENANT,
     "api/v1/tenants/<str:tenant_id>/resume": TENANT,
+    "api/v1/tenants/<str:tenant_id>/close": TENANT,
+    "api/v1/tenants/<str:tenant_id>/reopen": TENANT,
+    "api/v1/tenants/<str:tenant_id>/closure": TENANT,
+    "api/v1/tenants/<str:tenant_id>/export": TENANT,
+    "api/v1/tenants/<str:tenant_id>/export/file": TENANT,
+    "api/v1/tenants/<str:tenant_id>/certificate": TENANT,
     "api/v1/members": LISTING,
     "api/v1/members/<str:member_id>": MEMBER,
     "api/v1/keys": LISTING,

@@ -83,6 +83,22 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             "model_id": uuid7(), "sku": "m@1", "currency": "USD", "requests": 1,
             "prompt_tokens": 1, "completion_tokens": 1, "cost": 1,
         },
+        "tenants_tenantclosure": {
+            "id": uuid7(), "state": "reopened", "tenant_was": "active", "reason": "seen",
+            "asked_by": "seen", "asked_at": now, "delete_after": now,
+        },
+        "tenants_closurestep": {
+            "id": uuid7(), "closure_id": references.get("closure_id"), "name": "seen",
+            "erased": 0, "began_at": now,
+        },
+        "tenants_tenantcertificate": {
+            "id": uuid7(), "closure_id": references.get("closure_id"), "document": "{}",
+            "sha256": "0", "pepper": 1, "seal": "0", "issued_at": now,
+        },
+        "tenants_tenantexport": {
+            "id": uuid7(), "state": "deleted", "asked_by": "seen", "asked_at": now, "attempts": 1,
+            "part": "", "rows_done": 0, "sha256": "",
+        },
         "inference_job": {
             "id": uuid7(), "user_id": user,
             "deployment_id": references.get("deployment_id") or uuid7(),
@@ -158,6 +174,10 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "tenants_tenantdatakey": ("id", {}),
     "tenants_ledgerentry": ("id", {}),
     "tenants_usagebucket": ("id", {}),
+    "tenants_tenantclosure": ("id", {}),
+    "tenants_closurestep": ("id", {"closure_id": "tenants_tenantclosure"}),
+    "tenants_tenantcertificate": ("id", {"closure_id": "tenants_tenantclosure"}),
+    "tenants_tenantexport": ("id", {}),
     "inference_job": ("id", {"api_key_id": "tenants_apikey"}),
     "inference_jobpayload": ("job_id", {"job_id": "inference_job"}),
     "inference_idempotencykey": (

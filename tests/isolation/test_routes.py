@@ -44,6 +44,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "api/v1/tenants/<str:tenant_id>": {"name": "x"},
     "api/v1/tenants/<str:tenant_id>/suspend": {"reason": "a test"},
     "api/v1/tenants/<str:tenant_id>/resume": {"reason": "a test"},
+    "api/v1/tenants/<str:tenant_id>/close": {"reason": "a test", "name": "x"},
+    "api/v1/tenants/<str:tenant_id>/reopen": {"reason": "a test"},
 }
 # Pages of a state that the tenants, people and jobs of these tests are not in, and the result of
 # a job that another key submitted.
@@ -51,6 +53,9 @@ OF_ANOTHER_STATE = {
     "api/v1/jobs/<str:job_id>/result",
     "admin/inference/job/<uuid:object_id>/cancel/",
     "admin/tenants/tenant/<uuid:object_id>/resume/",
+    "admin/tenants/tenant/<uuid:object_id>/reopen/",
+    "admin/tenants/tenantexport/<uuid:object_id>/file/",
+    "api/v1/tenants/<str:tenant_id>/export/file",
     "admin/tenants/user/<uuid:object_id>/reactivate/",
 }
 ROUTES_OF = {

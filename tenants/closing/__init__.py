@@ -1,0 +1,1 @@
+"""Closing a tenant: what apps register, the worker's steps, the export and the certificate."""
