@@ -178,6 +178,7 @@ class Settlement(msgspec.Struct, frozen=True):
         lapsed: settle only if the lease has run out (the sweeper must not end a job whose
             worker has just renewed it).
         answer: encrypted answer to keep for a minute, where the caller could not be reached.
+        stop: the place of the stop sequence that ended it, or -1; told to the caller, not kept.
     """
 
     job_id: UUID
@@ -193,6 +194,7 @@ class Settlement(msgspec.Struct, frozen=True):
     answer: str | None = None
     digest: str = ""
     first_token_at: datetime | None = None
+    stop: int = -1
 
     def row(self) -> "_Row":
         return _Row(
@@ -256,6 +258,7 @@ def end_of(settled: Settled, asked: Settlement) -> End:
         settled.completion_tokens,
         asked.error_code,
         asked.error_message,
+        asked.stop,
     )
 
 

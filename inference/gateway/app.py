@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from inference.gateway.admission import Admitted, Call, Refused, Verdict
-from inference.gateway.answers import respond, respond_error
+from inference.gateway.answers import Reply, respond, respond_error
 from inference.gateway.calls import CHAT, LIST_MODELS, UNKNOWN_ROUTE, Pending
 from inference.gateway.catalogue import model_info
 from inference.gateway.core import Gateway
@@ -25,14 +25,17 @@ from inference.gateway.requests import (
     Scope,
     Send,
     arrival,
-    pending_chat,
+    pending_generation,
     refused,
 )
 from inference.gateway.stream import answer_stream
 from inference.gateway.waiting import watch
 from inference.gateway.whole import answer_whole
 from inference.gateway.wire import errors, response
-from inference.gateway.wire.headers import HeaderPairs, rate_limit_headers
+from inference.gateway.wire.chat import ChatDialect
+from inference.gateway.wire.common import Dialect
+from inference.gateway.wire.headers import HeaderPairs
+from inference.gateway.wire.style import OPENAI, Style
 from portal.core.errors import PortalError
 from portal.core.ids import uuid7
 
@@ -44,6 +47,7 @@ class _Endpoint:
 
     method: str | None
     action: str
+    style: Style = OPENAI
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -60,7 +64,7 @@ class _Endpoint:
             return
         except psycopg.Error as fault:
             log.error("gateway.database_failed", error=str(fault))
-            await respond_error(send, arrived.origin, errors.unavailable())
+            await respond_error(send, self.style, arrived.origin, errors.unavailable())
 
     async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
         raise NotImplementedError
@@ -74,29 +78,32 @@ class _Endpoint:
     ) -> None:
         verdict = await self._gateway.desk.submit(refused(self.action, arrived, error))
         assert isinstance(verdict, Refused)
-        await respond_error(send, arrived.origin, verdict.error, headers)
+        await respond_error(send, self.style, arrived.origin, verdict.error, headers)
 
     async def _admit(self, pending: Pending, send: Send) -> Verdict | None:
         """The verdict, or None once a refusal has been answered."""
         verdict = await self._gateway.desk.submit(pending)
         if isinstance(verdict, Refused):
-            limits = rate_limit_headers(requests=verdict.requests, tokens=verdict.tokens)
-            await respond_error(send, pending.origin, verdict.error, limits)
+            limits = self.style.limits(verdict.requests, verdict.tokens)
+            await respond_error(send, self.style, pending.origin, verdict.error, limits)
             return None
         return verdict
 
 
-class ChatCompletions(_Endpoint):
+class _Generation(_Endpoint):
+    """An endpoint that generates, in one dialect or another."""
+
     method = "POST"
-    action = CHAT
+    dialect: Dialect
 
     async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
         gateway = self._gateway
-        pending, request = await pending_chat(
+        pending, request = await pending_generation(
             self.action,
             arrived,
             receive,
             gateway.catalogue,
+            self.dialect,
             max_body_bytes=gateway.max_body_bytes,
             queue_seconds=gateway.queue_seconds,
         )
@@ -108,7 +115,7 @@ class ChatCompletions(_Endpoint):
         watching = watch(receive, waiter)
         answer = answer_stream if request.stream else answer_whole
         try:
-            ended = await answer(waiter, verdict, pending, request, send)
+            ended = await answer(waiter, Reply(send, verdict, pending, request, self.dialect))
         except BaseException:
             gateway.canceller.cancel(verdict.job_id)
             raise
@@ -117,6 +124,11 @@ class ChatCompletions(_Endpoint):
             gateway.room.leave(waiter)
         if not ended:
             gateway.canceller.cancel(verdict.job_id)
+
+
+class ChatCompletions(_Generation):
+    action = CHAT
+    dialect = ChatDialect()
 
 
 class ListModels(_Endpoint):
@@ -134,11 +146,15 @@ class ListModels(_Endpoint):
         if verdict is None:
             return
         if found is not None:
-            await respond(send, arrived.origin, 200, response.model_object(model_info(found)))
+            await respond(
+                send, self.style, arrived.origin, 200, response.model_object(model_info(found))
+            )
             return
         allowed = verdict.key.allowed_models  # type: ignore[union-attr]
         models = [s for s in served if allowed is None or s.model_name in allowed]
-        await respond(send, arrived.origin, 200, response.models_list(map(model_info, models)))
+        await respond(
+            send, self.style, arrived.origin, 200, response.models_list(map(model_info, models))
+        )
 
 
 class UnknownRoute(_Endpoint):

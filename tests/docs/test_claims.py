@@ -20,7 +20,7 @@ OURS = ("audit", "tenants", "inference", "knowledge")
 # A code is named by a keyword, or stands second or third in one of these calls.
 _CODE = re.compile(
     r'\b(?:code|error_code)(?:: ClassVar\[str\])? ?= ?"([a-z_]+)"'
-    r'|\b_invalid\([^\n]*, "([a-z_]+)"\)'
+    r'|\binvalid\([^\n]*, "([a-z_]+)"\)'
     r'|(?:\bFailed\([\w.]+|JobState\.[A-Z]+), "([a-z_]+)"'
 )
 _INTENT = re.compile(r'\bintent\(\s*"([a-z_.]+)"(?: if \w+ else "([a-z_.]+)")?')

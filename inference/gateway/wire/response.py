@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
-FinishReason = Literal["stop", "length"]
+from inference.gateway.wire import errors
+from inference.gateway.wire.common import Ending, FinishReason, Usage
+from portal.core.errors import PortalError
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -18,13 +20,6 @@ _LINE_ENDS: Final = (
     (b"\xe2\x80\xa8", b"\\u2028"),
     (b"\xe2\x80\xa9", b"\\u2029"),
 )
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one completion."""
-
-    prompt_tokens: int
-    completion_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +46,11 @@ def completion(
         (
             _head(completion_id, "chat.completion", created, model, system_fingerprint),
             b'[{"index":0,"message":{"role":"assistant","content":',
-            _text(text),
+            json_text(text),
             b',"refusal":null,"annotations":[]},"logprobs":null,"finish_reason":',
             _encode(finish_reason),
             b'}],"usage":',
-            _usage(usage),
+            usage_json(usage),
             b"}",
         )
     )
@@ -97,7 +92,12 @@ class ChunkEncoder:
 
     def content(self, text: str) -> bytes:
         """A piece of the answer."""
-        return self._content + _text(text) + b'},"logprobs":null,"finish_reason":null}' + self._tail
+        return (
+            self._content
+            + json_text(text)
+            + b'},"logprobs":null,"finish_reason":null}'
+            + self._tail
+        )
 
     def final(self, finish_reason: FinishReason) -> bytes:
         """The chunk that says why the answer ended."""
@@ -106,7 +106,16 @@ class ChunkEncoder:
 
     def usage(self, usage: Usage) -> bytes:
         """The chunk without choices that carries the tokens used."""
-        return self._head + b'[],"usage":' + _usage(usage) + b"}\n\n"
+        return self._head + b'[],"usage":' + usage_json(usage) + b"}\n\n"
+
+    def end(self, ending: Ending) -> bytes:
+        """All that closes the stream."""
+        final = self.final(ending.reason)
+        return final + self.usage(ending.usage) + DONE if self._include_usage else final + DONE
+
+    def error(self, error: PortalError, request_id: str) -> bytes:
+        """What closes a stream that has begun and failed."""
+        return errors.error_event(error, request_id)
 
 
 def models_list(models: Iterable[ModelInfo]) -> bytes:
@@ -142,7 +151,7 @@ def _head(
     return _encode(fields)[:-1] + b',"choices":'
 
 
-def _usage(usage: Usage) -> bytes:
+def usage_json(usage: Usage) -> bytes:
     return _encode(
         {
             "prompt_tokens": usage.prompt_tokens,
@@ -152,7 +161,7 @@ def _usage(usage: Usage) -> bytes:
     )
 
 
-def _text(text: str) -> bytes:
+def json_text(text: str) -> bytes:
     """``text`` as a JSON string on one line, for any reader's idea of a line."""
     if text.isascii():
         return _encode(text)
