@@ -16,7 +16,16 @@ from starlette.types import ASGIApp
 
 from inference.gateway.admission import Admitted, Call, Refused, Verdict
 from inference.gateway.answers import Reply, respond, respond_error
-from inference.gateway.calls import CHAT, LIST_MODELS, UNKNOWN_ROUTE, Pending
+from inference.gateway.calls import (
+    CHAT,
+    COMPLETION,
+    COUNT_TOKENS,
+    LIST_MODELS,
+    MESSAGE,
+    RESPONSE,
+    UNKNOWN_ROUTE,
+    Pending,
+)
 from inference.gateway.catalogue import model_info
 from inference.gateway.core import Gateway
 from inference.gateway.requests import (
@@ -25,16 +34,22 @@ from inference.gateway.requests import (
     Scope,
     Send,
     arrival,
+    pending_count,
     pending_generation,
     refused,
 )
 from inference.gateway.stream import answer_stream
 from inference.gateway.waiting import watch
 from inference.gateway.whole import answer_whole
-from inference.gateway.wire import errors, response
+from inference.gateway.wire import errors, message_models, response
 from inference.gateway.wire.chat import ChatDialect
 from inference.gateway.wire.common import Dialect
+from inference.gateway.wire.completions import CompletionsDialect
 from inference.gateway.wire.headers import HeaderPairs
+from inference.gateway.wire.message_style import ANTHROPIC
+from inference.gateway.wire.messages import MessagesDialect, parse_count
+from inference.gateway.wire.response import ModelInfo
+from inference.gateway.wire.responses import ResponsesDialect
 from inference.gateway.wire.style import OPENAI, Style
 from portal.core.errors import PortalError
 from portal.core.ids import uuid7
@@ -96,6 +111,10 @@ class _Generation(_Endpoint):
     method = "POST"
     dialect: Dialect
 
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway)
+        self.style = self.dialect.style
+
     async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
         gateway = self._gateway
         pending, request = await pending_generation(
@@ -131,6 +150,43 @@ class ChatCompletions(_Generation):
     dialect = ChatDialect()
 
 
+class Completions(_Generation):
+    action = COMPLETION
+    dialect = CompletionsDialect()
+
+
+class Responses(_Generation):
+    action = RESPONSE
+    dialect = ResponsesDialect()
+
+
+class Messages(_Generation):
+    action = MESSAGE
+    dialect = MessagesDialect()
+
+
+class CountTokens(_Endpoint):
+    """How many tokens a message's prompt has: asked with a key, charged to nobody."""
+
+    method = "POST"
+    action = COUNT_TOKENS
+    style = ANTHROPIC
+
+    async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
+        gateway = self._gateway
+        pending, tokens = await pending_count(
+            self.action,
+            arrived,
+            receive,
+            gateway.catalogue,
+            parse_count,
+            max_body_bytes=gateway.max_body_bytes,
+        )
+        if await self._admit(pending, send) is not None:
+            body = b'{"input_tokens":%d}' % tokens
+            await respond(send, self.style, arrived.origin, 200, body)
+
+
 class ListModels(_Endpoint):
     method = "GET"
     action = LIST_MODELS
@@ -146,15 +202,42 @@ class ListModels(_Endpoint):
         if verdict is None:
             return
         if found is not None:
-            await respond(
-                send, self.style, arrived.origin, 200, response.model_object(model_info(found))
-            )
+            await respond(send, self.style, arrived.origin, 200, self._one(model_info(found)))
             return
         allowed = verdict.key.allowed_models  # type: ignore[union-attr]
         models = [s for s in served if allowed is None or s.model_name in allowed]
-        await respond(
-            send, self.style, arrived.origin, 200, response.models_list(map(model_info, models))
-        )
+        body = self._all([model_info(model) for model in models])
+        await respond(send, self.style, arrived.origin, 200, body)
+
+    def _one(self, model: ModelInfo) -> bytes:
+        return response.model_object(model)
+
+    def _all(self, models: Sequence[ModelInfo]) -> bytes:
+        return response.models_list(models)
+
+
+class AnthropicModels(ListModels):
+    """The same, as Anthropic's clients read it."""
+
+    style = ANTHROPIC
+
+    def _one(self, model: ModelInfo) -> bytes:
+        return message_models.model_object(model)
+
+    def _all(self, models: Sequence[ModelInfo]) -> bytes:
+        return message_models.models_page(models)
+
+
+class Models:
+    """Both APIs list the models at one path; Anthropic's clients always say their version."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._openai = ListModels(gateway)
+        self._anthropic = AnthropicModels(gateway)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        versioned = any(name == b"anthropic-version" for name, _ in scope["headers"])
+        await (self._anthropic if versioned else self._openai)(scope, receive, send)
 
 
 class UnknownRoute(_Endpoint):
@@ -171,8 +254,12 @@ def routes(gateway: Gateway) -> list[Route]:
     """The data plane's routes."""
     return [
         Route("/v1/chat/completions", ChatCompletions(gateway), methods=None),
-        Route("/v1/models", ListModels(gateway), methods=None),
-        Route("/v1/models/{model}", ListModels(gateway), methods=None),
+        Route("/v1/completions", Completions(gateway), methods=None),
+        Route("/v1/responses", Responses(gateway), methods=None),
+        Route("/v1/messages", Messages(gateway), methods=None),
+        Route("/v1/messages/count_tokens", CountTokens(gateway), methods=None),
+        Route("/v1/models", Models(gateway), methods=None),
+        Route("/v1/models/{model}", Models(gateway), methods=None),
         Route("/v1", UnknownRoute(gateway), methods=None),
         Route("/v1/{path:path}", UnknownRoute(gateway), methods=None),
     ]
@@ -182,9 +269,11 @@ async def server_fault(request: Request, fault: Exception) -> Response:
     """The answer to a request that met a fault of ours; Starlette raises it again for the log."""
     request_id = f"req-{uuid7().hex}"
     log.error("request.failed", request_id=request_id, error=repr(fault))
-    body = errors.error_body(errors.server_error(), request_id)
-    headers = {"x-request-id": request_id}
-    return Response(body, 500, headers, media_type="application/json")
+    style = ANTHROPIC if request.url.path.startswith("/v1/messages") else OPENAI
+    body = style.error_body(errors.server_error(), request_id)
+    answer = Response(body, 500, {"x-request-id": request_id}, media_type="application/json")
+    answer.raw_headers += style.head(request_id)
+    return answer
 
 
 class Straight:

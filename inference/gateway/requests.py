@@ -150,14 +150,41 @@ async def pending_generation(
         patience = min(_patience(arrived.headers), queue_seconds)
         body = await read_body(arrived, receive, max_body_bytes)
         request = dialect.parse(body)
-        served = await catalogue.find(request.model)
-        if served is None:
-            raise errors.model_not_found(request.model)
+        served = await _find(catalogue, request.model)
         generation, ask = await _prepare(request, served, patience)
     except PortalError as refusal:
         return refused(action, arrived, refusal), None
     call = Call(arrived.credential, ask)
     return Pending(action, arrived.origin, call, arrived.arrived_at, generation), request
+
+
+async def pending_count(
+    action: str,
+    arrived: Arrival,
+    receive: Receive,
+    catalogue: Catalogue,
+    parse: Callable[[bytes], ParsedRequest],
+    *,
+    max_body_bytes: int,
+) -> tuple[Pending, int]:
+    """The call that counts a prompt's tokens, and how many they are; nothing is reserved for it."""
+    if arrived.credential is None:
+        return refused(action, arrived, errors.invalid_api_key()), 0
+    try:
+        request = parse(await read_body(arrived, receive, max_body_bytes))
+        served = await _find(catalogue, request.model)
+        tokens = len(await _encode(request, served))
+    except PortalError as refusal:
+        return refused(action, arrived, refusal), 0
+    call = Call(arrived.credential, model_name=served.model_name)
+    return Pending(action, arrived.origin, call, arrived.arrived_at), tokens
+
+
+async def _find(catalogue: Catalogue, name: str) -> Served:
+    served = await catalogue.find(name)
+    if served is None:
+        raise errors.model_not_found(name)
+    return served
 
 
 def refused(action: str, arrived: Arrival, refusal: PortalError) -> Pending:
@@ -169,7 +196,7 @@ def refused(action: str, arrived: Arrival, refusal: PortalError) -> Pending:
 async def _prepare(
     request: ParsedRequest, served: Served, patience: float
 ) -> tuple[Generation, Ask]:
-    ids = await encode(request, served)
+    ids = await _encode(request, served)
     room = served.context_length - len(ids)
     if room <= 0 or (request.max_tokens is not None and request.max_tokens > room):
         raise _too_long(request, served, len(ids))
@@ -210,7 +237,7 @@ def _patience(headers: dict[bytes, bytes]) -> float:
     return timeout_seconds(_text(headers.get(_CLIENT_TIMEOUT))) or math.inf
 
 
-async def encode(request: ParsedRequest, served: Served) -> list[int]:
+async def _encode(request: ParsedRequest, served: Served) -> list[int]:
     """The token ids of a request's prompt.
 
     Raises:

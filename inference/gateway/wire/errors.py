@@ -41,6 +41,11 @@ def error_type(error: PortalError) -> str:
     return "server_error" if status >= 500 else "invalid_request_error"
 
 
+def error_code(error: PortalError) -> str:
+    """The stable code of ``error``, in OpenAI's words."""
+    return _CODES.get(error.error_code, error.error_code)
+
+
 def error_body(error: PortalError, request_id: str) -> bytes:
     """``error`` as JSON: ``{"error": {"message", "type", "param", "code"}, "request_id"}``."""
     return msgspec.json.encode(
@@ -49,7 +54,7 @@ def error_body(error: PortalError, request_id: str) -> bytes:
                 "message": error.message,
                 "type": error_type(error),
                 "param": error.param,
-                "code": _CODES.get(error.error_code, error.error_code),
+                "code": error_code(error),
             },
             "request_id": request_id,
         }

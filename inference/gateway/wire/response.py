@@ -44,7 +44,7 @@ def completion(
     """A ``chat.completion`` object as JSON; ``created`` in Unix seconds."""
     return b"".join(
         (
-            _head(completion_id, "chat.completion", created, model, system_fingerprint),
+            head(completion_id, "chat.completion", created, model, system_fingerprint),
             b'[{"index":0,"message":{"role":"assistant","content":',
             json_text(text),
             b',"refusal":null,"annotations":[]},"logprobs":null,"finish_reason":',
@@ -78,7 +78,7 @@ class ChunkEncoder:
         system_fingerprint: str | None = None,
     ) -> None:
         self._include_usage = include_usage
-        self._head = b"data: " + _head(
+        self._head = b"data: " + head(
             completion_id, "chat.completion.chunk", created, model, system_fingerprint
         )
         self._before = self._head + b'[{"index":0,"delta":'
@@ -137,9 +137,7 @@ def _model(model: ModelInfo) -> dict[str, str | int]:
     }
 
 
-def _head(
-    completion_id: str, kind: str, created: int, model: str, fingerprint: str | None
-) -> bytes:
+def head(completion_id: str, kind: str, created: int, model: str, fingerprint: str | None) -> bytes:
     """The object up to the value of ``choices``."""
     fields = {
         "id": completion_id,
@@ -170,6 +168,11 @@ def json_text(text: str) -> bytes:
     except UnicodeEncodeError:
         # Half of a surrogate pair can't be sent; it is shown as what it is, unreadable.
         encoded = _encode(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return one_line(encoded)
+
+
+def one_line(encoded: bytes) -> bytes:
+    """JSON without a character that some reader takes for the end of a line."""
     for raw, escaped in _LINE_ENDS:
         if raw in encoded:
             encoded = encoded.replace(raw, escaped)
