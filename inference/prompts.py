@@ -216,6 +216,10 @@ class PromptEncoder:
             ids += self._encoded(guard.restore(piece))
         return ids
 
+    def encode_raw(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the messages' texts as they are: no template, and no control token."""
+        return self._encoded("".join(m.content for m in messages)).copy()
+
     def _encoded(self, piece: str) -> list[int]:
         own = self._own_pieces.get(piece)
         if own is not None:

@@ -42,7 +42,10 @@ class Text(msgspec.Struct, array_like=True, tag=0, gc=False):
 
 
 class End(msgspec.Struct, array_like=True, tag=1, gc=False):
-    """The job is settled, and this is how; sent after the commit."""
+    """The job is settled, and this is how; sent after the commit.
+
+    ``stop`` is the place of the stop sequence that ended it; -1 for none, or where it is not known.
+    """
 
     job: bytes
     fence: int
@@ -52,6 +55,7 @@ class End(msgspec.Struct, array_like=True, tag=1, gc=False):
     completion_tokens: int = 0
     error_code: str = ""
     error_message: str = ""
+    stop: int = -1
 
 
 Return = Text | End

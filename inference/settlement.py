@@ -180,6 +180,7 @@ class Settlement(msgspec.Struct, frozen=True):
             worker has just renewed it).
         answer: encrypted answer to keep: a business system's, or one whose caller could not be
             reached.
+        stop: the place of the stop sequence that ended it, or -1; told to the caller, not kept.
     """
 
     job_id: UUID
@@ -195,6 +196,7 @@ class Settlement(msgspec.Struct, frozen=True):
     answer: str | None = None
     digest: str = ""
     first_token_at: datetime | None = None
+    stop: int = -1
 
     def row(self) -> "_Row":
         return _Row(
@@ -258,6 +260,7 @@ def end_of(settled: Settled, asked: Settlement) -> End:
         settled.completion_tokens,
         asked.error_code,
         asked.error_message,
+        asked.stop,
     )
 
 

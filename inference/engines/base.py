@@ -49,7 +49,8 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     Args:
         id: unique among the engine's unfinished requests.
         prompt_ids: the rendered prompt in the model's own token ids.
-        messages: the same prompt as messages, for engines that render it themselves.
+        messages: the same prompt as messages, for engines that render it themselves; a prompt that
+            no template touches is one message without a role.
         sampling: how to generate.
     """
 
@@ -74,12 +75,16 @@ class Token(msgspec.Struct, frozen=True, tag="token", array_like=True):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done", array_like=True):
-    """The request ended as asked. Tokens of a stop string or an end-of-text token are counted."""
+    """The request ended as asked. Tokens of a stop string or an end-of-text token are counted.
+
+    ``stop`` is the place among the request's stop strings of the one that ended it, or -1.
+    """
 
     request_id: str
     reason: StopReason
     prompt_tokens: int
     completion_tokens: int
+    stop: int = -1
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):

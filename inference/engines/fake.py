@@ -170,4 +170,4 @@ class FakeEngine(StepEngine):
             return
         reason: StopReason = "stop" if piece.stopped else run.reason
         prompt = len(run.request.prompt_ids)
-        events.append(Done(request_id, reason, prompt, run.emitted))
+        events.append(Done(request_id, reason, prompt, run.emitted, piece.stop))

@@ -219,13 +219,13 @@ class OpenVINOEngine(StepEngine):
         reason = self._reason(output.finish_reason, piece)
         if reason is not None and not piece.stopped:
             rest = run.text.finish()
-            piece = Piece(piece.text + rest.text, piece.tokens + rest.tokens, rest.stopped)
+            piece = Piece(piece.text + rest.text, piece.tokens + rest.tokens, rest.stop)
             reason = "stop" if rest.stopped else reason
         if piece.text or piece.tokens:
             events.append(Token(request_id, piece.text, piece.tokens))
         if reason is not None:
             self._stop(request_id)
-            events.append(Done(request_id, reason, run.prompt_tokens, run.generated))
+            events.append(Done(request_id, reason, run.prompt_tokens, run.generated, piece.stop))
 
     @staticmethod
     def _reason(

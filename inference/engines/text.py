@@ -48,11 +48,18 @@ class TokenBytes:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that may be shown now, and the tokens that it newly covers."""
+    """Text that may be shown now, and the tokens that it newly covers.
+
+    ``stop`` is the place of the stop string that was met, or -1.
+    """
 
     text: str
     tokens: int
-    stopped: bool = False
+    stop: int = -1
+
+    @property
+    def stopped(self) -> bool:
+        return self.stop >= 0
 
 
 class StopFilter:
@@ -74,10 +81,11 @@ class StopFilter:
         held = self._held + text
         self._ends.append((self._position + len(held), tokens))
         self._uncounted += tokens
-        cut = self._earliest_stop(held)
-        if cut is not None:
+        found = self._earliest_stop(held)
+        if found is not None:
+            cut, stop = found
             self._held = ""
-            return self._all_tokens(held[:cut], stopped=True)
+            return self._all_tokens(held[:cut], stop)
         keep = self._possible_stop(held)
         shown = held[: len(held) - keep]
         self._held = held[len(shown) :]
@@ -88,16 +96,17 @@ class StopFilter:
     def finish(self) -> Piece:
         """What was held back, and every token not yet counted."""
         held, self._held = self._held, ""
-        return self._all_tokens(held, stopped=False)
+        return self._all_tokens(held, -1)
 
-    def _all_tokens(self, text: str, *, stopped: bool) -> Piece:
+    def _all_tokens(self, text: str, stop: int) -> Piece:
         tokens, self._uncounted = self._uncounted, 0
         self._ends.clear()
-        return Piece(text, tokens, stopped)
+        return Piece(text, tokens, stop)
 
-    def _earliest_stop(self, held: str) -> int | None:
-        found = [at for at in (held.find(stop) for stop in self._stop) if at >= 0]
-        return min(found, default=None)
+    def _earliest_stop(self, held: str) -> tuple[int, int] | None:
+        """Where in the text the first stop string begins, and which it is."""
+        found = [(held.find(stop), place) for place, stop in enumerate(self._stop)]
+        return min((pair for pair in found if pair[0] >= 0), default=None)
 
     def _possible_stop(self, held: str) -> int:
         for size in range(max(map(len, self._stop), default=1) - 1, 0, -1):
@@ -142,7 +151,7 @@ class Detokenizer:
             if piece.stopped:
                 counted += self._unfinished
                 self._unfinished = 0
-                return Piece("".join(shown), counted, stopped=True)
+                return Piece("".join(shown), counted, piece.stop)
         return Piece("".join(shown), counted)
 
     def finish(self) -> Piece:

@@ -1,12 +1,15 @@
-"""Writing answers: heads, whole bodies, and errors in OpenAI's shape."""
+"""Writing answers: heads, whole bodies, and errors in the shape of their API."""
 
 from typing import Final
 
+import msgspec
+
 from inference.gateway.admission import Admitted
-from inference.gateway.calls import Origin
+from inference.gateway.calls import Origin, Pending
 from inference.gateway.requests import Send
-from inference.gateway.wire import errors
-from inference.gateway.wire.headers import HeaderPairs, rate_limit_headers, retry_headers
+from inference.gateway.wire.common import Dialect, Ending, Opening, ParsedRequest, Usage
+from inference.gateway.wire.headers import HeaderPairs, retry_headers
+from inference.gateway.wire.style import Style
 from inference.models.jobs import JobState
 from inference.returns import End
 from portal.core.errors import Invalid, PortalError, Unavailable
@@ -16,49 +19,105 @@ EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
 
 
 async def start(
-    send: Send, origin: Origin, status: int, content_type: bytes, extra: HeaderPairs
+    send: Send,
+    style: Style,
+    origin: Origin,
+    status: int,
+    content_type: bytes,
+    extra: HeaderPairs,
 ) -> None:
     """Sends an answer's head; every answer names its request id."""
     headers = [
         (b"content-type", content_type),
         (b"x-request-id", origin.request_id.encode()),
         (b"cache-control", b"no-store"),
+        *style.head(origin.request_id),
         *extra,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
 async def respond(
-    send: Send, origin: Origin, status: int, body: bytes, extra: HeaderPairs | None = None
+    send: Send,
+    style: Style,
+    origin: Origin,
+    status: int,
+    body: bytes,
+    extra: HeaderPairs | None = None,
 ) -> None:
     """Sends a whole JSON answer."""
     length = [(b"content-length", b"%d" % len(body))]
-    await start(send, origin, status, JSON, [*length, *(extra or ())])
+    await start(send, style, origin, status, JSON, [*length, *(extra or ())])
     await send({"type": "http.response.body", "body": body})
 
 
 async def respond_error(
-    send: Send, origin: Origin, error: PortalError, extra: HeaderPairs | None = None
+    send: Send,
+    style: Style,
+    origin: Origin,
+    error: PortalError,
+    extra: HeaderPairs | None = None,
 ) -> None:
     """Sends a refusal or failure."""
-    body = errors.error_body(error, origin.request_id)
+    body = style.error_body(error, origin.request_id)
     headers = [*retry_headers(error), *(extra or ())]
-    await respond(send, origin, error.error_status, body, headers)
+    await respond(send, style, origin, style.status(error), body, headers)
 
 
-def limits_of(verdict: Admitted) -> HeaderPairs:
-    """The rate-limit headers of an admitted call."""
-    return rate_limit_headers(requests=verdict.requests, tokens=verdict.tokens)
+class Reply(msgspec.Struct, frozen=True):
+    """An admitted call and the way back to its caller."""
+
+    send: Send
+    verdict: Admitted
+    pending: Pending
+    request: ParsedRequest
+    dialect: Dialect
+
+    async def start(self) -> None:
+        """Sends the head of a stream."""
+        style = self.dialect.style
+        extra = [*self._limits(), (b"x-accel-buffering", b"no")]
+        await start(self.send, style, self.pending.origin, 200, EVENT_STREAM, extra)
+
+    async def answer(self, text: str, end: End) -> None:
+        """Sends a successful answer in one piece."""
+        body = self.dialect.whole(self.opening(), text, ending_of(end, self.request))
+        style = self.dialect.style
+        await respond(self.send, style, self.pending.origin, 200, body, self._limits())
+
+    async def refuse(self, error: PortalError) -> None:
+        """Sends a failure in the place of an answer."""
+        style = self.dialect.style
+        await respond_error(self.send, style, self.pending.origin, error, self._limits())
+
+    def opening(self) -> Opening:
+        """What the answer knows of itself before its first word."""
+        ask = self.pending.call.ask
+        assert ask is not None, "only what asks for tokens is admitted"
+        created = int(self.pending.arrived_at.timestamp())
+        return Opening(self.verdict.job_id.hex, created, ask.prompt_tokens, self.request)
+
+    def _limits(self) -> HeaderPairs:
+        return self.dialect.style.limits(self.verdict.requests, self.verdict.tokens)
+
+
+def ending_of(end: End, request: ParsedRequest) -> Ending:
+    """How a successful answer ended."""
+    return Ending(
+        "length" if end.finish_reason == "length" else "stop",
+        Usage(end.prompt_tokens, end.completion_tokens),
+        request.stop[end.stop] if 0 <= end.stop < len(request.stop) else None,
+    )
 
 
 # Ends that are nobody's fault but pass: a retry by the client's own rules is right.
 _PASSING: Final = frozenset({"worker_lost", "queue_timeout", "drained", "broker_lost", "cancelled"})
 
 
-def error_of(end: End) -> PortalError:
-    """What an unsuccessful end means to the caller."""
+def error_of(end: End, param: str) -> PortalError:
+    """What an unsuccessful end means to the caller; ``param`` holds the prompt."""
     if end.error_code in ("context_length_exceeded", "invalid_prompt", "request_refused"):
-        return Invalid(end.error_message, code=end.error_code, param="messages")
+        return Invalid(end.error_message, code=end.error_code, param=param)
     if end.error_code in _PASSING or end.state == JobState.DEAD:
         return Unavailable(
             end.error_message or "The generation was interrupted; try again.",

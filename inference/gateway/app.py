@@ -14,9 +14,18 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from inference.gateway.admission import Admitted, Call
-from inference.gateway.answers import respond
+from inference.gateway.answers import Reply, respond
 from inference.gateway.batches import batch_routes
-from inference.gateway.calls import CHAT, LIST_MODELS, UNKNOWN_ROUTE, Pending
+from inference.gateway.calls import (
+    CHAT,
+    COMPLETION,
+    COUNT_TOKENS,
+    LIST_MODELS,
+    MESSAGE,
+    RESPONSE,
+    UNKNOWN_ROUTE,
+    Pending,
+)
 from inference.gateway.catalogue import model_info
 from inference.gateway.core import Gateway
 from inference.gateway.endpoint import Endpoint
@@ -26,28 +35,44 @@ from inference.gateway.requests import (
     Receive,
     Scope,
     Send,
-    pending_chat,
+    pending_count,
+    pending_generation,
 )
 from inference.gateway.stream import answer_stream
 from inference.gateway.waiting import watch
 from inference.gateway.whole import answer_whole
-from inference.gateway.wire import errors, response
+from inference.gateway.wire import errors, message_models, response
+from inference.gateway.wire.chat import ChatDialect
+from inference.gateway.wire.common import Dialect
+from inference.gateway.wire.completions import CompletionsDialect
+from inference.gateway.wire.message_style import ANTHROPIC
+from inference.gateway.wire.messages import MessagesDialect, parse_count
+from inference.gateway.wire.response import ModelInfo
+from inference.gateway.wire.responses import ResponsesDialect
+from inference.gateway.wire.style import OPENAI
 from portal.core.ids import uuid7
 
 log = structlog.get_logger(__name__)
 
 
-class ChatCompletions(Endpoint):
+class _Generation(Endpoint):
+    """An endpoint that generates, in one dialect or another."""
+
     method = "POST"
-    action = CHAT
+    dialect: Dialect
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway)
+        self.style = self.dialect.style
 
     async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
         gateway = self._gateway
-        pending, request = await pending_chat(
+        pending, request = await pending_generation(
             self.action,
             arrived,
             receive,
             gateway.catalogue,
+            self.dialect,
             max_body_bytes=gateway.max_body_bytes,
             queue_seconds=gateway.queue_seconds,
         )
@@ -59,7 +84,7 @@ class ChatCompletions(Endpoint):
         watching = watch(receive, waiter)
         answer = answer_stream if request.stream else answer_whole
         try:
-            ended = await answer(waiter, verdict, pending, request, send)
+            ended = await answer(waiter, Reply(send, verdict, pending, request, self.dialect))
         except BaseException:
             gateway.canceller.cancel(verdict.job_id)
             raise
@@ -68,6 +93,48 @@ class ChatCompletions(Endpoint):
             gateway.room.leave(waiter)
         if not ended:
             gateway.canceller.cancel(verdict.job_id)
+
+
+class ChatCompletions(_Generation):
+    action = CHAT
+    dialect = ChatDialect()
+
+
+class Completions(_Generation):
+    action = COMPLETION
+    dialect = CompletionsDialect()
+
+
+class Responses(_Generation):
+    action = RESPONSE
+    dialect = ResponsesDialect()
+
+
+class Messages(_Generation):
+    action = MESSAGE
+    dialect = MessagesDialect()
+
+
+class CountTokens(Endpoint):
+    """How many tokens a message's prompt has: asked with a key, charged to nobody."""
+
+    method = "POST"
+    action = COUNT_TOKENS
+    style = ANTHROPIC
+
+    async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
+        gateway = self._gateway
+        pending, tokens = await pending_count(
+            self.action,
+            arrived,
+            receive,
+            gateway.catalogue,
+            parse_count,
+            max_body_bytes=gateway.max_body_bytes,
+        )
+        if await self._admit(pending, send) is not None:
+            body = b'{"input_tokens":%d}' % tokens
+            await respond(send, self.style, arrived.origin, 200, body)
 
 
 class ListModels(Endpoint):
@@ -85,11 +152,42 @@ class ListModels(Endpoint):
         if verdict is None:
             return
         if found is not None:
-            await respond(send, arrived.origin, 200, response.model_object(model_info(found)))
+            await respond(send, self.style, arrived.origin, 200, self._one(model_info(found)))
             return
         allowed = verdict.key.allowed_models  # type: ignore[union-attr]
         models = [s for s in served if allowed is None or s.model_name in allowed]
-        await respond(send, arrived.origin, 200, response.models_list(map(model_info, models)))
+        body = self._all([model_info(model) for model in models])
+        await respond(send, self.style, arrived.origin, 200, body)
+
+    def _one(self, model: ModelInfo) -> bytes:
+        return response.model_object(model)
+
+    def _all(self, models: Sequence[ModelInfo]) -> bytes:
+        return response.models_list(models)
+
+
+class AnthropicModels(ListModels):
+    """The same, as Anthropic's clients read it."""
+
+    style = ANTHROPIC
+
+    def _one(self, model: ModelInfo) -> bytes:
+        return message_models.model_object(model)
+
+    def _all(self, models: Sequence[ModelInfo]) -> bytes:
+        return message_models.models_page(models)
+
+
+class Models:
+    """Both APIs list the models at one path; Anthropic's clients always say their version."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._openai = ListModels(gateway)
+        self._anthropic = AnthropicModels(gateway)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        versioned = any(name == b"anthropic-version" for name, _ in scope["headers"])
+        await (self._anthropic if versioned else self._openai)(scope, receive, send)
 
 
 class UnknownRoute(Endpoint):
@@ -106,8 +204,12 @@ def routes(gateway: Gateway) -> list[Route]:
     """The data plane's routes."""
     return [
         Route("/v1/chat/completions", ChatCompletions(gateway), methods=None),
-        Route("/v1/models", ListModels(gateway), methods=None),
-        Route("/v1/models/{model}", ListModels(gateway), methods=None),
+        Route("/v1/completions", Completions(gateway), methods=None),
+        Route("/v1/responses", Responses(gateway), methods=None),
+        Route("/v1/messages", Messages(gateway), methods=None),
+        Route("/v1/messages/count_tokens", CountTokens(gateway), methods=None),
+        Route("/v1/models", Models(gateway), methods=None),
+        Route("/v1/models/{model}", Models(gateway), methods=None),
         *file_routes(gateway),
         *batch_routes(gateway),
         Route("/v1", UnknownRoute(gateway), methods=None),
@@ -119,9 +221,11 @@ async def server_fault(request: Request, fault: Exception) -> Response:
     """The answer to a request that met a fault of ours; Starlette raises it again for the log."""
     request_id = f"req-{uuid7().hex}"
     log.error("request.failed", request_id=request_id, error=repr(fault))
-    body = errors.error_body(errors.server_error(), request_id)
-    headers = {"x-request-id": request_id}
-    return Response(body, 500, headers, media_type="application/json")
+    style = ANTHROPIC if request.url.path.startswith("/v1/messages") else OPENAI
+    body = style.error_body(errors.server_error(), request_id)
+    answer = Response(body, 500, {"x-request-id": request_id}, media_type="application/json")
+    answer.raw_headers += style.head(request_id)
+    return answer
 
 
 class Straight:

@@ -10,8 +10,13 @@ from inference.gateway.admission import Call
 from inference.gateway.catalogue import Served
 from inference.payloads import Prompt
 
+# What follows "inference." is the kind of the jobs, at most 16 characters.
 CHAT: Final = "inference.chat"
 JOB: Final = "inference.job"
+COMPLETION: Final = "inference.completion"
+RESPONSE: Final = "inference.response"
+MESSAGE: Final = "inference.message"
+COUNT_TOKENS: Final = "inference.count_tokens"
 LIST_MODELS: Final = "inference.models"
 UNKNOWN_ROUTE: Final = "inference.unknown_route"
 CREATE_FILE: Final = "inference.files.create"

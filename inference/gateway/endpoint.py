@@ -13,7 +13,8 @@ from inference.gateway.calls import Origin, Part, Pending
 from inference.gateway.core import Gateway
 from inference.gateway.requests import Arrival, Receive, Scope, Send, arrival, refused
 from inference.gateway.wire import errors
-from inference.gateway.wire.headers import HeaderPairs, rate_limit_headers
+from inference.gateway.wire.headers import HeaderPairs
+from inference.gateway.wire.style import OPENAI, Style
 from portal.core.errors import PortalError
 
 log = structlog.get_logger(__name__)
@@ -24,6 +25,7 @@ class Endpoint:
 
     method: str | None
     action: str
+    style: Style = OPENAI
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -40,7 +42,7 @@ class Endpoint:
             return
         except psycopg.Error as fault:
             log.error("gateway.database_failed", error=str(fault))
-            await respond_error(send, arrived.origin, errors.unavailable())
+            await respond_error(send, self.style, arrived.origin, errors.unavailable())
 
     async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
         raise NotImplementedError
@@ -54,14 +56,14 @@ class Endpoint:
     ) -> None:
         verdict = await self._gateway.desk.submit(refused(self.action, arrived, error))
         assert isinstance(verdict, Refused)
-        await respond_error(send, arrived.origin, verdict.error, headers)
+        await respond_error(send, self.style, arrived.origin, verdict.error, headers)
 
     async def _admit(self, pending: Pending, send: Send) -> Verdict | None:
         """The verdict, or None once a refusal has been answered."""
         verdict = await self._gateway.desk.submit(pending)
         if isinstance(verdict, Refused):
-            limits = rate_limit_headers(requests=verdict.requests, tokens=verdict.tokens)
-            await respond_error(send, pending.origin, verdict.error, limits)
+            limits = self.style.limits(verdict.requests, verdict.tokens)
+            await respond_error(send, self.style, pending.origin, verdict.error, limits)
             return None
         return verdict
 
@@ -138,6 +140,6 @@ def answer_json(body: bytes) -> Answer:
     """An answer of one piece of JSON."""
 
     async def answer(send: Send, origin: Origin) -> None:
-        await respond(send, origin, 200, body)
+        await respond(send, OPENAI, origin, 200, body)
 
     return answer

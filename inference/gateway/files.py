@@ -24,6 +24,7 @@ from inference.gateway.requests import Arrival, Receive, Scope, Send
 from inference.gateway.wire import files as wire
 from inference.gateway.wire.multipart import Form, malformed
 from inference.gateway.wire.objects import FILE, file_name, listing, parse_name, parse_page
+from inference.gateway.wire.style import OPENAI
 
 _MOST_LISTED: Final = 10_000
 # What a form takes beside its file.
@@ -144,7 +145,7 @@ class DownloadFile(Recorded):
         facts = await files.find(tenant_id, file_id)
 
         async def answer(send: Send, origin: Origin) -> None:
-            await start(send, origin, 200, _BINARY, wire.content_headers(facts))
+            await start(send, OPENAI, origin, 200, _BINARY, wire.content_headers(facts))
             for number in range(facts.chunks):
                 # One that can't be read breaks the answer off, short of its declared length.
                 body = await files.chunk(tenant_id, facts, number)

@@ -13,12 +13,13 @@ from inference.gateway.admission import Ask, Call, Credential
 from inference.gateway.calls import Generation, Origin, Pending
 from inference.gateway.catalogue import Catalogue, Served
 from inference.gateway.wire import errors
+from inference.gateway.wire.common import Dialect, ParsedRequest
 from inference.gateway.wire.headers import (
     client_request_id,
+    parse_api_key,
     parse_authorization,
     timeout_seconds,
 )
-from inference.gateway.wire.request import ChatRequest, parse_chat_request
 from inference.payloads import Prompt
 from portal.core.errors import Invalid, PortalError
 from portal.core.http import Network, client_address
@@ -78,7 +79,9 @@ def _text(value: bytes | None) -> str | None:
 
 
 def _credential(headers: dict[bytes, bytes], address: str | None) -> Credential | None:
-    token = parse_authorization(_text(headers.get(b"authorization")))
+    token = parse_authorization(_text(headers.get(b"authorization"))) or parse_api_key(
+        _text(headers.get(b"x-api-key"))
+    )
     parsed = api_key_format.parse(token) if token else None
     if parsed is None:
         return None
@@ -124,16 +127,17 @@ async def read_body(arrived: Arrival, receive: Receive, limit: int) -> bytes:
             return b"".join(parts)
 
 
-async def pending_chat(
+async def pending_generation(
     action: str,
     arrived: Arrival,
     receive: Receive,
     catalogue: Catalogue,
+    dialect: Dialect,
     *,
     max_body_bytes: int,
     queue_seconds: float,
-) -> tuple[Pending, ChatRequest | None]:
-    """The call of a chat completion; what is wrong with it travels inside as its refusal.
+) -> tuple[Pending, ParsedRequest | None]:
+    """The call of a generation; what is wrong with it travels inside as its refusal.
 
     A caller without a well-formed key is not worth parsing for: admission tells it so.
 
@@ -145,15 +149,42 @@ async def pending_chat(
     try:
         patience = min(_patience(arrived.headers), queue_seconds)
         body = await read_body(arrived, receive, max_body_bytes)
-        request = parse_chat_request(body)
-        served = await catalogue.find(request.model)
-        if served is None:
-            raise errors.model_not_found(request.model)
+        request = dialect.parse(body)
+        served = await _find(catalogue, request.model)
         generation, ask = await _prepare(request, served, patience)
     except PortalError as refusal:
         return refused(action, arrived, refusal), None
     call = Call(arrived.credential, ask)
     return Pending(action, arrived.origin, call, arrived.arrived_at, generation), request
+
+
+async def pending_count(
+    action: str,
+    arrived: Arrival,
+    receive: Receive,
+    catalogue: Catalogue,
+    parse: Callable[[bytes], ParsedRequest],
+    *,
+    max_body_bytes: int,
+) -> tuple[Pending, int]:
+    """The call that counts a prompt's tokens, and how many they are; nothing is reserved for it."""
+    if arrived.credential is None:
+        return refused(action, arrived, errors.invalid_api_key()), 0
+    try:
+        request = parse(await read_body(arrived, receive, max_body_bytes))
+        served = await _find(catalogue, request.model)
+        tokens = len(await _encode(request, served))
+    except PortalError as refusal:
+        return refused(action, arrived, refusal), 0
+    call = Call(arrived.credential, model_name=served.model_name)
+    return Pending(action, arrived.origin, call, arrived.arrived_at), tokens
+
+
+async def _find(catalogue: Catalogue, name: str) -> Served:
+    served = await catalogue.find(name)
+    if served is None:
+        raise errors.model_not_found(name)
+    return served
 
 
 def refused(action: str, arrived: Arrival, refusal: PortalError) -> Pending:
@@ -162,32 +193,30 @@ def refused(action: str, arrived: Arrival, refusal: PortalError) -> Pending:
     return Pending(action, arrived.origin, call, arrived.arrived_at)
 
 
-async def _prepare(request: ChatRequest, served: Served, patience: float) -> tuple[Generation, Ask]:
+async def _prepare(
+    request: ParsedRequest, served: Served, patience: float
+) -> tuple[Generation, Ask]:
+    return prepared(request, served, await _encode(request, served), patience)
+
+
+async def _encode(request: ParsedRequest, served: Served) -> list[int]:
+    """As ``encoded``; a long prompt does not hold up the event loop."""
     if sum(len(m.content) for m in request.messages) > _INLINE_CHARS:
-        ids = await asyncio.to_thread(encoded, request, served)
-    else:
-        ids = encoded(request, served)
-    return prepared(request, served, ids, patience)
+        return await asyncio.to_thread(encoded, request, served)
+    return encoded(request, served)
 
 
 def prepared(
-    request: ChatRequest, served: Served, ids: list[int], patience: float, *, priority: int = 0
+    request: ParsedRequest, served: Served, ids: list[int], patience: float, *, priority: int = 0
 ) -> tuple[Generation, Ask]:
     """What a request whose prompt is ``ids`` will run, and what it needs.
 
     Raises:
         Invalid: prompt and answer don't fit the model's context.
     """
-    context = served.context_length
-    if len(ids) >= context:
-        raise errors.context_length_exceeded(
-            context=context, prompt_tokens=len(ids), max_tokens=request.max_tokens
-        )
-    room = context - len(ids)
-    if request.max_tokens is not None and request.max_tokens > room:
-        raise errors.context_length_exceeded(
-            context=context, prompt_tokens=len(ids), max_tokens=request.max_tokens
-        )
+    room = served.context_length - len(ids)
+    if room <= 0 or (request.max_tokens is not None and request.max_tokens > room):
+        raise _too_long(request, served, len(ids))
     max_tokens = request.max_tokens or min(served.default_max_tokens, room)
     generation = Generation(
         served,
@@ -226,27 +255,34 @@ def _patience(headers: dict[bytes, bytes]) -> float:
     return timeout_seconds(_text(headers.get(_CLIENT_TIMEOUT))) or math.inf
 
 
-def encoded(request: ChatRequest, served: Served) -> list[int]:
-    """The prompt's token ids.
+def encoded(request: ParsedRequest, served: Served) -> list[int]:
+    """The token ids of a request's prompt.
 
     Raises:
-        Invalid: it can't fit the model's context, or its template refuses the messages.
+        Invalid: the model's template refuses it, or it can't fit whatever its tokens are.
     """
     chars = sum(len(m.content) for m in request.messages)
     if chars > served.max_chars:
-        # It can't fit whatever its tokens are; at least this many are needed.
-        raise errors.context_length_exceeded(
-            context=served.context_length,
-            prompt_tokens=chars * served.context_length // served.max_chars,
-            max_tokens=request.max_tokens,
-        )
+        # At least this many tokens are needed.
+        raise _too_long(request, served, chars * served.context_length // served.max_chars)
+    encoder = served.encoder
+    work = encoder.encode_raw if request.raw else encoder.encode
     try:
-        return served.encoder.encode(request.messages)
+        return work(request.messages)
     except Invalid as fault:
-        raise Invalid(fault.message, code="invalid_value", param="messages") from None
+        raise Invalid(fault.message, code="invalid_value", param=request.param) from None
 
 
-def _parameters(request: ChatRequest, max_tokens: int) -> dict[str, Any]:
+def _too_long(request: ParsedRequest, served: Served, prompt_tokens: int) -> Invalid:
+    return errors.context_length_exceeded(
+        context=served.context_length,
+        prompt_tokens=prompt_tokens,
+        max_tokens=request.max_tokens,
+        param=request.param,
+    )
+
+
+def _parameters(request: ParsedRequest, max_tokens: int) -> dict[str, Any]:
     """What a job keeps of a request in clear: numbers, and the id of the caller's own user."""
     parameters: dict[str, Any] = {"max_tokens": max_tokens}
     for name in ("temperature", "top_p", "seed", "user"):

@@ -1,20 +1,7 @@
 """Streaming an answer as server-sent events."""
 
-from inference.gateway.admission import Admitted
-from inference.gateway.answers import (
-    EVENT_STREAM,
-    error_of,
-    interrupted,
-    limits_of,
-    respond_error,
-    start,
-)
-from inference.gateway.calls import Pending
-from inference.gateway.requests import Send
+from inference.gateway.answers import Reply, ending_of, error_of, interrupted
 from inference.gateway.waiting import Waiter
-from inference.gateway.wire import errors
-from inference.gateway.wire.request import ChatRequest
-from inference.gateway.wire.response import DONE, ChunkEncoder, FinishReason, Usage
 from inference.models.jobs import JobState
 from inference.returns import End
 from portal.core.errors import PortalError
@@ -23,20 +10,10 @@ from portal.core.errors import PortalError
 class _Stream:
     """One event stream; its head leaves only with the first event, so a refusal stays a 4xx."""
 
-    def __init__(
-        self, send: Send, verdict: Admitted, pending: Pending, request: ChatRequest
-    ) -> None:
-        self._send = send
-        self._verdict = verdict
-        self._pending = pending
-        self._include_usage = request.include_usage
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
         self._started = False
-        self._encoder = ChunkEncoder(
-            completion_id=f"chatcmpl-{verdict.job_id.hex}",
-            created=int(pending.arrived_at.timestamp()),
-            model=request.model,
-            include_usage=request.include_usage,
-        )
+        self._encoder = reply.dialect.stream(reply.opening())
 
     async def text(self, text: str) -> None:
         body = await self._opening()
@@ -46,43 +23,34 @@ class _Stream:
             await self._body(body, more=True)
 
     async def end(self, end: End) -> None:
+        request = self._reply.request
         if end.state != JobState.SUCCEEDED:
-            await self.error(error_of(end))
+            await self.error(error_of(end, request.param))
             return
-        reason: FinishReason = "length" if end.finish_reason == "length" else "stop"
-        body = await self._opening() + self._encoder.final(reason)
-        if self._include_usage:
-            body += self._encoder.usage(Usage(end.prompt_tokens, end.completion_tokens))
-        await self._body(body + DONE, more=False)
+        body = await self._opening() + self._encoder.end(ending_of(end, request))
+        await self._body(body, more=False)
 
     async def error(self, error: PortalError) -> None:
-        origin = self._pending.origin
         if not self._started:
-            await respond_error(self._send, origin, error, limits_of(self._verdict))
+            await self._reply.refuse(error)
             return
-        await self._body(errors.error_event(error, origin.request_id), more=False)
+        request_id = self._reply.pending.origin.request_id
+        await self._body(self._encoder.error(error, request_id), more=False)
 
     async def _opening(self) -> bytes:
         if self._started:
             return b""
         self._started = True
-        extra = [*limits_of(self._verdict), (b"x-accel-buffering", b"no")]
-        await start(self._send, self._pending.origin, 200, EVENT_STREAM, extra)
+        await self._reply.start()
         return self._encoder.first()
 
     async def _body(self, body: bytes, *, more: bool) -> None:
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        await self._reply.send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-async def answer_stream(
-    waiter: Waiter,
-    verdict: Admitted,
-    pending: Pending,
-    request: ChatRequest,
-    send: Send,
-) -> bool:
+async def answer_stream(waiter: Waiter, reply: Reply) -> bool:
     """Streams a job's answer; whether the job has ended (else it is to be cancelled)."""
-    stream = _Stream(send, verdict, pending, request)
+    stream = _Stream(reply)
     while True:
         await waiter.wait()
         if waiter.gone:

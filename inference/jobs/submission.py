@@ -39,7 +39,8 @@ from inference.gateway.catalogue import Served
 from inference.gateway.requests import encoded, prepared
 from inference.gateway.rows import Row, admitted_row, refused_row
 from inference.gateway.wire import errors
-from inference.gateway.wire.request import ChatRequest, parse_chat_request
+from inference.gateway.wire.common import ParsedRequest
+from inference.gateway.wire.request import parse_chat_request
 from inference.jobs import store
 from inference.jobs.catalogue import served_models
 from inference.jobs.ciphers import payload_cipher
@@ -257,7 +258,7 @@ class _Submission:
     def _pendings(self, numbers: Sequence[int]) -> list[Pending]:
         """The calls as a gateway would have them; what is wrong with one travels inside."""
         parsed = [_parse(self._requests[n]) for n in numbers]
-        models = {p.model for p in parsed if isinstance(p, ChatRequest)}
+        models = {p.model for p in parsed if isinstance(p, ParsedRequest)}
         served = served_models(models) if models else {}
         return [
             self._pending(self._requests[n], p, served)
@@ -267,7 +268,7 @@ class _Submission:
     def _pending(
         self,
         request: JobRequest,
-        parsed: ChatRequest | PortalError,
+        parsed: ParsedRequest | PortalError,
         models: Mapping[str, Served],
     ) -> Pending:
         credential = Vouched(self._public_id, self._context.address)
@@ -327,7 +328,7 @@ class _Submission:
         return store.job_row(row, **more)
 
 
-def _parse(request: JobRequest) -> ChatRequest | PortalError:
+def _parse(request: JobRequest) -> ParsedRequest | PortalError:
     try:
         parsed = parse_chat_request(request.body)
     except PortalError as refusal:
@@ -342,7 +343,7 @@ def _parse(request: JobRequest) -> ChatRequest | PortalError:
 
 
 def _call(
-    request: JobRequest, parsed: ChatRequest, models: Mapping[str, Served], credential: Vouched
+    request: JobRequest, parsed: ParsedRequest, models: Mapping[str, Served], credential: Vouched
 ) -> tuple[Generation, Call]:
     served = models.get(parsed.model)
     if served is None:

@@ -330,6 +330,7 @@ class InferenceRuntime:
             answer=answer,
             digest=self._assignment.digest,
             first_token_at=job.first_token_at,
+            stop=ending.stop if isinstance(ending, Done) else -1,
         )
 
     def _settled(self, ended: list[Settled], asked: list[Settlement]) -> None:

@@ -41,6 +41,11 @@ def error_type(error: PortalError) -> str:
     return "server_error" if status >= 500 else "invalid_request_error"
 
 
+def error_code(error: PortalError) -> str:
+    """The stable code of ``error``, in OpenAI's words."""
+    return _CODES.get(error.error_code, error.error_code)
+
+
 def error_body(error: PortalError, request_id: str) -> bytes:
     """``error`` as JSON: ``{"error": {"message", "type", "param", "code"}, "request_id"}``."""
     return msgspec.json.encode(
@@ -49,7 +54,7 @@ def error_body(error: PortalError, request_id: str) -> bytes:
                 "message": error.message,
                 "type": error_type(error),
                 "param": error.param,
-                "code": _CODES.get(error.error_code, error.error_code),
+                "code": error_code(error),
             },
             "request_id": request_id,
         }
@@ -81,21 +86,27 @@ def model_not_found(name: str) -> NotFound:
     )
 
 
-def context_length_exceeded(*, context: int, prompt_tokens: int, max_tokens: int | None) -> Invalid:
-    """400: prompt and answer don't fit the model's context; all in tokens."""
+def context_length_exceeded(
+    *, context: int, prompt_tokens: int, max_tokens: int | None, param: str = "messages"
+) -> Invalid:
+    """400: prompt and answer don't fit the model's context; all in tokens.
+
+    Args:
+        param: the parameter that holds the prompt.
+    """
     if max_tokens is None or prompt_tokens >= context:
-        used = f"your messages resulted in {prompt_tokens} tokens. Please reduce the length of"
-        what = "the messages"
+        used = f"your {param} resulted in {prompt_tokens} tokens. Please reduce the length of"
+        what = f"the {param}"
     else:
         used = (
-            f"you requested {prompt_tokens + max_tokens} tokens ({prompt_tokens} in the messages, "
+            f"you requested {prompt_tokens + max_tokens} tokens ({prompt_tokens} in the {param}, "
             f"{max_tokens} in the completion). Please reduce the length of"
         )
-        what = "the messages or completion"
+        what = f"the {param} or completion"
     return Invalid(
         f"This model's maximum context length is {context} tokens. However, {used} {what}.",
         code="context_length_exceeded",
-        param="messages",
+        param=param,
     )
 
 

@@ -16,6 +16,7 @@ MAX_REQUEST_ID_CHARS: Final = 128
 _BEARER: Final = re.compile(
     rf"[ \t]*bearer +([A-Za-z0-9._~+/=-]{{1,{MAX_TOKEN_CHARS}}})[ \t]*", re.IGNORECASE
 )
+_API_KEY: Final = re.compile(rf"[ \t]*([A-Za-z0-9._~+/=-]{{1,{MAX_TOKEN_CHARS}}})[ \t]*")
 _SECONDS: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?")
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]+")
 
@@ -33,6 +34,12 @@ class Allowance(msgspec.Struct, frozen=True):
 def parse_authorization(header: str | None) -> str | None:
     """The bearer token in an ``Authorization`` header; None if there is no well-formed one."""
     match = _BEARER.fullmatch(header) if header else None
+    return match[1] if match else None
+
+
+def parse_api_key(header: str | None) -> str | None:
+    """The token in an ``x-api-key`` header, as Anthropic's clients send it; None as above."""
+    match = _API_KEY.fullmatch(header) if header else None
     return match[1] if match else None
 
 

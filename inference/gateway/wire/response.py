@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
-FinishReason = Literal["stop", "length"]
+from inference.gateway.wire import errors
+from inference.gateway.wire.common import Ending, FinishReason, Usage
+from portal.core.errors import PortalError
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -18,13 +20,6 @@ _LINE_ENDS: Final = (
     (b"\xe2\x80\xa8", b"\\u2028"),
     (b"\xe2\x80\xa9", b"\\u2029"),
 )
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one completion."""
-
-    prompt_tokens: int
-    completion_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +44,13 @@ def completion(
     """A ``chat.completion`` object as JSON; ``created`` in Unix seconds."""
     return b"".join(
         (
-            _head(completion_id, "chat.completion", created, model, system_fingerprint),
+            head(completion_id, "chat.completion", created, model, system_fingerprint),
             b'[{"index":0,"message":{"role":"assistant","content":',
-            _text(text),
+            json_text(text),
             b',"refusal":null,"annotations":[]},"logprobs":null,"finish_reason":',
             _encode(finish_reason),
             b'}],"usage":',
-            _usage(usage),
+            usage_json(usage),
             b"}",
         )
     )
@@ -83,7 +78,7 @@ class ChunkEncoder:
         system_fingerprint: str | None = None,
     ) -> None:
         self._include_usage = include_usage
-        self._head = b"data: " + _head(
+        self._head = b"data: " + head(
             completion_id, "chat.completion.chunk", created, model, system_fingerprint
         )
         self._before = self._head + b'[{"index":0,"delta":'
@@ -97,7 +92,12 @@ class ChunkEncoder:
 
     def content(self, text: str) -> bytes:
         """A piece of the answer."""
-        return self._content + _text(text) + b'},"logprobs":null,"finish_reason":null}' + self._tail
+        return (
+            self._content
+            + json_text(text)
+            + b'},"logprobs":null,"finish_reason":null}'
+            + self._tail
+        )
 
     def final(self, finish_reason: FinishReason) -> bytes:
         """The chunk that says why the answer ended."""
@@ -106,7 +106,16 @@ class ChunkEncoder:
 
     def usage(self, usage: Usage) -> bytes:
         """The chunk without choices that carries the tokens used."""
-        return self._head + b'[],"usage":' + _usage(usage) + b"}\n\n"
+        return self._head + b'[],"usage":' + usage_json(usage) + b"}\n\n"
+
+    def end(self, ending: Ending) -> bytes:
+        """All that closes the stream."""
+        final = self.final(ending.reason)
+        return final + self.usage(ending.usage) + DONE if self._include_usage else final + DONE
+
+    def error(self, error: PortalError, request_id: str) -> bytes:
+        """What closes a stream that has begun and failed."""
+        return errors.error_event(error, request_id)
 
 
 def models_list(models: Iterable[ModelInfo]) -> bytes:
@@ -128,9 +137,7 @@ def _model(model: ModelInfo) -> dict[str, str | int]:
     }
 
 
-def _head(
-    completion_id: str, kind: str, created: int, model: str, fingerprint: str | None
-) -> bytes:
+def head(completion_id: str, kind: str, created: int, model: str, fingerprint: str | None) -> bytes:
     """The object up to the value of ``choices``."""
     fields = {
         "id": completion_id,
@@ -142,7 +149,7 @@ def _head(
     return _encode(fields)[:-1] + b',"choices":'
 
 
-def _usage(usage: Usage) -> bytes:
+def usage_json(usage: Usage) -> bytes:
     return _encode(
         {
             "prompt_tokens": usage.prompt_tokens,
@@ -152,7 +159,7 @@ def _usage(usage: Usage) -> bytes:
     )
 
 
-def _text(text: str) -> bytes:
+def json_text(text: str) -> bytes:
     """``text`` as a JSON string on one line, for any reader's idea of a line."""
     if text.isascii():
         return _encode(text)
@@ -161,6 +168,11 @@ def _text(text: str) -> bytes:
     except UnicodeEncodeError:
         # Half of a surrogate pair can't be sent; it is shown as what it is, unreadable.
         encoded = _encode(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return one_line(encoded)
+
+
+def one_line(encoded: bytes) -> bytes:
+    """JSON without a character that some reader takes for the end of a line."""
     for raw, escaped in _LINE_ENDS:
         if raw in encoded:
             encoded = encoded.replace(raw, escaped)

@@ -5,11 +5,12 @@ refused by name, and a hostile value costs nothing to hold.
 """
 
 import operator
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
-_ABSENT: Final = msgspec.Raw(b"")
+ABSENT: Final = msgspec.Raw(b"")
 
 # A harmless value is short; a longer one is refused without being decoded.
 _HARMLESS_BYTES: Final = 64
@@ -20,11 +21,11 @@ class Part(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
     type: str
     text: str | None = None
-    image_url: msgspec.Raw = _ABSENT
-    input_audio: msgspec.Raw = _ABSENT
-    file: msgspec.Raw = _ABSENT
-    refusal: msgspec.Raw = _ABSENT
-    prompt_cache_breakpoint: msgspec.Raw = _ABSENT
+    image_url: msgspec.Raw = ABSENT
+    input_audio: msgspec.Raw = ABSENT
+    file: msgspec.Raw = ABSENT
+    refusal: msgspec.Raw = ABSENT
+    prompt_cache_breakpoint: msgspec.Raw = ABSENT
 
 
 class IncomingMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -32,13 +33,13 @@ class IncomingMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
     role: str
     content: str | list[Part] | None = None
-    name: msgspec.Raw = _ABSENT
-    refusal: msgspec.Raw = _ABSENT
-    tool_calls: msgspec.Raw = _ABSENT
-    tool_call_id: msgspec.Raw = _ABSENT
-    function_call: msgspec.Raw = _ABSENT
-    audio: msgspec.Raw = _ABSENT
-    annotations: msgspec.Raw = _ABSENT
+    name: msgspec.Raw = ABSENT
+    refusal: msgspec.Raw = ABSENT
+    tool_calls: msgspec.Raw = ABSENT
+    tool_call_id: msgspec.Raw = ABSENT
+    function_call: msgspec.Raw = ABSENT
+    audio: msgspec.Raw = ABSENT
+    annotations: msgspec.Raw = ABSENT
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -64,30 +65,30 @@ class IncomingRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    audio: msgspec.Raw = _ABSENT
-    frequency_penalty: msgspec.Raw = _ABSENT
-    function_call: msgspec.Raw = _ABSENT
-    functions: msgspec.Raw = _ABSENT
-    logit_bias: msgspec.Raw = _ABSENT
-    logprobs: msgspec.Raw = _ABSENT
-    metadata: msgspec.Raw = _ABSENT
-    modalities: msgspec.Raw = _ABSENT
-    moderation: msgspec.Raw = _ABSENT
-    n: msgspec.Raw = _ABSENT
-    parallel_tool_calls: msgspec.Raw = _ABSENT
-    prediction: msgspec.Raw = _ABSENT
-    presence_penalty: msgspec.Raw = _ABSENT
-    prompt_cache_options: msgspec.Raw = _ABSENT
-    prompt_cache_retention: msgspec.Raw = _ABSENT
-    reasoning_effort: msgspec.Raw = _ABSENT
-    response_format: msgspec.Raw = _ABSENT
-    service_tier: msgspec.Raw = _ABSENT
-    store: msgspec.Raw = _ABSENT
-    tool_choice: msgspec.Raw = _ABSENT
-    tools: msgspec.Raw = _ABSENT
-    top_logprobs: msgspec.Raw = _ABSENT
-    verbosity: msgspec.Raw = _ABSENT
-    web_search_options: msgspec.Raw = _ABSENT
+    audio: msgspec.Raw = ABSENT
+    frequency_penalty: msgspec.Raw = ABSENT
+    function_call: msgspec.Raw = ABSENT
+    functions: msgspec.Raw = ABSENT
+    logit_bias: msgspec.Raw = ABSENT
+    logprobs: msgspec.Raw = ABSENT
+    metadata: msgspec.Raw = ABSENT
+    modalities: msgspec.Raw = ABSENT
+    moderation: msgspec.Raw = ABSENT
+    n: msgspec.Raw = ABSENT
+    parallel_tool_calls: msgspec.Raw = ABSENT
+    prediction: msgspec.Raw = ABSENT
+    presence_penalty: msgspec.Raw = ABSENT
+    prompt_cache_options: msgspec.Raw = ABSENT
+    prompt_cache_retention: msgspec.Raw = ABSENT
+    reasoning_effort: msgspec.Raw = ABSENT
+    response_format: msgspec.Raw = ABSENT
+    service_tier: msgspec.Raw = ABSENT
+    store: msgspec.Raw = ABSENT
+    tool_choice: msgspec.Raw = ABSENT
+    tools: msgspec.Raw = ABSENT
+    top_logprobs: msgspec.Raw = ABSENT
+    verbosity: msgspec.Raw = ABSENT
+    web_search_options: msgspec.Raw = ABSENT
 
 
 class Unsupported:
@@ -100,8 +101,8 @@ class Unsupported:
     def __init__(self, accepted: dict[str, tuple[object, ...]]) -> None:
         self.accepted: Final = accepted
         self._names: Final = tuple(accepted)
-        self._values: Final = operator.attrgetter(*accepted)
-        self._all_absent: Final = (_ABSENT,) * len(accepted)
+        self._values: Final = _getter(*accepted)
+        self._all_absent: Final = (ABSENT,) * len(accepted)
 
     def first(self, struct: msgspec.Struct) -> str | None:
         """The name of the first field that asks for something, or None.
@@ -109,11 +110,11 @@ class Unsupported:
         Raises:
             msgspec.MsgspecError: a short value is not JSON.
         """
-        values: tuple[msgspec.Raw, ...] = self._values(struct)
+        values = self._values(struct)
         if values == self._all_absent:
             return None
         for name, raw in zip(self._names, values, strict=True):
-            if raw is not _ABSENT and not self._harmless(name, raw):
+            if raw is not ABSENT and not self._harmless(name, raw):
                 return name
         return None
 
@@ -122,6 +123,14 @@ class Unsupported:
             return False
         value: Any = msgspec.json.decode(raw)
         return value is None or any(_same(value, accepted) for accepted in self.accepted[name])
+
+
+def _getter(*names: str) -> Callable[[object], tuple[msgspec.Raw, ...]]:
+    if len(names) > 1:
+        return operator.attrgetter(*names)
+    # Of one name the getter above would give the bare value.
+    (name,) = names
+    return lambda struct: (getattr(struct, name),)
 
 
 def _same(left: object, right: object) -> bool:

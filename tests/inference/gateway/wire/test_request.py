@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
 from inference.engines.base import Message
-from inference.gateway.wire.request import ChatRequest, RequestLimits, parse_chat_request
+from inference.gateway.wire.checks import RequestLimits
+from inference.gateway.wire.common import ParsedRequest
+from inference.gateway.wire.request import parse_chat_request
 from inference.gateway.wire.schema import (
     UNSUPPORTED_PARAMETERS,
     IncomingRequest,
@@ -36,7 +38,7 @@ def fault(raw: bytes) -> tuple[str, str | None]:
 
 
 def test_parse_minimal_request_leaves_the_rest_open() -> None:
-    assert parse_chat_request(body()) == ChatRequest(
+    assert parse_chat_request(body()) == ParsedRequest(
         model="m",
         messages=(Message("user", "Hello"),),
         stream=False,
@@ -69,7 +71,7 @@ def test_parse_full_request_keeps_every_value() -> None:
             user="u",
         )
     )
-    assert request == ChatRequest(
+    assert request == ParsedRequest(
         model="m",
         messages=(
             Message("system", "Be brief."),
@@ -411,7 +413,7 @@ MESSAGES = st.lists(
 )
 
 
-def accepted_or_invalid(raw: bytes) -> ChatRequest | None:
+def accepted_or_invalid(raw: bytes) -> ParsedRequest | None:
     """A refusal must be an Invalid that can be shown; anything else fails the test."""
     try:
         return parse_chat_request(raw)

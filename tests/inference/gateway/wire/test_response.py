@@ -10,12 +10,11 @@ from openai import OpenAI
 from openai.types import Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from inference.gateway.wire.common import FinishReason, Usage
 from inference.gateway.wire.response import (
     DONE,
     ChunkEncoder,
-    FinishReason,
     ModelInfo,
-    Usage,
     completion,
     model_object,
     models_list,

@@ -1,0 +1,111 @@
+"""What the APIs of ``/v1`` have in common: one request, one answer, and what a dialect does.
+
+An endpoint that generates is a dialect and the common way: the dialect parses its body into a
+``ParsedRequest``, and writes whole answers, streams and errors in its own shape.
+"""
+
+from typing import ClassVar, Literal, Protocol
+
+import msgspec
+
+from inference.engines.base import Message
+from inference.gateway.wire.style import Style
+from portal.core.errors import PortalError
+
+FinishReason = Literal["stop", "length"]
+
+
+class ParsedRequest(msgspec.Struct, frozen=True):
+    """What a caller asks of a model. None means that the caller left it to the deployment.
+
+    Attributes:
+        messages: roles are system, user or assistant.
+        param: the parameter that holds the prompt, for refusals.
+        raw: ``messages`` is one text without a role, which no chat template touches.
+        echo: what the answer repeats of the request: members of a JSON object, encoded.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    stream: bool
+    include_usage: bool
+    temperature: float | None
+    top_p: float | None
+    max_tokens: int | None
+    stop: tuple[str, ...]
+    seed: int | None
+    user: str | None
+    param: str = "messages"
+    raw: bool = False
+    echo: bytes = b""
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of one completion."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Opening(msgspec.Struct, frozen=True):
+    """What is known of an answer before its first word.
+
+    Attributes:
+        job: the job's id in hex, of which the answer's own ids are made.
+        created: Unix seconds.
+    """
+
+    job: str
+    created: int
+    prompt_tokens: int
+    request: ParsedRequest
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How an answer ended; ``stop`` is the stop sequence that ended it, where that is known."""
+
+    reason: FinishReason
+    usage: Usage
+    stop: str | None = None
+
+
+class StreamEncoder(Protocol):
+    """The server-sent events of one stream, in order: `first`, any `content`, `end` or `error`."""
+
+    def first(self) -> bytes:
+        """What opens the stream; may be nothing."""
+        ...
+
+    def content(self, text: str) -> bytes:
+        """A piece of the answer."""
+        ...
+
+    def end(self, ending: Ending) -> bytes:
+        """All that closes an answer."""
+        ...
+
+    def error(self, error: PortalError, request_id: str) -> bytes:
+        """What closes a stream that has begun and failed."""
+        ...
+
+
+class Dialect(Protocol):
+    """How one API asks and answers."""
+
+    style: ClassVar[Style]
+
+    def parse(self, body: bytes) -> ParsedRequest:
+        """The request in ``body``.
+
+        Raises:
+            Invalid: with ``param`` and ``code`` as OpenAI names them.
+        """
+        ...
+
+    def whole(self, opening: Opening, text: str, ending: Ending) -> bytes:
+        """The answer in one piece, as JSON."""
+        ...
+
+    def stream(self, opening: Opening) -> StreamEncoder:
+        """What writes the answer as events."""
+        ...

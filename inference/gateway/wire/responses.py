@@ -1,0 +1,229 @@
+"""The dialect of ``/v1/responses``: OpenAI's newer API, of which nothing is stored here."""
+
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from inference.engines.base import Message
+from inference.gateway.wire import checks
+from inference.gateway.wire.checks import DEFAULT_LIMITS, RequestLimits, bounded, invalid, missing
+from inference.gateway.wire.common import Ending, Opening, ParsedRequest
+from inference.gateway.wire.diagnose import shown
+from inference.gateway.wire.items import Texts, unsupported_item
+from inference.gateway.wire.response import one_line
+from inference.gateway.wire.response_events import ResponseEncoder, whole_response
+from inference.gateway.wire.schema import ABSENT, Unsupported
+from inference.gateway.wire.style import OPENAI, Style
+
+_MAX_METADATA_PAIRS: Final = 16
+_MAX_METADATA_KEY_CHARS: Final = 64
+_MAX_METADATA_VALUE_CHARS: Final = 512
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class InputPart(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One element of an item's content; what an answer of ours carries may come back."""
+
+    type: str
+    text: str | None = None
+    annotations: msgspec.Raw = ABSENT
+    logprobs: msgspec.Raw = ABSENT
+    prompt_cache_breakpoint: msgspec.Raw = ABSENT
+
+
+class InputItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One message; ``id``, ``status`` and ``phase`` are those of an answer that comes back."""
+
+    role: str | None = None
+    content: str | list[InputPart] | None = None
+    type: str | None = None
+    id: str | None = None
+    status: str | None = None
+    phase: str | None = None
+
+
+class ResponseStreamOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What a stream carries beside its text."""
+
+    include_obfuscation: bool | None = None
+
+
+class IncomingResponse(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The body of ``POST /v1/responses``."""
+
+    model: str
+    input: str | list[InputItem]
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    metadata: dict[str, str] | None = None
+    stream: bool | None = None
+    stream_options: ResponseStreamOptions | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    # The API's own default is true: said or not, nothing is stored, and the answer says so.
+    store: bool | None = None
+    access_programs: msgspec.Raw = ABSENT
+    background: msgspec.Raw = ABSENT
+    background_options: msgspec.Raw = ABSENT
+    context_management: msgspec.Raw = ABSENT
+    conversation: msgspec.Raw = ABSENT
+    image: msgspec.Raw = ABSENT
+    include: msgspec.Raw = ABSENT
+    max_tool_calls: msgspec.Raw = ABSENT
+    moderation: msgspec.Raw = ABSENT
+    parallel_tool_calls: msgspec.Raw = ABSENT
+    previous_response_id: msgspec.Raw = ABSENT
+    prompt: msgspec.Raw = ABSENT
+    prompt_cache_options: msgspec.Raw = ABSENT
+    prompt_cache_retention: msgspec.Raw = ABSENT
+    reasoning: msgspec.Raw = ABSENT
+    service_tier: msgspec.Raw = ABSENT
+    text: msgspec.Raw = ABSENT
+    tool_choice: msgspec.Raw = ABSENT
+    tools: msgspec.Raw = ABSENT
+    top_logprobs: msgspec.Raw = ABSENT
+    truncation: msgspec.Raw = ABSENT
+
+
+_PLAIN: Final = {"format": {"type": "text"}}
+
+UNSUPPORTED: Final = Unsupported(
+    {
+        "previous_response_id": (),
+        "conversation": (),
+        "background": (False,),
+        "background_options": (),
+        "tools": ([],),
+        "tool_choice": ("none", "auto"),
+        "parallel_tool_calls": (True,),
+        "max_tool_calls": (),
+        "text": (_PLAIN, {}, {**_PLAIN, "verbosity": "medium"}, {"verbosity": "medium"}),
+        "reasoning": ({},),
+        "include": ([],),
+        "top_logprobs": (0,),
+        "prompt": (),
+        "image": (),
+        "access_programs": (),
+        "moderation": (),
+        "context_management": ([],),
+        "truncation": ("disabled",),
+        "service_tier": ("auto", "default"),
+        "prompt_cache_options": ({}, {"mode": "implicit"}),
+        "prompt_cache_retention": ("in_memory",),
+    }
+)
+
+# What an answer says of a text changes nothing when the answer comes back.
+_texts: Final = Texts(
+    frozenset({"input_text", "output_text"}), Unsupported({"prompt_cache_breakpoint": ()})
+)
+
+_ROLES: Final = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
+_decoder: Final = msgspec.json.Decoder(IncomingResponse)
+
+
+class ResponsesDialect:
+    """OpenAI's responses."""
+
+    style: ClassVar[Style] = OPENAI
+
+    def parse(self, body: bytes) -> ParsedRequest:
+        limits = DEFAULT_LIMITS
+        try:
+            incoming = _decoder.decode(body)
+            checks.refuse_unsupported(UNSUPPORTED, incoming)
+            messages = _messages(incoming, limits)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as fault:
+            raise _texts.refusal(body, fault, limits.depth) from None
+        return ParsedRequest(
+            model=checks.checked_model(incoming.model, limits),
+            messages=messages,
+            stream=_stream(incoming),
+            include_usage=False,
+            temperature=checks.checked_temperature(incoming.temperature),
+            top_p=checks.checked_top_p(incoming.top_p),
+            max_tokens=checks.checked_max_tokens("max_output_tokens", incoming.max_output_tokens),
+            stop=(),
+            seed=None,
+            user=checks.checked_label("user", incoming.user, limits)
+            or checks.checked_label("safety_identifier", incoming.safety_identifier, limits),
+            param="input",
+            echo=_echo(incoming),
+        )
+
+    def whole(self, opening: Opening, text: str, ending: Ending) -> bytes:
+        return whole_response(opening, text, ending)
+
+    def stream(self, opening: Opening) -> ResponseEncoder:
+        return ResponseEncoder(opening)
+
+
+def _stream(incoming: IncomingResponse) -> bool:
+    stream = incoming.stream is True
+    options = incoming.stream_options
+    if options is not None:
+        if not stream:
+            raise invalid("stream_options", "it is only allowed when 'stream' is true")
+        if options.include_obfuscation:
+            name = "stream_options.include_obfuscation"
+            raise checks.unsupported(name, f"Parameter '{name}'")
+    return stream
+
+
+def _messages(incoming: IncomingResponse, limits: RequestLimits) -> tuple[Message, ...]:
+    messages = []
+    if incoming.instructions:
+        messages.append(Message("system", _texts.of("instructions", incoming.instructions)))
+    if isinstance(incoming.input, str):
+        messages.append(Message("user", _texts.of("input", incoming.input)))
+        return tuple(messages)
+    checks.checked_length("input", incoming.input, limits)
+    for index, item in enumerate(incoming.input):
+        messages.append(_message(f"input[{index}]", item))
+    return tuple(messages)
+
+
+def _message(path: str, item: InputItem) -> Message:
+    if item.type not in (None, "message"):
+        raise unsupported_item(path, item.type or "")
+    if item.role is None:
+        raise missing(f"{path}.role")
+    role = _ROLES.get(item.role)
+    if role is None:
+        reason = f"unknown role '{shown(item.role)}'; use {', '.join(_ROLES)}"
+        raise invalid(f"{path}.role", reason)
+    return Message(role, _texts.of(f"{path}.content", item.content))
+
+
+def _echo(incoming: IncomingResponse) -> bytes:
+    """The members of a response that repeat its request; none is kept anywhere."""
+    members: dict[str, Any] = {
+        "instructions": incoming.instructions,
+        "max_output_tokens": incoming.max_output_tokens,
+        "metadata": _metadata(incoming.metadata or {}),
+        "temperature": 1.0 if incoming.temperature is None else incoming.temperature,
+        "top_p": 1.0 if incoming.top_p is None else incoming.top_p,
+        "user": incoming.user,
+        "safety_identifier": incoming.safety_identifier,
+        "prompt_cache_key": incoming.prompt_cache_key,
+    }
+    return one_line(_encode(members))[1:-1]
+
+
+def _metadata(metadata: dict[str, str]) -> dict[str, str]:
+    if len(metadata) > _MAX_METADATA_PAIRS:
+        reason = f"expected at most {_MAX_METADATA_PAIRS} pairs, but got {len(metadata)} instead"
+        raise invalid("metadata", reason, "object_above_max_properties")
+    for name, value in metadata.items():
+        bounded("metadata", name, _MAX_METADATA_KEY_CHARS)
+        bounded("metadata", value, _MAX_METADATA_VALUE_CHARS)
+    return metadata
