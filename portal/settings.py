@@ -82,6 +82,7 @@ LOGIN_REDIRECT_URL = "/admin/"
 LOGOUT_REDIRECT_URL = "/admin/login/"
 
 MIDDLEWARE = [
+    "portal.site.metrics.MetricsMiddleware",
     "portal.site.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "portal.site.middleware.ContentSecurityPolicyMiddleware",

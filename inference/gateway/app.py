@@ -4,8 +4,8 @@ Thin by design: a request is parsed, handed to the admission desk, waited for an
 What is decided is decided in ``admission``; what is true is in PostgreSQL.
 """
 
-from collections.abc import MutableMapping, Sequence
-from typing import Any
+import time
+from collections.abc import Sequence
 
 import psycopg
 import structlog
@@ -19,6 +19,7 @@ from inference.gateway.answers import respond, respond_error
 from inference.gateway.calls import CHAT, LIST_MODELS, UNKNOWN_ROUTE, Pending
 from inference.gateway.catalogue import model_info
 from inference.gateway.core import Gateway
+from inference.gateway.reply import Reply
 from inference.gateway.requests import (
     Arrival,
     Receive,
@@ -49,6 +50,18 @@ class _Endpoint:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        reply = send if isinstance(send, Reply) else Reply(send)
+        try:
+            await self._answer(scope, receive, reply)
+        except Exception:
+            # Whoever called us answers with 500.
+            reply.status = reply.status or 500
+            raise
+        finally:
+            self._gateway.metrics.answered(self.action, reply, began)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         arrived = arrival(scope, self._gateway.proxies)
         try:
             if self.method is not None and scope["method"] != self.method:
@@ -60,7 +73,9 @@ class _Endpoint:
             return
         except psycopg.Error as fault:
             log.error("gateway.database_failed", error=str(fault))
-            await respond_error(send, arrived.origin, errors.unavailable())
+            unavailable = errors.unavailable()
+            self._gateway.metrics.failed(unavailable.error_code)
+            await respond_error(send, arrived.origin, unavailable)
 
     async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
         raise NotImplementedError
@@ -74,15 +89,19 @@ class _Endpoint:
     ) -> None:
         verdict = await self._gateway.desk.submit(refused(self.action, arrived, error))
         assert isinstance(verdict, Refused)
+        self._gateway.metrics.failed(verdict.error.error_code)
         await respond_error(send, arrived.origin, verdict.error, headers)
 
     async def _admit(self, pending: Pending, send: Send) -> Verdict | None:
         """The verdict, or None once a refusal has been answered."""
         verdict = await self._gateway.desk.submit(pending)
         if isinstance(verdict, Refused):
+            self._gateway.metrics.failed(verdict.error.error_code)
             limits = rate_limit_headers(requests=verdict.requests, tokens=verdict.tokens)
             await respond_error(send, pending.origin, verdict.error, limits)
             return None
+        if pending.generation is not None and isinstance(send, Reply):
+            send.model = pending.generation.served.model_name
         return verdict
 
 
@@ -187,18 +206,12 @@ class Straight:
         if endpoint is None:
             await self._app(scope, receive, send)
             return
-        started = False
-
-        async def tell(message: MutableMapping[str, Any]) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        reply = Reply(send)
         scope["path_params"] = {}
         try:
-            await endpoint(scope, receive, tell)
+            await endpoint(scope, receive, reply)
         except Exception as fault:
-            if not started:
+            if not reply.head_at:
                 answer = await server_fault(Request(scope), fault)
                 await answer(scope, receive, send)
             raise

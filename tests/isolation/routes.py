@@ -123,6 +123,7 @@ CONTROL_PLANE: dict[str, Shows] = {
 DATA_PLANE: dict[str, Shows] = {
     "/health/live": OPEN,
     "/health/ready": PLATFORM,
+    "/metrics": PLATFORM,
     "/v1": OPEN,
     "/v1/chat/completions": LISTING,
     "/v1/models": PLATFORM,
