@@ -168,6 +168,7 @@ SPECTACULAR_SETTINGS = {
         "JobState": "inference.api.serializers.STATES",
         "TenantRole": "tenants.api.serializers.ROLES",
         "KeyScope": "tenants.api.serializers.SCOPES",
+        "PlatformRole": "tenants.api.users.PLATFORM_ROLES",
     },
 }
 
