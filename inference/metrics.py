@@ -15,7 +15,7 @@ import psycopg
 from inference.backlog import WORKER_SECONDS, Backlog
 from inference.models.dispatch import WorkerState
 from inference.models.jobs import JobState
-from portal.core.metrics import Families, Labels, gauge
+from portal.core.metrics import Families, Labels, counter, gauge
 
 MOST_JOBS: Final = 10_000
 MOST_WORKERS: Final = 1000
@@ -43,7 +43,7 @@ SELECT deployment_id, count(*)
 WORKERS: Final = f"""
 SELECT d.name, w.name, w.state, w.slots, w.running, w.pace,
        extract(epoch FROM clock_timestamp() - w.heartbeat_at)::float,
-       extract(epoch FROM w.started_at)::float
+       extract(epoch FROM w.started_at)::float, w.counts
   FROM inference_worker w JOIN inference_deployment d ON d.id = w.deployment_id
  WHERE w.state <> '{WorkerState.STOPPED.value}'
  ORDER BY w.heartbeat_at DESC LIMIT {MOST_WORKERS}
@@ -64,6 +64,7 @@ class _Worker:
     pace: float | None
     heartbeat_age: float
     started_at: float
+    counts: Mapping[str, Any] | None
 
     @property
     def labels(self) -> Labels:
@@ -91,7 +92,11 @@ async def read_dispatch(
         found.append(await cursor.fetchall())
     queues, running, rows = found
     workers = [_Worker(*row) for row in rows]
-    return [*_queue_families(queues, dict(running), backlogs, workers), *_worker_families(workers)]
+    return [
+        *_queue_families(queues, dict(running), backlogs, workers),
+        *_worker_families(workers),
+        *_count_families([w for w in workers if w.counts is not None]),
+    ]
 
 
 def _queue_families(
@@ -193,5 +198,36 @@ def _worker_families(workers: Sequence[_Worker]) -> Families:
             "When the worker was started, in seconds since 1970.",
             both,
             [(w.labels, w.started_at) for w in workers],
+        ),
+    ]
+
+
+def _count_families(workers: Sequence[_Worker]) -> Families:
+    both = ("deployment", "worker")
+    counted = [(w.labels, w.counts or {}) for w in workers]
+    return [
+        counter(
+            "freehold_worker_claims",
+            "Jobs that the worker has claimed.",
+            both,
+            [(labels, counts["claims"]) for labels, counts in counted],
+        ),
+        counter(
+            "freehold_worker_jobs_ended",
+            "Jobs that the worker has ended, by state.",
+            (*both, "state"),
+            [((*ls, state), n) for ls, counts in counted for state, n in counts["ended"].items()],
+        ),
+        counter(
+            "freehold_worker_prompt_tokens",
+            "Prompt tokens charged for those jobs.",
+            both,
+            [(labels, counts["prompt_tokens"]) for labels, counts in counted],
+        ),
+        counter(
+            "freehold_worker_completion_tokens",
+            "Completion tokens charged for those jobs.",
+            both,
+            [(labels, counts["completion_tokens"]) for labels, counts in counted],
         ),
     ]

@@ -99,18 +99,34 @@ def test_refuse_calls_counts_them_by_code_and_status(
     assert grown(before, after, "freehold_gateway_generation_seconds_count") == 0
 
 
-def test_fail_in_the_engine_counts_its_code(live_portal: LivePortal, programs: Programs) -> None:
+def test_fail_in_the_engine_counts_its_code_and_what_the_worker_did(
+    live_portal: LivePortal, programs: Programs
+) -> None:
     failing = deploy(live_portal.servers, factories.unique("failing"), options={"fail_on": "boom"})
+    mine = {"deployment": failing.deployment}
     programs.worker(failing)
     programs.wait_served(live_portal.web, failing)
     key = factories.api_key(factories.organisation("metrics"))
     before = scrape(live_portal.base_url)
     with live_portal.client(key.token) as caller:
+        usage = caller.post("/v1/chat/completions", json=chat(model=failing.model)).json()["usage"]
         body = chat(model=failing.model, messages=[{"role": "user", "content": "boom"}])
         code = caller.post("/v1/chat/completions", json=body).json()["error"]["code"]
     after = scrape(live_portal.base_url)
     assert grown(before, after, "freehold_gateway_errors_total", code=code) == 1
     assert grown(before, after, "freehold_gateway_jobs_ended_total", state="failed") == 1
+
+    def told() -> Scrape | None:
+        found = scrape(live_portal.base_url)
+        return found if found.value("freehold_worker_jobs_ended_total", **mine) == 2 else None
+
+    found = eventually(told, every=0.2, what="a heartbeat tells of both jobs")
+    assert found is not None
+    for state in ("succeeded", "failed"):
+        assert found.value("freehold_worker_jobs_ended_total", state=state, **mine) == 1
+    assert found.value("freehold_worker_claims_total", **mine) == 2
+    for name in ("prompt_tokens", "completion_tokens"):
+        assert found.value(f"freehold_worker_{name}_total", **mine) == usage[name]
 
 
 def test_hang_up_counts_a_caller_who_went_away(
