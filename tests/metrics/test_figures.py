@@ -1,10 +1,13 @@
 """What a running portal tells Prometheus of itself."""
 
+import contextlib
+import json
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import httpx
-import openai
 import psycopg
 import pytest
 
@@ -152,18 +155,37 @@ def test_queue_jobs_without_a_worker_tells_how_many_wait_and_how_long(
     live_portal: LivePortal, tenant_a: Organisation
 ) -> None:
     idle = deploy(live_portal.servers, factories.unique("idle"))
-    key = factories.api_key(tenant_a).token
-    caller = openai.OpenAI(
-        base_url=f"{live_portal.base_url}/v1", api_key=key, max_retries=0, timeout=0.5
-    )
-    with pytest.raises(openai.APITimeoutError):
-        caller.chat.completions.create(model=idle.model, messages=HELLO, max_tokens=5)  # type: ignore[arg-type]
-    found = scrape(live_portal.base_url)
     mine = {"deployment": idle.deployment}
-    assert found.value("freehold_deployment_enabled", **mine) == 1
-    assert found.values("freehold_deployment_ready_workers", **mine) == {(idle.deployment,): 0}
-    assert "freehold_queue_drain_seconds" in found.families
-    caller.close()
+    body = json.dumps(chat(model=idle.model)).encode()
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {factories.api_key(tenant_a).token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    at = urlsplit(live_portal.base_url)
+
+    def waiting(jobs: int) -> Callable[[], Scrape | None]:
+        def told() -> Scrape | None:
+            found = scrape(live_portal.base_url)
+            return found if found.value("freehold_queue_waiting_jobs", **mine) == jobs else None
+
+        return told
+
+    with contextlib.ExitStack() as callers:
+        for _ in range(2):
+            caller = callers.enter_context(socket.create_connection((at.hostname, at.port)))
+            caller.sendall(head.encode() + body)
+        found = eventually(waiting(2), every=0.1, what="both jobs wait")
+        assert found is not None
+        assert 0 < found.value("freehold_queue_oldest_wait_seconds", **mine) < 60
+        assert found.value("freehold_queue_running_jobs", **mine) == 0
+        assert found.value("freehold_deployment_enabled", **mine) == 1
+        assert found.values("freehold_deployment_ready_workers", **mine) == {(idle.deployment,): 0}
+        assert found.values("freehold_queue_drain_seconds", **mine) == {}
+    found = eventually(waiting(0), every=0.1, what="nothing waits when the callers have gone")
+    assert found is not None
+    assert found.values("freehold_queue_oldest_wait_seconds", **mine) == {(idle.deployment,): 0}
+    assert found.values("freehold_queue_drain_seconds", **mine) == {(idle.deployment,): 0}
 
 
 def test_serve_a_deployment_tells_its_workers(live_portal: LivePortal) -> None:
