@@ -204,30 +204,35 @@ def _worker_families(workers: Sequence[_Worker]) -> Families:
 
 def _count_families(workers: Sequence[_Worker]) -> Families:
     both = ("deployment", "worker")
+    # A worker of another release may count other things.
     counted = [(w.labels, w.counts or {}) for w in workers]
     return [
         counter(
             "freehold_worker_claims",
             "Jobs that the worker has claimed.",
             both,
-            [(labels, counts["claims"]) for labels, counts in counted],
+            [(labels, counts.get("claims", 0)) for labels, counts in counted],
         ),
         counter(
             "freehold_worker_jobs_ended",
             "Jobs that the worker has ended, by state.",
             (*both, "state"),
-            [((*ls, state), n) for ls, counts in counted for state, n in counts["ended"].items()],
+            [
+                ((*labels, state), jobs)
+                for labels, counts in counted
+                for state, jobs in counts.get("ended", {}).items()
+            ],
         ),
         counter(
             "freehold_worker_prompt_tokens",
             "Prompt tokens charged for those jobs.",
             both,
-            [(labels, counts["prompt_tokens"]) for labels, counts in counted],
+            [(labels, counts.get("prompt_tokens", 0)) for labels, counts in counted],
         ),
         counter(
             "freehold_worker_completion_tokens",
             "Completion tokens charged for those jobs.",
             both,
-            [(labels, counts["completion_tokens"]) for labels, counts in counted],
+            [(labels, counts.get("completion_tokens", 0)) for labels, counts in counted],
         ),
     ]

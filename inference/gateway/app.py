@@ -57,6 +57,7 @@ class _Endpoint:
         except Exception:
             # Whoever called us answers with 500.
             reply.status = reply.status or 500
+            self._gateway.metrics.failed(errors.server_error().error_code)
             raise
         finally:
             self._gateway.metrics.answered(self.action, reply, began)

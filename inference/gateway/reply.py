@@ -30,5 +30,6 @@ class Reply:
         if not self.status and message["type"] == "http.response.start":
             self.status = message["status"]
             self.head_at = time.perf_counter()
-            self.stream = message["headers"][0][1] is EVENT_STREAM
+            headers = message.get("headers")
+            self.stream = bool(headers) and headers[0][1] is EVENT_STREAM
         return self._send(message)

@@ -47,6 +47,9 @@ def test_render_any_label_reads_back_as_it_was(label: str, value: int) -> None:
 
 
 def test_render_family_without_samples_still_says_what_it_is() -> None:
-    families: Families = [histogram("c", "A histogram.", ("model",), {}), counter("a", "A.", (), [])]
+    families: Families = [
+        histogram("c", "A histogram.", ("model",), {}),
+        counter("a", "A.", (), []),
+    ]
     found = parse(generate_latest(Collected(families)).decode())  # type: ignore[arg-type]
     assert set(found.families) == {"c", "a_total"}
