@@ -25,12 +25,14 @@ def create_app() -> ASGIApp:
     from inference.gateway.app import Straight, routes, server_fault
     from inference.gateway.core import Gateway
     from portal.health import health_routes
+    from portal.metrics import Metrics, metrics_routes
 
     planes = env().freehold_planes
     if planes in ("both", "control"):
         refuse_unbound_role(env().database_url("app"))
     gateway = Gateway(env()) if planes in ("both", "data") else None
-    parts: list[BaseRoute] = [*health_routes(gateway)]
+    metrics = Metrics(env(), gateway, control=planes in ("both", "control"))
+    parts: list[BaseRoute] = [*health_routes(gateway), *metrics_routes(metrics)]
     direct = routes(gateway) if gateway is not None else []
     parts += direct
     if planes in ("both", "control"):
@@ -39,10 +41,10 @@ def create_app() -> ASGIApp:
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         freeze_heap()
-        if gateway is None:
-            yield
-            return
-        async with gateway:
+        async with contextlib.AsyncExitStack() as stack:
+            if gateway is not None:
+                await stack.enter_async_context(gateway)
+            stack.push_async_callback(metrics.close)
             yield
 
     app = Starlette(routes=parts, lifespan=lifespan, exception_handlers={Exception: server_fault})

@@ -5,17 +5,20 @@ lost or delivered twice changes nothing.
 """
 
 import os
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init
+from celery.signals import setup_logging, task_postrun, worker_init
 
 from portal.core import logging as portal_logging
 from portal.core.boot import refuse_unbound_role
 from portal.core.env import env
+from portal.core.periodic import note_run
+from portal.core.resp import RespClient
 
 
 def broker_url(url: str) -> str:
@@ -68,6 +71,23 @@ app.conf.update(
     },
     beat_max_loop_interval=1,
 )
+
+
+@cache
+def beat_intervals() -> dict[str, float]:
+    """How often the tasks of the schedule are to run, in seconds, by their names."""
+    return {e["task"]: float(e["schedule"]) for e in app.conf.beat_schedule.values()}
+
+
+@cache
+def _broker() -> RespClient:
+    return RespClient(env().redis_url.get_secret_value())
+
+
+@task_postrun.connect
+def _note_periodic_run(task: Any, state: str, **kwargs: Any) -> None:
+    if task.name in beat_intervals():
+        note_run(_broker(), task.name, succeeded=state == "SUCCESS")
 
 
 @worker_init.connect

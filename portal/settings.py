@@ -82,6 +82,7 @@ LOGIN_REDIRECT_URL = "/admin/"
 LOGOUT_REDIRECT_URL = "/admin/login/"
 
 MIDDLEWARE = [
+    "portal.site.metrics.MetricsMiddleware",
     "portal.site.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "portal.site.middleware.ContentSecurityPolicyMiddleware",
@@ -167,6 +168,7 @@ SPECTACULAR_SETTINGS = {
         "JobState": "inference.api.serializers.STATES",
         "TenantRole": "tenants.api.serializers.ROLES",
         "KeyScope": "tenants.api.serializers.SCOPES",
+        "PlatformRole": "tenants.api.users.PLATFORM_ROLES",
     },
 }
 

@@ -59,6 +59,8 @@ class Scope(StrEnum):
 
     INFERENCE = "inference"
     TENANT_READ = "tenant:read"
+    MEMBERS_READ = "members:read"
+    MEMBERS_WRITE = "members:write"
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"
     JOBS_READ = "jobs:read"
@@ -169,6 +171,8 @@ SCOPE_ACTIONS: Final[Mapping[Scope, frozenset[Action]]] = MappingProxyType(
         # Of jobs a key sees and ends those that it submitted.
         Scope.INFERENCE: frozenset({Action.INFERENCE_CALL, Action.JOB_SUBMIT, Action.MODEL_READ}),
         Scope.TENANT_READ: frozenset({Action.TENANT_READ, Action.QUOTA_READ, Action.USAGE_READ}),
+        Scope.MEMBERS_READ: frozenset({Action.MEMBER_READ}),
+        Scope.MEMBERS_WRITE: frozenset({Action.MEMBER_READ, Action.MEMBER_MANAGE}),
         Scope.KEYS_READ: frozenset({Action.KEY_READ}),
         Scope.KEYS_WRITE: frozenset(
             {Action.KEY_READ, Action.KEY_CREATE, Action.KEY_EDIT, Action.KEY_REVOKE}

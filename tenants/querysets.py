@@ -6,7 +6,7 @@ from uuid import UUID
 from django.db.models import Prefetch, Q, QuerySet
 from django.utils import timezone
 
-from tenants.models import ApiKey, Membership, Quota, QuotaWarning, Tenant
+from tenants.models import ApiKey, Membership, Quota, QuotaWarning, Tenant, User
 from tenants.models.keys import ApiKeyKind
 
 
@@ -18,6 +18,12 @@ def tenants() -> QuerySet[Tenant]:
 def members() -> QuerySet[Membership]:
     """The members of the scope's tenant, each with the person."""
     return Membership.objects.select_related("user")
+
+
+def users(*, of_tenant: bool) -> QuerySet[User]:
+    """Every account, or those of the scope's tenant's members alone."""
+    found = User.objects.all()
+    return found.filter(pk__in=Membership.objects.values("user_id")) if of_tenant else found
 
 
 def keys(*, playground: bool = False) -> QuerySet[ApiKey]:

@@ -13,8 +13,19 @@ from django.utils import timezone
 from portal.core.actors import Context
 from portal.core.errors import NotFound
 from portal.core.tenancy import platform_scope, tenant_scope
+from tenants import querysets
 from tenants.levels import level_reached
-from tenants.models import METRICS, WARNED_WINDOWS, WINDOWS, Quota, QuotaWarning, Tenant
+from tenants.models import (
+    METRICS,
+    WARNED_WINDOWS,
+    WINDOWS,
+    Membership,
+    Quota,
+    QuotaWarning,
+    Tenant,
+    User,
+)
+from tenants.permissions import Action, allowed
 from tenants.windows import next_reset, window_starts
 
 M = TypeVar("M", bound=Model)
@@ -132,6 +143,39 @@ def get_tenant(context: Context, tenant_id: UUID) -> Tenant:
         raise NotFound("There is no such tenant.")
     with tenant_list_scope(context):
         return one(Tenant.objects.filter(pk=tenant_id), "There is no such tenant.")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A person's account, and the memberships of it that the caller may see."""
+
+    user: User
+    memberships: tuple[Membership, ...]
+
+
+def sees_every_user(context: Context) -> bool:
+    """Whether the caller sees all accounts, and not just those of the own tenant's members."""
+    return allowed(context, Action.USER_READ)
+
+
+def get_account(context: Context, user_id: UUID) -> Account:
+    """An account that the caller may see.
+
+    Raises:
+        NotFound: none, or that of nobody in the caller's tenant.
+    """
+    if sees_every_user(context):
+        outside = replace(context, tenant_id=None)
+        with platform_scope(outside, reason="a user's memberships are listed"):
+            return _account(user_id, of_tenant=False)
+    with tenant_scope(context):
+        return _account(user_id, of_tenant=True)
+
+
+def _account(user_id: UUID, *, of_tenant: bool) -> Account:
+    user = one(querysets.users(of_tenant=of_tenant).filter(pk=user_id), "There is no such user.")
+    found = Membership.objects.filter(user=user).select_related("tenant").order_by("tenant__name")
+    return Account(user, tuple(found))
 
 
 def one(found: QuerySet[M], message: str) -> M:

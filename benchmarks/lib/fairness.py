@@ -72,6 +72,7 @@ async def _admit(token: str, jobs: int, sizes: random.Random) -> None:
         ring=lambda queues: None,
         abandon=lambda job_ids: None,
         used=lambda key, at: None,
+        committed=lambda size, seconds: None,
     )
     served = next(s for s in await Catalogue(queries).models() if s.queue == LIMIT)
     try:

@@ -4,8 +4,7 @@ Thin by design: a request is parsed, handed to the admission desk, waited for an
 What is decided is decided in ``admission``; what is true is in PostgreSQL.
 """
 
-from collections.abc import MutableMapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import structlog
 from starlette.requests import Request
@@ -38,6 +37,7 @@ from inference.gateway.requests import (
     pending_count,
     pending_generation,
 )
+from inference.gateway.sending import Sending
 from inference.gateway.stream import answer_stream
 from inference.gateway.waiting import watch
 from inference.gateway.whole import answer_whole
@@ -244,18 +244,12 @@ class Straight:
         if endpoint is None:
             await self._app(scope, receive, send)
             return
-        started = False
-
-        async def tell(message: MutableMapping[str, Any]) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        sending = Sending(send)
         scope["path_params"] = {}
         try:
-            await endpoint(scope, receive, tell)
+            await endpoint(scope, receive, sending)
         except Exception as fault:
-            if not started:
+            if not sending.head_at:
                 answer = await server_fault(Request(scope), fault)
                 await answer(scope, receive, send)
             raise

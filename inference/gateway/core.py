@@ -19,6 +19,7 @@ from inference.gateway.desk import AdmissionDesk
 from inference.gateway.filestore import FileStore
 from inference.gateway.jobs import Canceller, Status, statuses
 from inference.gateway.link import Link
+from inference.gateway.metrics import GatewayMetrics
 from inference.gateway.reader import ReturnReader
 from inference.gateway.uses import KeyUses
 from inference.gateway.waiting import Waiter, WaitingRoom
@@ -61,10 +62,11 @@ class Gateway:
         )
         self.batches = BatchStore(self._stored, most_live=env.max_live_batches)
         self._ringer = Ringer(self._broker)
-        self.room = WaitingRoom()
+        self.metrics = GatewayMetrics()
+        self.room = WaitingRoom(self.metrics.left)
         self.canceller = Canceller(self._cancels, self._broker)
         self.catalogue = Catalogue(self._queries)
-        self._backlogs = Backlogs(self._queries)
+        self.backlogs = Backlogs(self._queries)
         self.reader = ReturnReader(env.redis_url.get_secret_value(), self.id, self.room.deliver)
         self.uses = KeyUses(self._queries)
         self.desk = AdmissionDesk(
@@ -74,16 +76,17 @@ class Gateway:
             ciphers=self._ciphers,
             job_seconds=env.queue_timeout_seconds,
             running=self.room.__len__,
-            backlogs=self._backlogs.now,
+            backlogs=self.backlogs.now,
             ring=self._ringer.ring,
             abandon=self.canceller.cancel_all,
             used=self.uses.note,
+            committed=self.metrics.committed,
         )
         self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self.reader.start()
-        self._backlogs.start()
+        self.backlogs.start()
         self.uses.start()
         self._watch = asyncio.create_task(self._watch_silence(), name="silence-watch")
         return self
@@ -93,7 +96,7 @@ class Gateway:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
-        await self._backlogs.stop()
+        await self.backlogs.stop()
         await self.desk.close()
         await self.uses.stop()
         await self.canceller.close()
@@ -101,6 +104,16 @@ class Gateway:
         for link in (self._admission, self._queries, self._cancels, self._stored):
             await link.close()
         self._broker.close()
+
+    def connections_opened(self) -> dict[str, int]:
+        """How many connections each part has made since the start."""
+        return {
+            "admission": self._admission.opened,
+            "queries": self._queries.opened,
+            "cancels": self._cancels.opened,
+            "broker": self._broker.opened,
+            "returns": self.reader.opened,
+        }
 
     async def ready(self, query: str) -> list[Any]:
         """Rows of a health query over the connection that serves look-ups."""
@@ -114,7 +127,9 @@ class Gateway:
     async def _watch_silence(self) -> None:
         """Asks PostgreSQL about jobs that have been silent for a second."""
         while True:
+            due = time.perf_counter() + _LOOK_SECONDS
             await asyncio.sleep(_LOOK_SECONDS)
+            self.metrics.loop_lag.observe(max(0.0, time.perf_counter() - due))
             silent = self.room.silent(SILENCE_SECONDS)
             if not silent:
                 continue

@@ -5,6 +5,7 @@ that one bad row never fails its neighbours; if the database or the audit trail 
 is refused.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -65,6 +66,7 @@ class AdmissionDesk:
         ring: called with the queues of each batch, once it is committed.
         abandon: called with jobs that may have been admitted though their callers were told no.
         used: called with each key that a caller proved to hold, and when the call arrived.
+        committed: called with the size of each batch and the seconds that its commit took.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class AdmissionDesk:
         ring: Callable[[set[str]], None],
         abandon: Callable[[Sequence[UUID]], None],
         used: Callable[[KeyFacts, datetime], None],
+        committed: Callable[[int, float], None],
     ) -> None:
         self._link = link
         self._gateway = gateway
@@ -89,6 +92,7 @@ class AdmissionDesk:
         self._ring = ring
         self._abandon = abandon
         self._used = used
+        self._committed = committed
         self._running = running
         self._backlogs = backlogs
         self._batcher: NaturalBatcher[Pending, Verdict] = NaturalBatcher(
@@ -112,7 +116,9 @@ class AdmissionDesk:
         return max(_LEAST_BATCH, min(_MOST_BATCH, half))
 
     async def _commit(self, batch: Sequence[Pending]) -> Sequence[Verdict]:
+        began = time.perf_counter()
         verdicts = await self._try(batch)
+        self._committed(len(batch), time.perf_counter() - began)
         for pending, verdict in zip(batch, verdicts, strict=True):
             if verdict.key is not None:
                 self._used(verdict.key, pending.arrived_at)

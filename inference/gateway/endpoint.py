@@ -1,5 +1,6 @@
 """What the data plane's endpoints share: one method, one audit action, refusals in shape."""
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from inference.gateway.answers import respond, respond_error
 from inference.gateway.calls import Origin, Part, Pending
 from inference.gateway.core import Gateway
 from inference.gateway.requests import Arrival, Receive, Scope, Send, arrival, refused
+from inference.gateway.sending import Sending
 from inference.gateway.wire import errors
 from inference.gateway.wire.headers import HeaderPairs
 from inference.gateway.wire.style import OPENAI, Style
@@ -31,6 +33,19 @@ class Endpoint:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        sending = send if isinstance(send, Sending) else Sending(send)
+        try:
+            await self._answer(scope, receive, sending)
+        except Exception:
+            # Whoever called us answers with 500.
+            sending.status = sending.status or 500
+            self._gateway.metrics.failed(errors.server_error().error_code)
+            raise
+        finally:
+            self._gateway.metrics.answered(self.action, sending, began)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         arrived = arrival(scope, self._gateway.proxies)
         try:
             if self.method is not None and scope["method"] != self.method:
@@ -42,7 +57,9 @@ class Endpoint:
             return
         except psycopg.Error as fault:
             log.error("gateway.database_failed", error=str(fault))
-            await respond_error(send, self.style, arrived.origin, errors.unavailable())
+            unavailable = errors.unavailable()
+            self._gateway.metrics.failed(unavailable.error_code)
+            await respond_error(send, self.style, arrived.origin, unavailable)
 
     async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
         raise NotImplementedError
@@ -56,15 +73,19 @@ class Endpoint:
     ) -> None:
         verdict = await self._gateway.desk.submit(refused(self.action, arrived, error))
         assert isinstance(verdict, Refused)
+        self._gateway.metrics.failed(verdict.error.error_code)
         await respond_error(send, self.style, arrived.origin, verdict.error, headers)
 
     async def _admit(self, pending: Pending, send: Send) -> Verdict | None:
         """The verdict, or None once a refusal has been answered."""
         verdict = await self._gateway.desk.submit(pending)
         if isinstance(verdict, Refused):
+            self._gateway.metrics.failed(verdict.error.error_code)
             limits = self.style.limits(verdict.requests, verdict.tokens)
             await respond_error(send, self.style, pending.origin, verdict.error, limits)
             return None
+        if pending.generation is not None and isinstance(send, Sending):
+            send.model = pending.generation.served.model_name
         return verdict
 
 

@@ -19,6 +19,9 @@ class Link:
 
     Autocommit: each caller begins and commits what it means to. A link is for ``pipe`` or for
     ``use``: a pipe goes on watching its socket, which psycopg's own waits would undo.
+
+    Attributes:
+        opened: connections made so far.
     """
 
     def __init__(self, url: str, name: str) -> None:
@@ -27,6 +30,7 @@ class Link:
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._pipe: AsyncPipe | None = None
         self._lock = asyncio.Lock()
+        self.opened = 0
 
     async def use(self, work: Callable[[psycopg.AsyncConnection[Any]], Awaitable[T]]) -> T:
         """Runs ``work`` on the connection.
@@ -67,6 +71,7 @@ class Link:
                 self._url, autocommit=True, application_name=self._name, connect_timeout=5
             )
             connection.prepared_max = _PREPARED_MAX
+            self.opened += 1
             self._connection, self._pipe = connection, None
         return self._connection
 

@@ -20,7 +20,11 @@ _SILENCE_SECONDS: Final = 4.0
 
 
 class ReturnReader:
-    """Delivers every event of the stream until it is stopped; survives a broker that restarts."""
+    """Delivers every event of the stream until it is stopped; survives a broker that restarts.
+
+    Attributes:
+        opened: connections made so far.
+    """
 
     def __init__(self, url: str, gateway: str, deliver: Callable[[list[Return]], None]) -> None:
         self._url = url
@@ -29,6 +33,7 @@ class ReturnReader:
         self._last = b"0-0"
         self._task: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
+        self.opened = 0
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="return-reader")
@@ -57,6 +62,7 @@ class ReturnReader:
         connection = await RespConnection.open(self._url)
         try:
             self._connected.set()
+            self.opened += 1
             key = stream_key(self._gateway)
             beat = 0.0
             loop = asyncio.get_running_loop()

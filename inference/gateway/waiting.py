@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from uuid import UUID
 
 from inference.gateway.requests import Receive
@@ -25,6 +26,7 @@ class Waiter:
     __slots__ = (
         "_arrived",
         "broken",
+        "end",
         "events",
         "fence",
         "gone",
@@ -43,6 +45,7 @@ class Waiter:
         self.received = 0
         self.broken = False
         self.gone = False
+        self.end: End | None = None
         self._arrived: asyncio.Future[None] | None = None
 
     def put(self, event: Return) -> None:
@@ -55,6 +58,8 @@ class Waiter:
             # The broker lost text on the way: silent from now on, so PostgreSQL is asked at once.
             self.heard_at = -math.inf
             return
+        else:
+            self.end = event
         self.events.append(event)
         self._wake()
 
@@ -110,15 +115,24 @@ async def _watch(receive: Receive, waiter: Waiter) -> None:
 
 
 class WaitingRoom:
-    """All waiters of one gateway process, by job."""
+    """All waiters of one gateway process, by job.
 
-    def __init__(self) -> None:
+    Args:
+        left: called with each waiter that leaves.
+    """
+
+    def __init__(self, left: Callable[[Waiter], None] = lambda waiter: None) -> None:
+        self._left = left
         self._waiters: dict[bytes, Waiter] = {}
         # An answer can overtake the verdict: events of jobs not yet known are kept for a moment.
         self._early: dict[bytes, list[Return]] = {}
 
     def __len__(self) -> int:
         return len(self._waiters)
+
+    def streams(self) -> int:
+        """How many of them see text as it comes."""
+        return sum(waiter.stream for waiter in self._waiters.values())
 
     def enter(self, job_id: UUID, *, stream: bool = True) -> Waiter:
         waiter = Waiter(job_id, stream=stream)
@@ -129,6 +143,7 @@ class WaitingRoom:
 
     def leave(self, waiter: Waiter) -> None:
         self._waiters.pop(waiter.job_id.bytes, None)
+        self._left(waiter)
 
     def deliver(self, events: list[Return]) -> None:
         for event in events:

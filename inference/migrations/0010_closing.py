@@ -7,7 +7,7 @@ ERASED = ("inference_job", "inference_fairshare")
 
 
 class Migration(migrations.Migration):
-    dependencies = [("inference", "0007_batches")]
+    dependencies = [("inference", "0009_worker_counts")]
 
     operations = [
         RoleSQL(

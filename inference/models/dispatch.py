@@ -81,6 +81,10 @@ class Worker(IdModel):
         null=True,
         help_text="Reserved tokens a second while every slot was taken; unknown until it was.",
     )
+    counts = models.JSONField(
+        null=True,
+        help_text="What the process has done since its start: claims, tokens, ended jobs.",
+    )
     started_at = models.DateTimeField(_("started"))
     heartbeat_at = models.DateTimeField(_("heartbeat"))
 

@@ -11,10 +11,12 @@ from uuid import UUID
 import psycopg
 import redis
 import structlog
+from psycopg.types.json import Jsonb
 
 from inference.models.dispatch import WorkerState
 from inference.returns import alive_key
 from inference.worker import claims
+from inference.worker.counts import Counts
 from inference.worker.pace import Pace
 from inference.worker.running import Running, RunningJob
 
@@ -22,13 +24,14 @@ log = structlog.get_logger(__name__)
 
 _REGISTER: Final = """
 INSERT INTO inference_worker (id, name, deployment_id, version_digest, engine, state, detail,
-    slots, running, pace, started_at, heartbeat_at)
+    slots, running, pace, counts, started_at, heartbeat_at)
 VALUES (%(id)s, %(name)s, %(deployment)s, %(digest)s, %(engine)s, %(state)s, %(detail)s,
-    %(slots)s, %(running)s, %(pace)s, now(), now())
+    %(slots)s, %(running)s, %(pace)s, %(counts)s, now(), now())
 ON CONFLICT (name) DO UPDATE SET id = EXCLUDED.id, deployment_id = EXCLUDED.deployment_id,
     version_digest = EXCLUDED.version_digest, engine = EXCLUDED.engine, state = EXCLUDED.state,
     detail = EXCLUDED.detail, slots = EXCLUDED.slots, running = EXCLUDED.running,
-    pace = EXCLUDED.pace, started_at = CASE WHEN inference_worker.id = EXCLUDED.id
+    pace = EXCLUDED.pace, counts = EXCLUDED.counts,
+    started_at = CASE WHEN inference_worker.id = EXCLUDED.id
                       THEN inference_worker.started_at ELSE now() END,
     heartbeat_at = now()
 """
@@ -73,6 +76,7 @@ class Heartbeat:
         presence: Presence,
         running: Running,
         pace: Pace,
+        counts: Counts,
         interval_seconds: float,
         lease_seconds: float,
         on_cancel: Callable[[RunningJob], None],
@@ -83,6 +87,7 @@ class Heartbeat:
         self._presence = presence
         self._running = running
         self._pace = pace
+        self._counts = counts
         self._interval = interval_seconds
         self._lease_seconds = lease_seconds
         self._on_cancel = on_cancel
@@ -135,7 +140,11 @@ class Heartbeat:
             self._connection = psycopg.connect(
                 self._url, autocommit=True, application_name="worker-heartbeat", connect_timeout=5
             )
-        measured = {"running": len(jobs), "pace": self._pace.tokens_per_second}
+        measured = {
+            "running": len(jobs),
+            "pace": self._pace.tokens_per_second,
+            "counts": Jsonb(self._counts.row()),
+        }
         self._connection.execute(_REGISTER, {**self._presence.row, **measured})
         if not jobs:
             return {}

@@ -28,6 +28,7 @@ from inference.payloads import Ciphers, unpack_prompt
 from inference.settlement import Settled, Settlement, end_of
 from inference.worker.bell import BellListener, CancelListener
 from inference.worker.claims import Claimed
+from inference.worker.counts import Counts
 from inference.worker.database import Queue, Release
 from inference.worker.heartbeat import Heartbeat, Presence
 from inference.worker.pace import Pace
@@ -59,6 +60,7 @@ class InferenceRuntime:
         self._ciphers = Ciphers(Keyring.parse(env.encryption_keys.get_secret_value()))
         self._running = Running()
         self._pace = Pace()
+        self._counts = Counts()
         self._redis_url = env.redis_url.get_secret_value()
         self._broker = RespClient(self._redis_url)
         self._bell = Doorbell(self._broker)
@@ -87,6 +89,7 @@ class InferenceRuntime:
             presence=self._presence,
             running=self._running,
             pace=self._pace,
+            counts=self._counts,
             interval_seconds=env.heartbeat_seconds,
             lease_seconds=env.lease_seconds,
             on_cancel=self._cancel,
@@ -193,6 +196,7 @@ class InferenceRuntime:
         dispatch.ring(self._bell, self._assignment.queue)
 
     def _start_jobs(self, claimed: list[Claimed]) -> None:
+        self._counts.claimed(len(claimed))
         for claim in claimed:
             self._start_job(claim)
         self._pace.filled(now=time.monotonic(), full=self._capacity() <= 0)
@@ -335,6 +339,7 @@ class InferenceRuntime:
 
     def _settled(self, ended: list[Settled], asked: list[Settlement]) -> None:
         """After the commit: tells the gateways, and makes room."""
+        self._counts.settled(ended)
         by_id = {s.job_id: s for s in asked}
         ends = [Ended(s.gateway, end_of(s, by_id[s.job_id])) for s in ended if s.gateway]
         if ends:

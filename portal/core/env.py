@@ -106,6 +106,12 @@ class Env(BaseSettings):
         30.0, ge=0, description="How long a stopping worker lets running generations finish."
     )
     max_attempts: int = Field(3, ge=1, description="Runs of a job before it is dead-lettered.")
+    metrics_token: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Bearer token, of 16 characters at least, with which /metrics may be read from "
+        "other machines; without it, from this machine alone.",
+    )
     queue_timeout_seconds: float = Field(
         600.0, gt=0, description="How long an interactive job may wait or run before it is ended."
     )

@@ -190,6 +190,9 @@ class RespLink:
         url: ``redis://``, ``rediss://`` or ``unix://``.
         timeout_s: longest wait for a reply, in seconds.
 
+    Attributes:
+        opened: connections made so far.
+
     Raises:
         ValueError: the URL has another scheme.
     """
@@ -200,6 +203,7 @@ class RespLink:
         self._timeout_s = timeout_s
         self._connection: RespConnection | None = None
         self._opening = asyncio.Lock()
+        self.opened = 0
 
     async def call(self, *arguments: bytes | str | int | float) -> Any:
         """One command's reply.
@@ -226,6 +230,7 @@ class RespLink:
         async with self._opening:
             if self._connection is None or self._connection.closed:
                 self._connection = await RespConnection.open(self._url)
+                self.opened += 1
             return self._connection
 
     def close(self) -> None:

@@ -35,6 +35,8 @@ from tenants.services.key_changes import DEFAULT_OVERLAP_SECONDS, MOST_OVERLAP_S
 SCOPE_TEXTS: dict[Scope, Text] = {
     Scope.INFERENCE: _("Call models"),
     Scope.TENANT_READ: _("Read the tenant, its quotas and usage"),
+    Scope.MEMBERS_READ: _("List members"),
+    Scope.MEMBERS_WRITE: _("Add and remove members who are no owners"),
     Scope.KEYS_READ: _("List API keys"),
     Scope.KEYS_WRITE: _("Make, edit, rotate and revoke API keys"),
     Scope.JOBS_READ: _("Read jobs"),

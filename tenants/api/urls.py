@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from tenants.api import closing, usage, views
+from tenants.api import closing, usage, users, views
 
 urlpatterns = [
     path("tenants", views.TenantsView.as_view(), name="tenants"),
@@ -31,6 +31,23 @@ urlpatterns = [
     ),
     path("members", views.MembersView.as_view(), name="members"),
     path("members/<str:member_id>", views.MemberView.as_view(), name="member"),
+    path("users", users.UsersView.as_view(), name="users"),
+    path("users/<str:user_id>", users.UserView.as_view(), name="user"),
+    path(
+        "users/<str:user_id>/deactivate",
+        users.DeactivateUserView.as_view(),
+        name="user-deactivate",
+    ),
+    path(
+        "users/<str:user_id>/reactivate",
+        users.ReactivateUserView.as_view(),
+        name="user-reactivate",
+    ),
+    path(
+        "users/<str:user_id>/reset-password",
+        users.ResetPasswordView.as_view(),
+        name="user-reset-password",
+    ),
     path("keys", views.KeysView.as_view(), name="keys"),
     path("keys/<str:key_id>", views.KeyView.as_view(), name="key"),
     path("keys/<str:key_id>/rotate", views.RotateKeyView.as_view(), name="key-rotate"),

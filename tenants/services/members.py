@@ -7,7 +7,7 @@ from django.db.models import Q
 
 from audit.services import intent
 from portal.core.actors import Context, TenantRole
-from portal.core.errors import Conflict, NotFound
+from portal.core.errors import Conflict, Forbidden, NotFound
 from portal.core.tenancy import tenant_scope
 from tenants.errors import LastOwner, SeparatedDuties
 from tenants.events import TenantsEvent
@@ -33,13 +33,14 @@ def add_member(
     """Takes a person into the context's tenant; the account is made where there is none yet.
 
     Raises:
-        Forbidden: the caller may not.
+        Forbidden: the caller may not, or is a key that would make an owner.
         Invalid: no e-mail address.
         Conflict: already a member.
         SeparatedDuties: the person administers the platform.
     """
     require(context, Action.MEMBER_MANAGE)
     tenant_id = require_tenant(context)
+    _leave_owners_to_people(context, role)
     address = clean_email(email)
     with tenant_scope(context):
         account = joining_account(address, full_name)
@@ -75,13 +76,15 @@ def change_member_role(*, context: Context, membership_id: UUID, role: TenantRol
     """Gives a member another role.
 
     Raises:
-        Forbidden, NotFound.
+        Forbidden: the caller may not, or is a key and the member was or would become an owner.
+        NotFound: no such member.
         LastOwner: nobody else owns the tenant.
     """
     require(context, Action.MEMBER_MANAGE)
     require_tenant(context)
     with tenant_scope(context):
         membership, locked = _locked(membership_id)
+        _leave_owners_to_people(context, role, membership.role)
         if role != TenantRole.OWNER:
             _keep_an_owner(membership, locked)
         with intent(
@@ -100,13 +103,15 @@ def remove_member(*, context: Context, membership_id: UUID) -> User:
     """Ends a membership and revokes the keys that the person made here; returns the person.
 
     Raises:
-        Forbidden, NotFound.
+        Forbidden: the caller may not, or is a key and the member an owner.
+        NotFound: no such member.
         LastOwner: nobody else owns the tenant.
     """
     require(context, Action.MEMBER_MANAGE)
     require_tenant(context)
     with tenant_scope(context):
         membership, locked = _locked(membership_id)
+        _leave_owners_to_people(context, membership.role)
         _keep_an_owner(membership, locked)
         user = membership.user
         with intent(
@@ -118,6 +123,15 @@ def remove_member(*, context: Context, membership_id: UUID) -> User:
             revoke_keys_of(user.id, "the member was removed")
             membership.delete()
     return user
+
+
+def _leave_owners_to_people(context: Context, *roles: str) -> None:
+    """A key that made an owner would have made itself one; nor may it shut the owners out."""
+    if context.api_key_id is not None and TenantRole.OWNER in roles:
+        raise Forbidden(
+            "An API key can neither make nor change owners: a person has to.",
+            code="owner_by_key",
+        )
 
 
 def _keep_an_owner(leaving: Membership, locked: list[Membership]) -> None:

@@ -24,6 +24,8 @@ EVERYBODY = {
         for scope in (
             "inference",
             "tenant:read",
+            "members:read",
+            "members:write",
             "keys:read",
             "keys:write",
             "jobs:read",
@@ -54,6 +56,8 @@ READ_JOBS = {*PEOPLE, SYSTEM, "key jobs:read"}
 # Of its own jobs alone, of which there is none here.
 FOLLOW_JOBS = {*READ_JOBS, "key inference"}
 EDIT_KEYS = {"owner", "developer", "key keys:write"}
+READ_MEMBERS = {"owner", SYSTEM, SECURITY, "key members:read", "key members:write"}
+EDIT_MEMBERS = {"owner", SYSTEM, "key members:write"}
 REVOKE = {"owner", "developer", SECURITY, "key keys:write"}
 
 TABLE = [
@@ -70,11 +74,18 @@ TABLE = [
     Row("POST", "tenants/{id}/export", {"owner", SYSTEM}),
     Row("GET", "tenants/{id}/export/file", {"owner", SYSTEM}),
     Row("GET", "tenants/{id}/certificate", READ_TENANT),
-    Row("GET", "members", {"owner", SYSTEM, SECURITY}),
-    Row("POST", "members", {"owner", SYSTEM}, {}),
-    Row("GET", "members/{id}", {"owner", SYSTEM, SECURITY}),
-    Row("PATCH", "members/{id}", {"owner", SYSTEM}, {}),
-    Row("DELETE", "members/{id}", {"owner", SYSTEM}),
+    Row("GET", "members", READ_MEMBERS),
+    Row("POST", "members", EDIT_MEMBERS, {}),
+    Row("GET", "members/{id}", READ_MEMBERS),
+    Row("PATCH", "members/{id}", EDIT_MEMBERS, {}),
+    Row("DELETE", "members/{id}", EDIT_MEMBERS),
+    Row("GET", "users", READ_MEMBERS),
+    Row("POST", "users", {SYSTEM, SECURITY}, {}),
+    Row("GET", "users/{id}", READ_MEMBERS),
+    Row("PATCH", "users/{id}", {SECURITY}, {}),
+    Row("POST", "users/{id}/deactivate", {SECURITY}, {}),
+    Row("POST", "users/{id}/reactivate", {SECURITY}, {}),
+    Row("POST", "users/{id}/reset-password", {SECURITY}, {}),
     Row("GET", "keys", READ_KEYS),
     Row("POST", "keys", {"owner", "developer", "key keys:write"}, {}),
     Row("GET", "keys/{id}", READ_KEYS),

@@ -113,6 +113,7 @@ class Bench:
             ring=self.rung.append,
             abandon=self.canceller.cancel_all,
             used=self.uses.note,
+            committed=lambda size, seconds: None,
         )
 
     async def _serve(self) -> Served:

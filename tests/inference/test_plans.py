@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from inference.gateway import store
+from inference.metrics import QUEUES, RUNNING
 from inference.pipelining import numbered
 from inference.settlement import LOCK_WINDOWS, SETTLE, SETTLE_KEEPING
 from inference.worker.claims import CLAIM, CLAIM_LIGHTLY, RELEASE, RENEW
@@ -140,3 +141,16 @@ def test_plans_a_settlement_around_the_indexes_on_state(
     used = {node.get("Index Name") for node in nodes(plan_of(gateway_sql, SETTLE))}
 
     assert not used & {"job_claim_order", "job_leases"}
+
+
+@pytest.mark.parametrize(("query", "index"), [(QUEUES, "job_claim_order"), (RUNNING, "job_leases")])
+def test_plans_a_scrape_by_the_indexes_of_live_jobs(
+    filled: None, gateway_sql: psycopg.Connection, query: str, index: str
+) -> None:
+    of_jobs = [
+        node["Index Name"]
+        for node in nodes(plan_of(gateway_sql, query))
+        if node.get("Relation Name") == "inference_job"
+    ]
+
+    assert of_jobs == [index]

@@ -20,6 +20,7 @@ from inference.gateway.app import routes as gateway_routes
 from portal.core.actors import PlatformRole, TenantRole
 from portal.core.ids import uuid7
 from portal.health import health_routes
+from portal.metrics import metrics_routes
 from tenants.permissions import Scope
 from tests import factories
 from tests.isolation.routes import CONTROL_PLANE, DATA_PLANE, Kind, control_plane_routes
@@ -181,7 +182,8 @@ def test_every_route_of_the_control_plane_is_classified() -> None:
 
 
 def test_every_route_of_the_data_plane_is_classified() -> None:
-    found = {route.path for route in [*gateway_routes(Mock()), *health_routes(Mock())]}
+    every = [*gateway_routes(Mock()), *health_routes(Mock()), *metrics_routes(Mock())]
+    found = {route.path for route in every}
     assert found == set(DATA_PLANE)
 
 

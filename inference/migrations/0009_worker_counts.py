@@ -1,0 +1,16 @@
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [("inference", "0007_batches")]
+
+    operations = [
+        migrations.AddField(
+            "worker",
+            "counts",
+            models.JSONField(
+                null=True,
+                help_text="What the process has done since its start: claims, tokens, ended jobs.",
+            ),
+        ),
+    ]
