@@ -30,7 +30,8 @@ from inference.batches.store import EndedLine, WaitingLine
 from inference.batches.validation import opened_id
 from inference.gateway.answers import error_of
 from inference.gateway.wire import errors
-from inference.gateway.wire.response import FinishReason, Usage, completion
+from inference.gateway.wire.common import FinishReason, Usage
+from inference.gateway.wire.response import completion
 from inference.jobs.submission import JobRequest, Outcome, key_context, submit
 from inference.models import Batch, BatchLine, BatchState, File, FileState, JobState, Priority
 from inference.payloads import Ciphers
@@ -268,7 +269,8 @@ def _failure(line: EndedLine) -> PortalError:
             line.state,
             error_code=line.error_code,
             error_message=line.error_message,
-        )
+        ),
+        "messages",
     )
 
 

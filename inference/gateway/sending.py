@@ -31,5 +31,5 @@ class Sending:
             self.status = message["status"]
             self.head_at = time.perf_counter()
             headers = message.get("headers")
-            self.stream = bool(headers) and headers[0][1] is EVENT_STREAM
+            self.stream = headers is not None and headers[0][1] is EVENT_STREAM
         return self._send(message)

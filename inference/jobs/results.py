@@ -6,7 +6,8 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from inference.gateway.wire.response import FinishReason, Usage, completion
+from inference.gateway.wire.common import FinishReason, Usage
+from inference.gateway.wire.response import completion
 from inference.jobs.ciphers import payload_cipher
 from inference.models import Job, JobPayload, JobState
 from inference.selectors import jobs

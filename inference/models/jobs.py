@@ -84,9 +84,7 @@ class Job(IdModel, TenantModel):
     # Fair order and ownership.
     start_tag = models.BigIntegerField(help_text="Virtual time of start-time fair queueing.")
     attempts = models.SmallIntegerField(_("attempts"), default=0)
-    fence = models.IntegerField(
-        default=0, help_text="Raised by each claim, by one or more; guards every write."
-    )
+    fence = models.IntegerField(default=0, help_text="Raised by each claim; guards every write.")
     worker = models.CharField(_("worker"), max_length=80, blank=True)
     lease_until = models.DateTimeField(null=True)
     cancel_requested_at = models.DateTimeField(_("cancel requested"), null=True)

@@ -11,7 +11,8 @@ from django.http import HttpRequest, HttpResponse
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from inference.gateway.app import Straight, _Endpoint
+from inference.gateway.app import Straight
+from inference.gateway.endpoint import Endpoint
 from inference.gateway.metrics import GatewayMetrics
 from portal.core.tenancy.guard import UnscopedAccess
 from portal.site.metrics import MetricsMiddleware
@@ -54,7 +55,7 @@ def test_count_a_view_that_raises_leaves_no_timer_behind(database: None) -> None
     assert connection.execute_wrappers == before
 
 
-class Faulty(_Endpoint):
+class Faulty(Endpoint):
     method = None
     action = "inference.faulty"
 
