@@ -71,6 +71,24 @@ def test_encode_any_messages_has_only_the_templates_control_tokens(
     assert decoded == written + "<|im_start|>assistant\n"
 
 
+@given(FRAGMENTS)
+def test_encode_raw_has_the_text_alone_and_no_control_token(tiny: PromptEncoder, text: str) -> None:
+    ids = tiny.encode_raw([Message("", text)])
+    assert [i for i in ids if i < len(CONTROL)] == []
+    assert tiny._tokenizer.decode(ids, skip_special_tokens=False) == text
+    assert len(text) <= tiny.max_chars(len(ids))
+
+
+def test_encode_raw_of_what_the_template_writes_does_not_change_the_template(
+    tiny: PromptEncoder,
+) -> None:
+    turns = [Message("user", "a")]
+    before = tiny.encode(turns)
+    for piece in tiny._own_pieces:
+        tiny.encode_raw([Message("", piece)]).append(0)
+    assert tiny.encode(turns) == before
+
+
 def test_encode_pieces_cannot_grow_together_into_a_control_token(tmp_path: Path) -> None:
     template = "{% for m in messages %}{{ m['content'] }}{% endfor %}|>"
     encoder = encoder_of(tmp_path, template=template)

@@ -91,10 +91,11 @@ def test_generate_to_max_tokens_ends_with_length(
 def test_generate_with_stop_across_tokens_ends_before_it(
     engine: Engine, sink: Sink, capital: list[int]
 ) -> None:
-    engine.submit(generation("a", capital, max_tokens=60, temperature=0.0, stop=("l of Fr",)))
+    stop = ("nowhere", "l of Fr")
+    engine.submit(generation("a", capital, max_tokens=60, temperature=0.0, stop=stop))
     done = sink.done("a")
     assert sink.text("a") == "The capita"
-    assert done.reason == "stop"
+    assert (done.reason, done.stop) == ("stop", 1)
     assert done.completion_tokens == sink.tokens("a") < 8
 
 

@@ -9,6 +9,7 @@ from inference.gateway.wire.headers import (
     Allowance,
     client_request_id,
     duration,
+    parse_api_key,
     parse_authorization,
     rate_limit_headers,
     retry_after,
@@ -42,6 +43,26 @@ def test_parse_authorization_takes_a_well_formed_bearer_only(
 
 
 @pytest.mark.parametrize(
+    ("header", "token"),
+    [
+        ("abc", "abc"),
+        (" a.b-c_d~e+f/g== ", "a.b-c_d~e+f/g=="),
+        ("a" * 512, "a" * 512),
+        ("a" * 513, None),
+        ("a b", None),
+        ("a\0", None),
+        ("é", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_parse_api_key_takes_a_well_formed_token_only(
+    header: str | None, token: str | None
+) -> None:
+    assert parse_api_key(header) == token
+
+
+@pytest.mark.parametrize(
     ("header", "kept"),
     [
         ("trace-1", "trace-1"),
@@ -62,8 +83,8 @@ def test_read_client_request_id_keeps_what_is_harmless(
 
 @given(st.text())
 def test_read_any_header_never_raises(header: str) -> None:
-    token = parse_authorization(header)
-    assert token is None or token.isascii()
+    for token in (parse_authorization(header), parse_api_key(header)):
+        assert token is None or token.isascii()
     kept = client_request_id(header)
     assert kept is None or (kept.isascii() and kept.isprintable() and 0 < len(kept) <= 128)
 
