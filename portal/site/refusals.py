@@ -18,6 +18,7 @@ SENTENCES: Final = (
     _("The tenant is %(state)s; it can't be closed again."),
     _("The tenant is %(state)s; it can't be edited any more."),
     _("The tenant is %(state)s, not %(wanted)s."),
+    _("The tenant is %(state)s; its limits can't be changed any more."),
     _("Its deletion has begun, so it can't be reopened."),
     _("'name' is not the tenant's name: type it exactly."),
     _("A closed tenant had this name: choose another."),

@@ -15,6 +15,40 @@ APPEND_ONLY = [
     "FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse_change()",
 ]
 
+# Whoever looked while the tenant was still there waits for the end of its deletion, and is
+# refused: the lock is what the deletion's last step takes first.
+REFUSE_CLOSED = """
+CREATE FUNCTION tenant_refuse_closed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+DECLARE
+    found text;
+BEGIN
+    SELECT state INTO found FROM public.tenants_tenant WHERE id = NEW.tenant_id FOR KEY SHARE;
+    IF found = 'closed' THEN
+        RAISE EXCEPTION 'the tenant is closed' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$
+"""
+GUARDED = ("tenants_membership", "tenants_apikey", "tenants_quota")
+REFUSING = [
+    REFUSE_CLOSED,
+    "GRANT CREATE ON SCHEMA public TO {platform}",
+    "ALTER FUNCTION tenant_refuse_closed() OWNER TO {platform}",
+    "REVOKE CREATE ON SCHEMA public FROM {platform}",
+    *(
+        f"CREATE TRIGGER refuse_closed BEFORE INSERT ON {table} "
+        "FOR EACH ROW EXECUTE FUNCTION tenant_refuse_closed()"
+        for table in GUARDED
+    ),
+]
+REFUSING_NO_MORE = [
+    *(f"DROP TRIGGER refuse_closed ON {table}" for table in GUARDED),
+    "SET LOCAL ROLE {platform}",
+    "DROP FUNCTION tenant_refuse_closed()",
+    "RESET ROLE",
+]
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -273,5 +307,6 @@ class Migration(migrations.Migration):
                 "DROP TRIGGER append_only_truncate ON tenants_tenantcertificate",
             ],
         ),
+        RoleSQL(REFUSING, REFUSING_NO_MORE),
         GovernTable("tenants_tenantclosure", label="tenants.tenantclosure", name="state"),
     ]

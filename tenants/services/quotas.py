@@ -9,10 +9,11 @@ from django.utils import timezone
 
 from audit.services import intent
 from portal.core.actors import Context
-from portal.core.errors import Invalid, NotFound
+from portal.core.errors import Conflict, Invalid, NotFound
 from portal.core.tenancy import platform_scope, tenant_scope
 from tenants.events import TenantsEvent
 from tenants.models import METRICS, WINDOWS, ApiKey, Membership, Quota, QuotaWindow, Tenant
+from tenants.models.tenant import TenantState
 from tenants.permissions import Action, allowed, require
 from tenants.querysets import recent_warnings
 from tenants.services.checks import require_tenant
@@ -45,6 +46,7 @@ def set_quota(
         Forbidden: the caller may not.
         NotFound: no such tenant, user or key here.
         Invalid: an unknown limit or a value out of range.
+        Conflict: the tenant is closing or closed.
     """
     whole_tenant = user_id is None and api_key_id is None
     require(context, Action.QUOTA_EDIT_TENANT if whole_tenant else Action.QUOTA_EDIT)
@@ -73,6 +75,8 @@ def _set(
 ) -> Quota:
     # The tenant's row is the lock, so that two callers make one row of a scope.
     tenant = _tenant(context)
+    if tenant.state in (TenantState.CLOSING, TenantState.CLOSED):
+        raise Conflict(f"The tenant is {tenant.state}; its limits can't be changed any more.")
     quota = (
         Quota.objects.select_for_update(of=("self",))
         .select_related("window", "tenant")

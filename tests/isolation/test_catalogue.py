@@ -46,6 +46,7 @@ DEFINERS = {
     "api_key_by_public_id",
     "audit_ensure_partitions",
     "audit_row_change",
+    "tenant_refuse_closed",
     "usage_roll_up",
 }
 

@@ -141,7 +141,9 @@ def test_verify_certificate_after_later_events_still_passes(
 def test_verify_certificate_of_a_tenant_with_rows_left_fails(
     closed: Populated, owner_sql: psycopg.Connection
 ) -> None:
+    owner_sql.execute("SET session_replication_role = replica")
     insert(owner_sql, "tenants_apikey", new_row("tenants_apikey", closed.organisation, {}))
+    owner_sql.execute("RESET session_replication_role")
     assert failed(content_of(closed)) == ["nothing that was erased is there tenants_apikey"]
 
 

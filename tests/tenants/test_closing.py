@@ -1,14 +1,16 @@
 """A tenant is closed: what is erased, what is kept, and that kills change nothing of it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import psycopg
 import pytest
 from django.db import transaction
+from django.db.utils import ProgrammingError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from portal.core.actors import Context
+from portal.core.actors import Context, TenantRole
 from portal.core.errors import Conflict, Forbidden, Invalid, NotFound
 from portal.core.ids import uuid7
 from portal.core.tenancy import platform_scope
@@ -16,17 +18,20 @@ from tenants.closing import registry
 from tenants.closing.deletion import advance, work_on
 from tenants.models import TenantClosure
 from tenants.services import (
+    add_member,
     close_tenant,
     create_tenant,
     edit_tenant,
     reopen_tenant,
     resume_tenant,
+    set_quota,
     suspend_tenant,
 )
 from tests.factories import TESTS, Organisation, api_key, unique
 from tests.isolation.rows import insert, new_row
 from tests.servers import SessionServers
 from tests.tenants.closings import close, digest_of, finish, full_tenant, rows_of, tenant_tables
+from tests.waiting import eventually
 
 
 def test_every_table_of_tenants_rows_is_erased_or_kept(
@@ -236,3 +241,40 @@ def test_write_behind_a_finished_step_is_erased_before_the_end(
     assert rows_of(owner_sql, "tenants_apikey", full.id) == []
     counted = "SELECT erased FROM tenants_closurestep WHERE id = %s"
     assert owner_sql.execute(counted, [step["id"]]).fetchone() == (1,)
+
+
+def test_write_to_a_closed_tenant_is_refused(
+    tenant_a: Organisation, system_admin: Context, owner_sql: psycopg.Connection
+) -> None:
+    close(tenant_a)
+    for _ in ("closing", "closed"):
+        with pytest.raises(Conflict):
+            set_quota(context=system_admin, tenant_id=tenant_a.id, tokens_day=1)
+        finish(tenant_a.id)
+    with pytest.raises(ProgrammingError):
+        add_member(context=tenant_a.context, email="new@x.example.test", role=TenantRole.VIEWER)
+    with pytest.raises(ProgrammingError):
+        api_key(tenant_a)
+    assert rows_of(owner_sql, "tenants_membership", tenant_a.id) == []
+
+
+def test_write_that_waits_for_the_end_of_a_deletion_is_refused(
+    tenant_a: Organisation, owner_sql: psycopg.Connection, servers: SessionServers
+) -> None:
+    """It saw an open tenant; what it writes may not outlive the closing."""
+    row = new_row("tenants_apikey", tenant_a, {})
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = %s"
+    with psycopg.connect(servers.url("superuser")) as ending, ThreadPoolExecutor(1) as pool:
+        ending.execute("SELECT 1 FROM tenants_tenant WHERE id = %s FOR UPDATE", [tenant_a.id])
+        ending.execute("UPDATE tenants_tenant SET state = 'closed' WHERE id = %s", [tenant_a.id])
+        pid = owner_sql.info.backend_pid
+        writing = pool.submit(insert, owner_sql, "tenants_apikey", row)
+        with psycopg.connect(servers.url("superuser"), autocommit=True) as watching:
+            eventually(
+                lambda: watching.execute(waits, [pid]).fetchone() == (1,),
+                every=0.02,
+                what="the write waits",
+            )
+        ending.commit()
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            writing.result(30)

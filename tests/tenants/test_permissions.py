@@ -17,6 +17,8 @@ EXPECTED: dict[Action, set[str]] = {
     Action.TENANT_CREATE: {SYSTEM},
     Action.TENANT_EDIT: {SYSTEM},
     Action.TENANT_SUSPEND: {SYSTEM},
+    Action.TENANT_CLOSE: {SYSTEM},
+    Action.TENANT_EXPORT: {OWNER, SYSTEM},
     Action.TENANT_ENTER: {SYSTEM, SECURITY},
     Action.USER_READ: {SYSTEM, SECURITY},
     Action.USER_CREATE: {SYSTEM, SECURITY},
@@ -103,6 +105,22 @@ def test_allow_person_without_role_nothing() -> None:
 
 def test_allow_tenant_role_without_tenant_nothing() -> None:
     assert actions_of(replace(PERSON, tenant_role=OWNER)) == frozenset()
+
+
+def test_allow_members_of_a_closing_tenant_to_read_and_export_alone() -> None:
+    owner = replace(context_of(OWNER), tenant_read_only=True)
+    assert actions_of(owner) == {
+        Action.TENANT_READ, Action.TENANT_EXPORT, Action.MEMBER_READ, Action.KEY_READ,
+        Action.QUOTA_READ, Action.JOB_READ, Action.USAGE_READ, Action.MODEL_READ,
+    }  # fmt: skip
+    auditor = replace(context_of(AUDITOR), tenant_read_only=True)
+    assert actions_of(auditor) == actions_of(context_of(AUDITOR))
+
+
+def test_allow_administrators_inside_a_closing_tenant_no_change_of_it() -> None:
+    lost = {Action.MEMBER_MANAGE, Action.QUOTA_EDIT_TENANT}
+    system = context_of(SYSTEM)
+    assert actions_of(replace(system, tenant_read_only=True)) == actions_of(system) - lost
 
 
 def test_allow_key_of_an_owner_only_its_scopes() -> None:
