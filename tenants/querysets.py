@@ -3,10 +3,10 @@
 from datetime import timedelta
 from uuid import UUID
 
-from django.db.models import Prefetch, Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet
 from django.utils import timezone
 
-from tenants.models import ApiKey, Membership, Quota, QuotaWarning, Tenant
+from tenants.models import ApiKey, Membership, Quota, QuotaWarning, ServiceAccount, Tenant
 from tenants.models.keys import ApiKeyKind
 
 
@@ -18,6 +18,21 @@ def tenants() -> QuerySet[Tenant]:
 def members() -> QuerySet[Membership]:
     """The members of the scope's tenant, each with the person."""
     return Membership.objects.select_related("user")
+
+
+def service_accounts() -> QuerySet[ServiceAccount]:
+    """The service accounts of the scope's tenant, with who is responsible.
+
+    Each has ``live_keys``, how many of its keys work, and ``responsible_is_here``, whether that
+    person is a member who can still log in.
+    """
+    live = Q(user__api_keys__revoked_at=None) & (
+        Q(user__api_keys__expires_at=None) | Q(user__api_keys__expires_at__gt=timezone.now())
+    )
+    here = Membership.objects.filter(user_id=OuterRef("responsible_id"), user__is_active=True)
+    return ServiceAccount.objects.select_related("user", "responsible").annotate(
+        live_keys=Count("user__api_keys", filter=live), responsible_is_here=Exists(here)
+    )
 
 
 def keys(*, playground: bool = False) -> QuerySet[ApiKey]:

@@ -194,7 +194,7 @@ class JobAdmin(PortalModelAdmin):
                 (_("Why it ended"), FINISH_TEXTS.get(obj.finish_reason, obj.finish_reason)),
                 (_("Streaming"), _("Yes") if obj.stream else _("No")),
                 (_("API key"), obj.api_key.name),
-                (_("User"), obj.user.email),
+                (_("User"), obj.user.label),
                 (_("Deployment"), obj.deployment.name),
                 (_("Worker"), obj.worker),
                 (_("Attempts"), obj.attempts),

@@ -48,6 +48,13 @@ _TENANT = (
     _Item(_("Jobs"), "admin:inference_job_changelist", "list_alt", Action.JOB_READ, True),
     _Item(_("Quotas"), "admin:tenants_quota_changelist", "speed", Action.QUOTA_READ, True),
     _Item(_("Usage"), "admin:tenants_usagebucket_changelist", "bar_chart", Action.USAGE_READ, True),
+    _Item(
+        _("Service accounts"),
+        "admin:tenants_serviceaccount_changelist",
+        "smart_toy",
+        Action.SERVICE_ACCOUNT_READ,
+        True,
+    ),
     _Item(_("Members"), "admin:tenants_membership_changelist", "group", Action.MEMBER_READ, True),
     _Item(_("Models"), "admin:inference_model_changelist", "psychology", Action.MODEL_READ, True),
     _Item(

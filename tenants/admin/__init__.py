@@ -3,8 +3,17 @@
 from tenants.admin.keys import ApiKeyAdmin
 from tenants.admin.members import MembershipAdmin
 from tenants.admin.quotas import QuotaAdmin
+from tenants.admin.service_accounts import ServiceAccountAdmin
 from tenants.admin.tenants import TenantAdmin
 from tenants.admin.usage_pages import UsageAdmin
 from tenants.admin.users import UserAdmin
 
-__all__ = ["ApiKeyAdmin", "MembershipAdmin", "QuotaAdmin", "TenantAdmin", "UsageAdmin", "UserAdmin"]
+__all__ = [
+    "ApiKeyAdmin",
+    "MembershipAdmin",
+    "QuotaAdmin",
+    "ServiceAccountAdmin",
+    "TenantAdmin",
+    "UsageAdmin",
+    "UserAdmin",
+]

@@ -23,7 +23,7 @@ from portal.core.pages import (
     may,
 )
 from tenants.admin.usage import LEVEL_KINDS, NANOS, level_text, usage_of
-from tenants.models import LEVELS, ApiKey, Membership, Quota
+from tenants.models import LEVELS, ApiKey, Membership, Quota, ServiceAccount
 from tenants.permissions import Action
 from tenants.services.quotas import LIMITS, delete_quota, set_quota
 
@@ -76,7 +76,7 @@ class LimitsForm(ServiceForm):
 
 
 class NewQuotaForm(LimitsForm):
-    """Limits of a key or a member."""
+    """Limits of a key, a member or a service account."""
 
     subject_choice = forms.ChoiceField(label=_("For"), widget=forms.Select(attrs=INPUT))
 
@@ -86,14 +86,15 @@ class NewQuotaForm(LimitsForm):
         keys = ApiKey.objects.filter(revoked_at=None, kind="standard").exclude(
             pk__in=taken.filter(user=None).values("api_key_id")
         )
-        members = Membership.objects.select_related("user").exclude(
-            user_id__in=taken.filter(api_key=None).values("user_id")
-        )
+        users = taken.filter(api_key=None).values("user_id")
+        members = Membership.objects.select_related("user").exclude(user_id__in=users)
+        accounts = ServiceAccount.objects.filter(retired_at=None).exclude(pk__in=users)
         choice = self.fields["subject_choice"]
         assert isinstance(choice, forms.ChoiceField)
         choice.choices = [
             (_("API keys"), [(f"key:{key.pk}", key.name) for key in keys[:500]]),
             (_("Members"), [(f"user:{m.user_id}", m.user.email) for m in members[:500]]),
+            (_("Service accounts"), [(f"user:{a.pk}", a.name) for a in accounts[:500]]),
         ]
 
 
@@ -144,7 +145,7 @@ class QuotaAdmin(PortalModelAdmin):
         NewQuotaForm,
         _create,
         button=_("Set limits"),
-        intro=_("Limits of one key or one member, inside those of the whole tenant."),
+        intro=_("Limits of one key, member or service account, inside those of the whole tenant."),
         done=_("The limits hold from the next request on."),
     )
     pages = (

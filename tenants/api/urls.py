@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from tenants.api import usage, views
+from tenants.api import service_accounts, usage, views
 
 urlpatterns = [
     path("tenants", views.TenantsView.as_view(), name="tenants"),
@@ -13,6 +13,24 @@ urlpatterns = [
     path("tenants/<str:tenant_id>/resume", views.ResumeTenantView.as_view(), name="tenant-resume"),
     path("members", views.MembersView.as_view(), name="members"),
     path("members/<str:member_id>", views.MemberView.as_view(), name="member"),
+    path(
+        "service-accounts", service_accounts.ServiceAccountsView.as_view(), name="service-accounts"
+    ),
+    path(
+        "service-accounts/<str:account_id>",
+        service_accounts.ServiceAccountView.as_view(),
+        name="service-account",
+    ),
+    path(
+        "service-accounts/<str:account_id>/disable",
+        service_accounts.DisableServiceAccountView.as_view(),
+        name="service-account-disable",
+    ),
+    path(
+        "service-accounts/<str:account_id>/enable",
+        service_accounts.EnableServiceAccountView.as_view(),
+        name="service-account-enable",
+    ),
     path("keys", views.KeysView.as_view(), name="keys"),
     path("keys/<str:key_id>", views.KeyView.as_view(), name="key"),
     path("keys/<str:key_id>/rotate", views.RotateKeyView.as_view(), name="key-rotate"),

@@ -10,6 +10,7 @@ from tenants.models.quotas import (
     QuotaWarning,
     QuotaWindow,
 )
+from tenants.models.service_accounts import ServiceAccount
 from tenants.models.tenant import Tenant, TenantDataKey
 from tenants.models.usage import UsageBucket, UsageWatermark
 
@@ -25,6 +26,7 @@ __all__ = [
     "Quota",
     "QuotaWarning",
     "QuotaWindow",
+    "ServiceAccount",
     "Tenant",
     "TenantDataKey",
     "UsageBucket",

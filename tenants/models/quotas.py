@@ -89,7 +89,8 @@ class Quota(IdModel, TenantModel):
         if self.api_key_id is not None:
             name = str(_("Key %s") % self.api_key)
         elif self.user_id is not None:
-            name = str(_("User %s") % self.user)
+            service = self.user is not None and self.user.service_id is not None
+            name = str((_("Service account %s") if service else _("User %s")) % self.user)
         return name if self.model_id is None else str(_("%s, one model") % name)
 
 

@@ -15,6 +15,13 @@ from tenants.services.members import (
     remove_member,
 )
 from tenants.services.quotas import LIMITS, delete_quota, set_quota
+from tenants.services.service_accounts import (
+    create_service_account,
+    disable_service_account,
+    edit_service_account,
+    enable_service_account,
+    retire_service_account,
+)
 from tenants.services.tenants import (
     CreatedTenant,
     create_tenant,
@@ -43,18 +50,23 @@ __all__ = [
     "check_usage",
     "create_api_key",
     "create_playground_key",
+    "create_service_account",
     "create_tenant",
     "create_user",
     "deactivate_user",
     "delete_quota",
+    "disable_service_account",
     "edit_api_key",
+    "edit_service_account",
     "edit_tenant",
+    "enable_service_account",
     "export_usage",
     "reactivate_user",
     "remove_member",
     "repair_usage",
     "reset_password",
     "resume_tenant",
+    "retire_service_account",
     "revoke_api_key",
     "revoke_session_keys",
     "roll_up_usage",

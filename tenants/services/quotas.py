@@ -12,7 +12,16 @@ from portal.core.actors import Context
 from portal.core.errors import Invalid, NotFound
 from portal.core.tenancy import platform_scope, tenant_scope
 from tenants.events import TenantsEvent
-from tenants.models import METRICS, WINDOWS, ApiKey, Membership, Quota, QuotaWindow, Tenant
+from tenants.models import (
+    METRICS,
+    WINDOWS,
+    ApiKey,
+    Membership,
+    Quota,
+    QuotaWindow,
+    ServiceAccount,
+    Tenant,
+)
 from tenants.permissions import Action, allowed, require
 from tenants.querysets import recent_warnings
 from tenants.services.checks import require_tenant
@@ -57,11 +66,19 @@ def set_quota(
         raise NotFound("There is no such tenant.")
     require_tenant(context)
     with tenant_scope(context):
-        if user_id is not None and not Membership.objects.filter(user_id=user_id).exists():
-            raise NotFound("There is no such member.")
+        if user_id is not None and not _is_here(user_id):
+            raise NotFound("There is no such member or service account.")
         if api_key_id is not None and not ApiKey.objects.filter(pk=api_key_id).exists():
             raise NotFound("There is no such API key.")
         return _set(context, user_id, api_key_id, model_id, limits)
+
+
+def _is_here(user_id: UUID) -> bool:
+    """Whether a user is a member of the open scope's tenant, or a service account of it."""
+    return (
+        Membership.objects.filter(user_id=user_id).exists()
+        or ServiceAccount.objects.filter(pk=user_id, retired_at=None).exists()
+    )
 
 
 def _set(

@@ -36,6 +36,7 @@ def _object(table: str) -> Shows:
 LISTING, PLATFORM, OPEN = Shows(Kind.LISTING), Shows(Kind.PLATFORM), Shows(Kind.OPEN)
 TENANT, KEY = _object("tenants_tenant"), _object("tenants_apikey")
 MEMBER, QUOTA = _object("tenants_membership"), _object("tenants_quota")
+SERVICE_ACCOUNT = _object("tenants_serviceaccount")
 JOB, EVENT, USER = _object("inference_job"), _object("audit_event"), _object("tenants_user")
 
 CONTROL_PLANE: dict[str, Shows] = {
@@ -65,6 +66,14 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/tenants/membership/<uuid:object_id>/": MEMBER,
     "admin/tenants/membership/<uuid:object_id>/role/": MEMBER,
     "admin/tenants/membership/<uuid:object_id>/remove/": MEMBER,
+    "admin/tenants/serviceaccount/": LISTING,
+    "admin/tenants/serviceaccount/add/": LISTING,
+    "admin/tenants/serviceaccount/<uuid:object_id>/": SERVICE_ACCOUNT,
+    "admin/tenants/serviceaccount/<uuid:object_id>/key/": SERVICE_ACCOUNT,
+    "admin/tenants/serviceaccount/<uuid:object_id>/edit/": SERVICE_ACCOUNT,
+    "admin/tenants/serviceaccount/<uuid:object_id>/disable/": SERVICE_ACCOUNT,
+    "admin/tenants/serviceaccount/<uuid:object_id>/enable/": SERVICE_ACCOUNT,
+    "admin/tenants/serviceaccount/<uuid:object_id>/retire/": SERVICE_ACCOUNT,
     "admin/tenants/quota/": LISTING,
     "admin/tenants/quota/add/": LISTING,
     "admin/tenants/quota/<uuid:object_id>/": QUOTA,
@@ -101,6 +110,10 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/tenants/<str:tenant_id>/resume": TENANT,
     "api/v1/members": LISTING,
     "api/v1/members/<str:member_id>": MEMBER,
+    "api/v1/service-accounts": LISTING,
+    "api/v1/service-accounts/<str:account_id>": SERVICE_ACCOUNT,
+    "api/v1/service-accounts/<str:account_id>/disable": SERVICE_ACCOUNT,
+    "api/v1/service-accounts/<str:account_id>/enable": SERVICE_ACCOUNT,
     "api/v1/keys": LISTING,
     "api/v1/keys/<str:key_id>": KEY,
     "api/v1/keys/<str:key_id>/rotate": KEY,
