@@ -37,6 +37,8 @@ class TenantsEvent(StrEnum):
     KEY_REVOKE = "key.revoke"
     QUOTA_SET = "quota.set"
     QUOTA_DELETE = "quota.delete"
+    QUOTA_SET_DEFAULT = "quota.set_default"
+    QUOTA_DELETE_DEFAULT = "quota.delete_default"
     QUOTA_WARN = "quota.warn"
     USAGE_EXPORT = "usage.export"
     USAGE_REPAIR = "usage.repair"
@@ -72,6 +74,8 @@ TEXTS: Final = MappingProxyType[TenantsEvent, str | Promise](
         TenantsEvent.KEY_REVOKE: _("API key revoked"),
         TenantsEvent.QUOTA_SET: _("Quota set"),
         TenantsEvent.QUOTA_DELETE: _("Quota deleted"),
+        TenantsEvent.QUOTA_SET_DEFAULT: _("Default quota set"),
+        TenantsEvent.QUOTA_DELETE_DEFAULT: _("Default quota deleted"),
         TenantsEvent.QUOTA_WARN: _("Quota drawn on to a level"),
         TenantsEvent.USAGE_EXPORT: _("Usage exported"),
         TenantsEvent.USAGE_REPAIR: _("Usage rebuilt from the ledger"),

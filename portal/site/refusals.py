@@ -51,6 +51,8 @@ SENTENCES: Final = (
     _("There is no such API key."),
     _("There is no such member."),
     _("There is no such quota."),
+    _("There is no such default quota."),
+    _("There is no such member or service account."),
     _("There is no such tenant."),
     _("There is no such user."),
     _("There is no such deployment."),

@@ -2,6 +2,7 @@
 
 from tenants.admin.keys import ApiKeyAdmin
 from tenants.admin.members import MembershipAdmin
+from tenants.admin.quota_defaults import QuotaDefaultAdmin
 from tenants.admin.quotas import QuotaAdmin
 from tenants.admin.service_accounts import ServiceAccountAdmin
 from tenants.admin.tenants import TenantAdmin
@@ -12,6 +13,7 @@ __all__ = [
     "ApiKeyAdmin",
     "MembershipAdmin",
     "QuotaAdmin",
+    "QuotaDefaultAdmin",
     "ServiceAccountAdmin",
     "TenantAdmin",
     "UsageAdmin",

@@ -205,6 +205,14 @@ class UseSerializer(serializers.Serializer[Any]):
         allow_null=True, help_text="The highest of 50, 80 and 100 percent that is reached now."
     )
     warnings = WarningSerializer(many=True, help_text="Of the present window, by level.")
+    origin = serializers.ChoiceField(
+        ["own", "default"],
+        allow_null=True,
+        help_text="Where the limit comes from: set for this quota, or from the default.",
+    )
+    default_limit = serializers.IntegerField(
+        allow_null=True, help_text="What the default says; where `origin` is `own`, overridden."
+    )
 
 
 class QuotaSerializer(serializers.Serializer[QuotaUse]):

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from tenants.api import service_accounts, usage, views
+from tenants.api import quota_defaults, service_accounts, usage, views
 
 urlpatterns = [
     path("tenants", views.TenantsView.as_view(), name="tenants"),
@@ -37,5 +37,11 @@ urlpatterns = [
     path("keys/<str:key_id>/revoke", views.RevokeKeyView.as_view(), name="key-revoke"),
     path("quotas", views.QuotasView.as_view(), name="quotas"),
     path("quotas/<str:quota_id>", views.QuotaView.as_view(), name="quota"),
+    path("quota-defaults", quota_defaults.QuotaDefaultsView.as_view(), name="quota-defaults"),
+    path(
+        "quota-defaults/<str:default_id>",
+        quota_defaults.QuotaDefaultView.as_view(),
+        name="quota-default",
+    ),
     path("usage", usage.UsageView.as_view(), name="usage"),
 ]

@@ -3,10 +3,12 @@ from tenants.models.ledger import LedgerEntry
 from tenants.models.people import Membership, User
 from tenants.models.quotas import (
     LEVELS,
+    LIMITS,
     METRICS,
     WARNED_WINDOWS,
     WINDOWS,
     Quota,
+    QuotaDefault,
     QuotaWarning,
     QuotaWindow,
 )
@@ -16,6 +18,7 @@ from tenants.models.usage import UsageBucket, UsageWatermark
 
 __all__ = [
     "LEVELS",
+    "LIMITS",
     "METRICS",
     "WARNED_WINDOWS",
     "WINDOWS",
@@ -24,6 +27,7 @@ __all__ = [
     "LedgerEntry",
     "Membership",
     "Quota",
+    "QuotaDefault",
     "QuotaWarning",
     "QuotaWindow",
     "ServiceAccount",

@@ -1,5 +1,6 @@
 """Verbs of the tenants app: keyword-only, permission first, one transaction, audited."""
 
+from tenants.models import LIMITS
 from tenants.services.key_changes import edit_api_key, rotate_api_key
 from tenants.services.keys import (
     CreatedKey,
@@ -14,7 +15,8 @@ from tenants.services.members import (
     change_member_role,
     remove_member,
 )
-from tenants.services.quotas import LIMITS, delete_quota, set_quota
+from tenants.services.quota_defaults import delete_quota_default, set_quota_default
+from tenants.services.quotas import delete_quota, set_quota
 from tenants.services.service_accounts import (
     create_service_account,
     disable_service_account,
@@ -55,6 +57,7 @@ __all__ = [
     "create_user",
     "deactivate_user",
     "delete_quota",
+    "delete_quota_default",
     "disable_service_account",
     "edit_api_key",
     "edit_service_account",
@@ -73,5 +76,6 @@ __all__ = [
     "rotate_api_key",
     "set_platform_role",
     "set_quota",
+    "set_quota_default",
     "suspend_tenant",
 ]

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Final
 from uuid import UUID
 
+from django.db.models import Q
 from django.utils import timezone
 
 from audit.services import intent
@@ -22,6 +23,7 @@ from tenants.models import ApiKey, User
 from tenants.models.keys import ApiKeyKind
 from tenants.permissions import Action, Scope, allowed, grantable_scopes, require
 from tenants.services.checks import clean_networks, clean_text, require_tenant
+from tenants.services.inheritance import forget_inherited, inherit, lock_limits
 from tenants.services.service_accounts import holder_of_new_key
 
 PLAYGROUND_LIFE: Final = timedelta(hours=1)
@@ -136,6 +138,7 @@ def _save(
     context: Context, key: ApiKey, event: TenantsEvent, service_account_id: UUID | None = None
 ) -> None:
     with tenant_scope(context):
+        tenant = lock_limits(key.tenant_id)
         if service_account_id is not None:
             key.user = holder_of_new_key(service_account_id)
         elif not User.objects.filter(pk=key.user_id).exists():
@@ -152,6 +155,10 @@ def _save(
             },
         ):
             key.save(force_insert=True)
+            inherit(tenant, api_key_id=key.id)
+            # The playground makes one an hour: quotas of those before it would pile up.
+            ended = Q(revoked_at__isnull=False) | Q(expires_at__lte=timezone.now())
+            forget_inherited(ended & Q(user=key.user_id))
 
 
 def revoke_api_key(*, context: Context, api_key_id: UUID, reason: str) -> ApiKey:
@@ -186,6 +193,7 @@ def revoke_api_key(*, context: Context, api_key_id: UUID, reason: str) -> ApiKey
             key.revoked_at = timezone.now()
             key.revoked_reason = why
             key.save(update_fields=["revoked_at", "revoked_reason"])
+            forget_inherited(Q(pk=key.pk))
     return key
 
 

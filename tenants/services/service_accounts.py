@@ -17,6 +17,7 @@ from tenants.models import Membership, ServiceAccount, User
 from tenants.models.people import SERVICE_DOMAIN, UserKind
 from tenants.permissions import Action, require
 from tenants.services.checks import clean_text, require_tenant
+from tenants.services.inheritance import inherit, lock_limits
 from tenants.services.users import revoke_keys_of
 
 _OBJECT: Final = "tenants.serviceaccount"
@@ -54,6 +55,7 @@ def create_service_account(
         password=make_password(None),
     )
     with tenant_scope(context):
+        tenant = lock_limits(tenant_id)
         account.responsible = _member(responsible_id or context.user_id)
         with intent(
             TenantsEvent.SERVICE_ACCOUNT_CREATE,
@@ -64,6 +66,7 @@ def create_service_account(
         ):
             account.user.save(force_insert=True)
             _write(account, force_insert=True)
+            inherit(tenant, user_id=account_id)
     return account
 
 

@@ -69,6 +69,9 @@ ROUTES: list[tuple[str, str, str, Any, str]] = [
     ("owner", "GET", "quotas/{id}", None, "tenants_quota"),
     ("owner", "PATCH", "quotas/{id}", {"tokens_day": 0}, "tenants_quota"),
     ("owner", "DELETE", "quotas/{id}", None, "tenants_quota"),
+    ("owner", "GET", "quota-defaults/{id}", None, "tenants_quotadefault"),
+    ("owner", "PATCH", "quota-defaults/{id}", {"tokens_day": 0}, "tenants_quotadefault"),
+    ("owner", "DELETE", "quota-defaults/{id}", None, "tenants_quotadefault"),
     ("auditor", "GET", "audit/events/{id}", None, "audit_event"),
 ]
 

@@ -36,6 +36,7 @@ def _object(table: str) -> Shows:
 LISTING, PLATFORM, OPEN = Shows(Kind.LISTING), Shows(Kind.PLATFORM), Shows(Kind.OPEN)
 TENANT, KEY = _object("tenants_tenant"), _object("tenants_apikey")
 MEMBER, QUOTA = _object("tenants_membership"), _object("tenants_quota")
+QUOTA_DEFAULT = _object("tenants_quotadefault")
 SERVICE_ACCOUNT = _object("tenants_serviceaccount")
 JOB, EVENT, USER = _object("inference_job"), _object("audit_event"), _object("tenants_user")
 
@@ -74,6 +75,11 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/tenants/serviceaccount/<uuid:object_id>/disable/": SERVICE_ACCOUNT,
     "admin/tenants/serviceaccount/<uuid:object_id>/enable/": SERVICE_ACCOUNT,
     "admin/tenants/serviceaccount/<uuid:object_id>/retire/": SERVICE_ACCOUNT,
+    "admin/tenants/quotadefault/": LISTING,
+    "admin/tenants/quotadefault/add/": LISTING,
+    "admin/tenants/quotadefault/<uuid:object_id>/": QUOTA_DEFAULT,
+    "admin/tenants/quotadefault/<uuid:object_id>/edit/": QUOTA_DEFAULT,
+    "admin/tenants/quotadefault/<uuid:object_id>/delete/": QUOTA_DEFAULT,
     "admin/tenants/quota/": LISTING,
     "admin/tenants/quota/add/": LISTING,
     "admin/tenants/quota/<uuid:object_id>/": QUOTA,
@@ -120,6 +126,8 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/keys/<str:key_id>/revoke": KEY,
     "api/v1/quotas": LISTING,
     "api/v1/quotas/<str:quota_id>": QUOTA,
+    "api/v1/quota-defaults": LISTING,
+    "api/v1/quota-defaults/<str:default_id>": QUOTA_DEFAULT,
     "api/v1/usage": LISTING,
     "api/v1/jobs": LISTING,
     "api/v1/jobs/<str:job_id>": JOB,

@@ -65,6 +65,9 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
         "tenants_quota": {
             "id": uuid7(), "api_key_id": references.get("api_key_id"), "created_at": now,
         },
+        "tenants_quotadefault": {
+            "id": uuid7(), "applies_to": "user", "created_at": now,
+        },
         "tenants_quotawindow": {
             "quota_id": references.get("quota_id"),
             "minute_start": now, "day_start": now, "month_start": now,
@@ -132,6 +135,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "tenants_apikey": ("id", {}),
     "tenants_apikeyuse": ("api_key_id", {"api_key_id": "tenants_apikey"}),
     "tenants_quota": ("id", {"api_key_id": "tenants_apikey"}),
+    "tenants_quotadefault": ("id", {}),
     "tenants_quotawindow": ("quota_id", {"quota_id": "tenants_quota"}),
     "tenants_quotawarning": ("id", {"quota_id": "tenants_quota"}),
     "tenants_tenantdatakey": ("id", {}),

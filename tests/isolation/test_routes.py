@@ -47,6 +47,7 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 # Pages of a state that the tenants and people of these tests are not in.
 OF_ANOTHER_STATE = {
+    "admin/tenants/serviceaccount/<uuid:object_id>/enable/",
     "admin/tenants/tenant/<uuid:object_id>/resume/",
     "admin/tenants/user/<uuid:object_id>/reactivate/",
 }
