@@ -33,6 +33,11 @@ class TenantsEvent(StrEnum):
     MEMBER_ADD = "member.add"
     MEMBER_CHANGE_ROLE = "member.change_role"
     MEMBER_REMOVE = "member.remove"
+    SERVICE_ACCOUNT_CREATE = "service_account.create"
+    SERVICE_ACCOUNT_EDIT = "service_account.edit"
+    SERVICE_ACCOUNT_DISABLE = "service_account.disable"
+    SERVICE_ACCOUNT_ENABLE = "service_account.enable"
+    SERVICE_ACCOUNT_RETIRE = "service_account.retire"
     KEY_CREATE = "key.create"
     KEY_CREATE_PLAYGROUND = "key.create_playground"
     KEY_EDIT = "key.edit"
@@ -40,6 +45,8 @@ class TenantsEvent(StrEnum):
     KEY_REVOKE = "key.revoke"
     QUOTA_SET = "quota.set"
     QUOTA_DELETE = "quota.delete"
+    QUOTA_SET_DEFAULT = "quota.set_default"
+    QUOTA_DELETE_DEFAULT = "quota.delete_default"
     QUOTA_WARN = "quota.warn"
     USAGE_EXPORT = "usage.export"
     USAGE_REPAIR = "usage.repair"
@@ -71,6 +78,11 @@ TEXTS: Final = MappingProxyType[TenantsEvent, str | Promise](
         TenantsEvent.MEMBER_ADD: _("Member added"),
         TenantsEvent.MEMBER_CHANGE_ROLE: _("Member's role changed"),
         TenantsEvent.MEMBER_REMOVE: _("Member removed"),
+        TenantsEvent.SERVICE_ACCOUNT_CREATE: _("Service account created"),
+        TenantsEvent.SERVICE_ACCOUNT_EDIT: _("Service account edited"),
+        TenantsEvent.SERVICE_ACCOUNT_DISABLE: _("Service account disabled"),
+        TenantsEvent.SERVICE_ACCOUNT_ENABLE: _("Service account enabled"),
+        TenantsEvent.SERVICE_ACCOUNT_RETIRE: _("Service account retired"),
         TenantsEvent.KEY_CREATE: _("API key created"),
         TenantsEvent.KEY_CREATE_PLAYGROUND: _("Playground key created"),
         TenantsEvent.KEY_EDIT: _("API key edited"),
@@ -78,6 +90,8 @@ TEXTS: Final = MappingProxyType[TenantsEvent, str | Promise](
         TenantsEvent.KEY_REVOKE: _("API key revoked"),
         TenantsEvent.QUOTA_SET: _("Quota set"),
         TenantsEvent.QUOTA_DELETE: _("Quota deleted"),
+        TenantsEvent.QUOTA_SET_DEFAULT: _("Default quota set"),
+        TenantsEvent.QUOTA_DELETE_DEFAULT: _("Default quota deleted"),
         TenantsEvent.QUOTA_WARN: _("Quota drawn on to a level"),
         TenantsEvent.USAGE_EXPORT: _("Usage exported"),
         TenantsEvent.USAGE_REPAIR: _("Usage rebuilt from the ledger"),

@@ -30,6 +30,8 @@ class Action(StrEnum):
     USER_RESET_PASSWORD = "user.reset_password"  # noqa: S105
     MEMBER_READ = "member.read"
     MEMBER_MANAGE = "member.manage"
+    SERVICE_ACCOUNT_READ = "service_account.read"
+    SERVICE_ACCOUNT_MANAGE = "service_account.manage"
     KEY_READ = "key.read"
     KEY_CREATE = "key.create"
     KEY_EDIT = "key.edit"
@@ -82,6 +84,7 @@ PLATFORM_ACTIONS: Final[Mapping[PlatformRole, frozenset[Action]]] = MappingProxy
                 Action.USER_CREATE,
                 Action.MEMBER_READ,
                 Action.MEMBER_MANAGE,
+                Action.SERVICE_ACCOUNT_READ,
                 Action.KEY_READ,
                 Action.QUOTA_READ,
                 Action.QUOTA_EDIT_TENANT,
@@ -103,6 +106,7 @@ PLATFORM_ACTIONS: Final[Mapping[PlatformRole, frozenset[Action]]] = MappingProxy
                 Action.USER_SET_ROLE,
                 Action.USER_RESET_PASSWORD,
                 Action.MEMBER_READ,
+                Action.SERVICE_ACCOUNT_READ,
                 Action.KEY_READ,
                 Action.KEY_REVOKE,
             }
@@ -121,6 +125,8 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.TENANT_EXPORT,
                 Action.MEMBER_READ,
                 Action.MEMBER_MANAGE,
+                Action.SERVICE_ACCOUNT_READ,
+                Action.SERVICE_ACCOUNT_MANAGE,
                 Action.KEY_READ,
                 Action.KEY_CREATE,
                 Action.KEY_EDIT,
@@ -140,6 +146,7 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
         TenantRole.DEVELOPER: frozenset(
             {
                 Action.TENANT_READ,
+                Action.SERVICE_ACCOUNT_READ,
                 Action.KEY_READ,
                 Action.KEY_CREATE,
                 Action.KEY_EDIT_OWN,
@@ -155,6 +162,7 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
         TenantRole.VIEWER: frozenset(
             {
                 Action.TENANT_READ,
+                Action.SERVICE_ACCOUNT_READ,
                 Action.KEY_READ,
                 Action.QUOTA_READ,
                 Action.JOB_READ,
@@ -173,9 +181,15 @@ SCOPE_ACTIONS: Final[Mapping[Scope, frozenset[Action]]] = MappingProxyType(
         Scope.TENANT_READ: frozenset({Action.TENANT_READ, Action.QUOTA_READ, Action.USAGE_READ}),
         Scope.MEMBERS_READ: frozenset({Action.MEMBER_READ}),
         Scope.MEMBERS_WRITE: frozenset({Action.MEMBER_READ, Action.MEMBER_MANAGE}),
-        Scope.KEYS_READ: frozenset({Action.KEY_READ}),
+        Scope.KEYS_READ: frozenset({Action.KEY_READ, Action.SERVICE_ACCOUNT_READ}),
         Scope.KEYS_WRITE: frozenset(
-            {Action.KEY_READ, Action.KEY_CREATE, Action.KEY_EDIT, Action.KEY_REVOKE}
+            {
+                Action.SERVICE_ACCOUNT_READ,
+                Action.KEY_READ,
+                Action.KEY_CREATE,
+                Action.KEY_EDIT,
+                Action.KEY_REVOKE,
+            }
         ),
         Scope.JOBS_READ: frozenset({Action.JOB_READ}),
         Scope.AUDIT_READ: frozenset({Action.AUDIT_READ}),

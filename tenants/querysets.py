@@ -3,10 +3,18 @@
 from datetime import timedelta
 from uuid import UUID
 
-from django.db.models import Prefetch, Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet
 from django.utils import timezone
 
-from tenants.models import ApiKey, Membership, Quota, QuotaWarning, Tenant, User
+from tenants.models import (
+    ApiKey,
+    Membership,
+    Quota,
+    QuotaWarning,
+    ServiceAccount,
+    Tenant,
+    User,
+)
 from tenants.models.keys import ApiKeyKind
 
 
@@ -24,6 +32,21 @@ def users(*, of_tenant: bool) -> QuerySet[User]:
     """Every account, or those of the scope's tenant's members alone."""
     found = User.objects.all()
     return found.filter(pk__in=Membership.objects.values("user_id")) if of_tenant else found
+
+
+def service_accounts() -> QuerySet[ServiceAccount]:
+    """The service accounts of the scope's tenant, with who is responsible.
+
+    Each has ``live_keys``, how many of its keys work, and ``responsible_is_here``, whether that
+    person is a member who can still log in.
+    """
+    live = Q(user__api_keys__revoked_at=None) & (
+        Q(user__api_keys__expires_at=None) | Q(user__api_keys__expires_at__gt=timezone.now())
+    )
+    here = Membership.objects.filter(user_id=OuterRef("responsible_id"), user__is_active=True)
+    return ServiceAccount.objects.select_related("user", "responsible").annotate(
+        live_keys=Count("user__api_keys", filter=live), responsible_is_here=Exists(here)
+    )
 
 
 def keys(*, playground: bool = False) -> QuerySet[ApiKey]:

@@ -21,6 +21,7 @@ from tenants.models import (
     WINDOWS,
     Membership,
     Quota,
+    QuotaDefault,
     QuotaWarning,
     Tenant,
     User,
@@ -39,6 +40,8 @@ class Use:
     percent of ``LEVELS`` that is reached now, where the limit warns at all; ``warnings`` are those
     of the window under way.
     ``resets_at`` is when that ends, in the tenant's time zone; None for what never does.
+    ``origin`` is where the limit comes from, ``own`` or ``default``; ``default_limit`` is what the
+    quota's default says, whether it holds here or is overridden.
     """
 
     name: str
@@ -48,6 +51,8 @@ class Use:
     resets_at: datetime | None = None
     level: int | None = None
     warnings: tuple[QuotaWarning, ...] = ()
+    origin: str | None = None
+    default_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +63,20 @@ class QuotaUse:
     uses: tuple[Use, ...]
 
 
-def quota_use(quota: Quota, *, now: datetime | None = None) -> QuotaUse:
-    """What a quota allows and what is drawn on it.
+Defaults = Mapping[tuple[str, UUID | None], QuotaDefault]
+"""A tenant's default quotas by what ``Quota.followed`` says."""
+
+
+def quota_defaults(tenant_id: UUID) -> Defaults:
+    """The default quotas of one tenant."""
+    found = QuotaDefault.objects.filter(tenant_id=tenant_id)
+    return {(default.applies_to, default.model_id): default for default in found}
+
+
+def quota_use(
+    quota: Quota, *, now: datetime | None = None, defaults: Defaults | None = None
+) -> QuotaUse:
+    """What a quota allows, by whose word, and what is drawn on it.
 
     Counters of a window that has ended count as nothing: admission empties them at the next call.
     """
@@ -73,7 +90,17 @@ def quota_use(quota: Quota, *, now: datetime | None = None) -> QuotaUse:
         for span in WINDOWS
     ]
     uses.append(Use("concurrency", quota.concurrency, quota.window.active))
-    return QuotaUse(quota, tuple(uses))
+    default = None if quota.followed is None else (defaults or {}).get(quota.followed)
+    return QuotaUse(quota, tuple(_with_origin(use, quota, default) for use in uses))
+
+
+def _with_origin(use: Use, quota: Quota, default: QuotaDefault | None) -> Use:
+    origin = "default" if use.name in quota.inherited else "own"
+    return replace(
+        use,
+        origin=None if use.limit is None else origin,
+        default_limit=getattr(default, use.name, None),
+    )
 
 
 def _use(

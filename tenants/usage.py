@@ -12,11 +12,13 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.db import connection
+from django.db.models import Case, CharField, F, When
 
 from portal.core.actors import NIL_TENANT, Context
 from portal.core.errors import Forbidden, Invalid
 from portal.core.tenancy import platform_scope, tenant_scope
 from tenants.models import ApiKey, Tenant, UsageWatermark, User
+from tenants.models.people import UserKind
 from tenants.permissions import Action, require
 
 MOST_DAYS: Final = 1100
@@ -249,7 +251,7 @@ def _parsed(name: str, text: str) -> Any:
 
 def _labelled(found: list[dict[str, Any]]) -> tuple[UsageRow, ...]:
     """The rows with what people call their users, keys and tenants."""
-    users = _names(User.objects.all(), "email", found, "user_id")
+    users = _names(User.everyone.annotate(shown=_SHOWN), "shown", found, "user_id")
     keys = _names(ApiKey.objects.all(), "name", found, "api_key_id")
     tenants = _names(Tenant.objects.all(), "name", found, "tenant_id")
     rows = []
@@ -261,6 +263,10 @@ def _labelled(found: list[dict[str, Any]]) -> tuple[UsageRow, ...]:
         rows.append(UsageRow(**{**_NOT_SPLIT, **values}))
     return tuple(rows)
 
+
+_SHOWN: Final = Case(
+    When(kind=UserKind.SERVICE, then=F("full_name")), default=F("email"), output_field=CharField()
+)
 
 _NOT_SPLIT: Final[dict[str, Any]] = dict.fromkeys(
     ("tenant_id", "day", "user_id", "api_key_id", "model_id", "sku")

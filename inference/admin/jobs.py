@@ -262,7 +262,7 @@ class JobAdmin(PortalModelAdmin):
                 *result_facts(obj),
                 (_("Streaming"), _("Yes") if obj.stream else _("No")),
                 (_("API key"), obj.api_key.name),
-                (_("User"), obj.user.email),
+                (_("User"), obj.user.label),
                 (_("Deployment"), obj.deployment.name),
                 (_("Worker"), obj.worker),
                 (_("Attempts"), obj.attempts),

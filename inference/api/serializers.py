@@ -23,7 +23,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
     api_key_id = serializers.UUIDField()
     api_key_name = serializers.CharField(source="api_key.name")
     user_id = serializers.UUIDField()
-    user = serializers.CharField(source="user.email")
+    user = serializers.CharField(source="user.label")
     completion_tokens = serializers.IntegerField(source="watermark")
 
     class Meta:

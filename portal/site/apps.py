@@ -7,10 +7,13 @@ class PortalAdminConfig(AdminConfig):
     default_site = "portal.site.admin.PortalAdminSite"
 
     def ready(self) -> None:
+        from audit.admin import on_key_holder
         from portal.core.pages import on_page_permission, on_refusal
         from portal.site.navigation import allowed_by_name
         from portal.site.refusals import in_words
+        from tenants.admin.keys import holder_of
 
         on_page_permission(allowed_by_name)
         on_refusal(in_words)
+        on_key_holder(holder_of)
         super().ready()

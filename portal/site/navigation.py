@@ -47,7 +47,21 @@ _TENANT = (
     _Item(_("API keys"), "admin:tenants_apikey_changelist", "key", Action.KEY_READ, True),
     _Item(_("Jobs"), "admin:inference_job_changelist", "list_alt", Action.JOB_READ, True),
     _Item(_("Quotas"), "admin:tenants_quota_changelist", "speed", Action.QUOTA_READ, True),
+    _Item(
+        _("Default quotas"),
+        "admin:tenants_quotadefault_changelist",
+        "tune",
+        Action.QUOTA_READ,
+        True,
+    ),
     _Item(_("Usage"), "admin:tenants_usagebucket_changelist", "bar_chart", Action.USAGE_READ, True),
+    _Item(
+        _("Service accounts"),
+        "admin:tenants_serviceaccount_changelist",
+        "smart_toy",
+        Action.SERVICE_ACCOUNT_READ,
+        True,
+    ),
     _Item(_("Members"), "admin:tenants_membership_changelist", "group", Action.MEMBER_READ, True),
     _Item(_("Models"), "admin:inference_model_changelist", "psychology", Action.MODEL_READ, True),
     _Item(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django import forms
 from django.contrib import admin
@@ -11,6 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import formats, timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from portal.core.pages import (
@@ -29,7 +31,13 @@ from tenants.models import ApiKey
 from tenants.models.keys import ApiKeyKind
 from tenants.permissions import Action, Scope, grantable_scopes
 from tenants.querysets import keys
-from tenants.services import create_api_key, edit_api_key, revoke_api_key, rotate_api_key
+from tenants.services import (
+    CreatedKey,
+    create_api_key,
+    edit_api_key,
+    revoke_api_key,
+    rotate_api_key,
+)
 from tenants.services.key_changes import DEFAULT_OVERLAP_SECONDS, MOST_OVERLAP_SECONDS
 
 SCOPE_TEXTS: dict[Scope, Text] = {
@@ -141,6 +149,18 @@ def curl_line(request: HttpRequest, token: str, model: str) -> str:
     )
 
 
+def holder_of(api_key_id: UUID) -> str:
+    """Whose a key of the open scope is, in words; empty for no such key."""
+    key = ApiKey.objects.select_related("user").filter(pk=api_key_id).first()
+    return "" if key is None else _holder(key)
+
+
+def _holder(key: ApiKey) -> str:
+    if key.user.service_id is None:
+        return key.user.label
+    return gettext("Service account %s") % key.user.label
+
+
 def key_state(key: ApiKey, now: datetime) -> tuple[str, Text]:
     """A key's state: the colour of its label and what it says."""
     if key.revoked_at is not None:
@@ -185,7 +205,11 @@ def _detail(key: ApiKey) -> str:
 
 
 def _create(request: HttpRequest, _obj: None, data: dict[str, Any]) -> HttpResponse:
-    made = create_api_key(context=context_of(request), **data)
+    return key_ready(request, create_api_key(context=context_of(request), **data))
+
+
+def key_ready(request: HttpRequest, made: CreatedKey) -> HttpResponse:
+    """Shows a new key, this once, with a call to try it by."""
     model = (made.api_key.allowed_models or [example_model()])[0]
     inference = Scope.INFERENCE.value in made.api_key.scopes
     return secret_page(
@@ -315,14 +339,14 @@ class ApiKeyAdmin(PortalModelAdmin):
         "name",
         "key_id",
         "state_label",
-        "made_by",
+        "belongs_to",
         "kind_name",
         "last_used",
         "expires_at",
         "created_at",
     )
     list_filter = (_StateFilter, "kind")
-    search_fields = ("name", "public_id", "user__email")
+    search_fields = ("name", "public_id", "user__email", "user__full_name")
     ordering = ("-created_at",)
 
     def allows(self, request: HttpRequest, page: FormPage, obj: Any) -> bool:
@@ -344,9 +368,9 @@ class ApiKeyAdmin(PortalModelAdmin):
         kind, text = key_state(key, timezone.now())
         return kind, str(text)
 
-    @display(description=_("Made by"), ordering="user__email")
-    def made_by(self, key: ApiKey) -> str:
-        return key.user.email
+    @display(description=_("Belongs to"), ordering="user__email")
+    def belongs_to(self, key: ApiKey) -> str:
+        return _holder(key)
 
     @display(description=_("Last used"))
     def last_used(self, key: ApiKey) -> str:
@@ -372,7 +396,7 @@ class ApiKeyAdmin(PortalModelAdmin):
             (_("What it may do"), ", ".join(scopes)),
             (_("Models"), ", ".join(obj.allowed_models or []) or _("Every model")),
             (_("Networks"), ", ".join(obj.allowed_networks or []) or _("From anywhere")),
-            (_("Made by"), obj.user.email),
+            (_("Belongs to"), _holder(obj)),
             (_("Created"), obj.created_at),
             (_("Expires"), obj.expires_at or _("Never")),
             *_secrets(obj, timezone.now()),

@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.translation import gettext
+from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
 
 from portal.core.pages import (
@@ -22,16 +22,25 @@ from portal.core.pages import (
     display,
     may,
 )
-from tenants.admin.usage import LEVEL_KINDS, NANOS, level_text, usage_of
-from tenants.models import LEVELS, ApiKey, Membership, Quota
+from tenants.admin.usage import (
+    LEVEL_KINDS,
+    NANOS,
+    amount_text,
+    every_limit_label,
+    level_text,
+    usage_of,
+)
+from tenants.models import LEVELS, LIMITS, ApiKey, Membership, Quota, ServiceAccount
+from tenants.models.quotas import AppliesTo
 from tenants.permissions import Action
-from tenants.services.quotas import LIMITS, delete_quota, set_quota
+from tenants.selectors import Defaults, quota_defaults
+from tenants.services.quotas import delete_quota, set_quota
 
 
 class LimitsForm(ServiceForm):
     """Every limit; an empty field means none."""
 
-    def __init__(self, request: HttpRequest, subject: Quota | None = None, **kwargs: Any) -> None:
+    def __init__(self, request: HttpRequest, subject: Any = None, **kwargs: Any) -> None:
         super().__init__(request, subject, **kwargs)
         for name in LIMITS:
             label = str(getattr(Quota._meta.get_field(name), "verbose_name", name))
@@ -54,10 +63,20 @@ class LimitsForm(ServiceForm):
                     help_text=_("Empty means no limit."),
                     widget=forms.NumberInput(attrs=INPUT),
                 )
-            if subject is not None:
-                value = getattr(subject, name)
-                is_cost = name.startswith("cost_") and value is not None
-                self.fields[name].initial = Decimal(value) / NANOS if is_cost else value
+            self._fill(name, subject)
+
+    def _fill(self, name: str, subject: Any) -> None:
+        """What the quota sets itself; a limit that it inherits stands beside the field."""
+        if subject is None:
+            return
+        value = getattr(subject, name)
+        if name in getattr(subject, "inherited", ()):
+            self.fields[name].help_text = _("Empty follows the default: %(limit)s.") % {
+                "limit": amount_text(value, name)
+            }
+            return
+        is_cost = name.startswith("cost_") and value is not None
+        self.fields[name].initial = Decimal(value) / NANOS if is_cost else value
 
     def limits(self) -> dict[str, int | None]:
         """The limits as the service takes them: cost in nano-units."""
@@ -76,7 +95,7 @@ class LimitsForm(ServiceForm):
 
 
 class NewQuotaForm(LimitsForm):
-    """Limits of a key or a member."""
+    """Limits of a key, a member or a service account."""
 
     subject_choice = forms.ChoiceField(label=_("For"), widget=forms.Select(attrs=INPUT))
 
@@ -86,14 +105,15 @@ class NewQuotaForm(LimitsForm):
         keys = ApiKey.objects.filter(revoked_at=None, kind="standard").exclude(
             pk__in=taken.filter(user=None).values("api_key_id")
         )
-        members = Membership.objects.select_related("user").exclude(
-            user_id__in=taken.filter(api_key=None).values("user_id")
-        )
+        users = taken.filter(api_key=None).values("user_id")
+        members = Membership.objects.select_related("user").exclude(user_id__in=users)
+        accounts = ServiceAccount.objects.filter(retired_at=None).exclude(pk__in=users)
         choice = self.fields["subject_choice"]
         assert isinstance(choice, forms.ChoiceField)
         choice.choices = [
             (_("API keys"), [(f"key:{key.pk}", key.name) for key in keys[:500]]),
             (_("Members"), [(f"user:{m.user_id}", m.user.email) for m in members[:500]]),
+            (_("Service accounts"), [(f"user:{a.pk}", a.name) for a in accounts[:500]]),
         ]
 
 
@@ -144,7 +164,7 @@ class QuotaAdmin(PortalModelAdmin):
         NewQuotaForm,
         _create,
         button=_("Set limits"),
-        intro=_("Limits of one key or one member, inside those of the whole tenant."),
+        intro=_("Limits of one key, member or service account, inside those of the whole tenant."),
         done=_("The limits hold from the next request on."),
     )
     pages = (
@@ -165,8 +185,9 @@ class QuotaAdmin(PortalModelAdmin):
             _delete,
             button=_("Delete quota"),
             intro=_(
-                "These limits no longer hold, and what was counted under them is forgotten. "
-                "The tenant's own limits go on."
+                "These limits no longer hold, and what was counted under them is forgotten, but "
+                "where a default holds: then only what was set here goes. The tenant's own limits "
+                "go on."
             ),
             done=_("The quota is deleted."),
             danger=True,
@@ -180,7 +201,7 @@ class QuotaAdmin(PortalModelAdmin):
         "The tenant's own limits hold for everything; a key's or a member's hold inside them."
     )
     sortable_by = ()
-    list_display = ("scope_name", "level", "tokens", "requests", "concurrency_limit")
+    list_display = ("scope_name", "level", "tokens", "requests", "concurrency_limit", "source")
 
     def allows(self, request: HttpRequest, page: FormPage, obj: Any) -> bool:
         if obj is not None and obj.of_tenant:
@@ -216,15 +237,47 @@ class QuotaAdmin(PortalModelAdmin):
     def concurrency_limit(self, quota: Quota) -> str:
         return "" if quota.concurrency is None else str(quota.concurrency)
 
+    @display(description=_("Set by"))
+    def source(self, quota: Quota) -> str:
+        words = [gettext("Default")] if quota.inherited else []
+        words += [gettext("Itself")] if quota.own_limits else []
+        return ", ".join(words)
+
     def detail_context(self, request: HttpRequest, obj: Quota) -> dict[str, Any]:
         window = getattr(obj, "window", None)
+        defaults = quota_defaults(obj.tenant_id)
         usages = usage_of(obj, window, obj.tenant.time_zone)
         return {
             "limited": [u for u in usages if u.limit is not None],
             "unlimited": [u for u in usages if u.limit is None],
             "concurrency": obj.concurrency,
             "active": 0 if window is None else window.active,
+            "sources": sources_of(obj, defaults),
         }
+
+
+_INHERITED = {
+    AppliesTo.API_KEY.value: gettext_noop("From the default for each API key: %s"),
+    AppliesTo.USER.value: gettext_noop("From the default for each user: %s"),
+}
+
+
+def sources_of(quota: Quota, defaults: Defaults) -> list[tuple[str, str]]:
+    """Each limit of a quota that a default speaks of, and whose word holds, in words."""
+    if quota.followed is None or quota.followed not in defaults:
+        return []
+    default = defaults[quota.followed]
+    found = []
+    for name, label in every_limit_label().items():
+        value = getattr(default, name)
+        if name in quota.inherited:
+            found.append(
+                (label, gettext(_INHERITED[default.applies_to]) % amount_text(value, name))
+            )
+        elif value is not None:
+            overridden = gettext("Set here, in the place of the default's %s")
+            found.append((label, overridden % amount_text(value, name)))
+    return found
 
 
 def _shortest(quota: Quota, metric: str) -> str:

@@ -110,6 +110,11 @@ def limit_labels() -> dict[str, str]:
     }
 
 
+def every_limit_label() -> dict[str, str]:
+    """What each limit is called."""
+    return {**limit_labels(), "concurrency": _("Generations at once")}
+
+
 def reset_text(window: str, now: datetime, zone: str) -> str:
     """When a window begins anew, in words and in the tenant's time."""
     moment = next_reset(window, now, zone)

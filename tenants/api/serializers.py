@@ -93,7 +93,12 @@ class KeyUseSerializer(serializers.ModelSerializer[ApiKeyUse]):
 
 class KeySerializer(serializers.ModelSerializer[ApiKey]):
     user_id = serializers.UUIDField()
-    made_by = serializers.CharField(source="user.email")
+    made_by = serializers.CharField(
+        source="user.label", help_text="A person's e-mail address, or a service account's name."
+    )
+    service_account_id = serializers.UUIDField(
+        source="user.service_id", allow_null=True, help_text="Whose key it is, if no person's."
+    )
     scopes = serializers.ListField(child=serializers.ChoiceField(SCOPES))
     allowed_models = serializers.ListField(child=serializers.CharField(), allow_null=True)
     allowed_networks = serializers.ListField(
@@ -116,6 +121,7 @@ class KeySerializer(serializers.ModelSerializer[ApiKey]):
             "public_id",
             "user_id",
             "made_by",
+            "service_account_id",
             "scopes",
             "allowed_models",
             "allowed_networks",
@@ -155,6 +161,9 @@ class NewKeySerializer(serializers.Serializer[Any]):
     )
     allowed_networks = _networks(required=False)
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
+    service_account_id = serializers.UUIDField(
+        required=False, allow_null=True, help_text="Whose key it is to be; absent: the caller's."
+    )
 
 
 class KeyChangeSerializer(serializers.Serializer[Any]):
@@ -196,6 +205,14 @@ class UseSerializer(serializers.Serializer[Any]):
         allow_null=True, help_text="The highest of 50, 80 and 100 percent that is reached now."
     )
     warnings = WarningSerializer(many=True, help_text="Of the present window, by level.")
+    origin = serializers.ChoiceField(
+        ["own", "default"],
+        allow_null=True,
+        help_text="Where the limit comes from: set for this quota, or from the default.",
+    )
+    default_limit = serializers.IntegerField(
+        allow_null=True, help_text="What the default says; where `origin` is `own`, overridden."
+    )
 
 
 class QuotaSerializer(serializers.Serializer[QuotaUse]):

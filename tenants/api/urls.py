@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from tenants.api import closing, usage, users, views
+from tenants.api import closing, quota_defaults, service_accounts, usage, users, views
 
 urlpatterns = [
     path("tenants", views.TenantsView.as_view(), name="tenants"),
@@ -48,11 +48,35 @@ urlpatterns = [
         users.ResetPasswordView.as_view(),
         name="user-reset-password",
     ),
+    path(
+        "service-accounts", service_accounts.ServiceAccountsView.as_view(), name="service-accounts"
+    ),
+    path(
+        "service-accounts/<str:account_id>",
+        service_accounts.ServiceAccountView.as_view(),
+        name="service-account",
+    ),
+    path(
+        "service-accounts/<str:account_id>/disable",
+        service_accounts.DisableServiceAccountView.as_view(),
+        name="service-account-disable",
+    ),
+    path(
+        "service-accounts/<str:account_id>/enable",
+        service_accounts.EnableServiceAccountView.as_view(),
+        name="service-account-enable",
+    ),
     path("keys", views.KeysView.as_view(), name="keys"),
     path("keys/<str:key_id>", views.KeyView.as_view(), name="key"),
     path("keys/<str:key_id>/rotate", views.RotateKeyView.as_view(), name="key-rotate"),
     path("keys/<str:key_id>/revoke", views.RevokeKeyView.as_view(), name="key-revoke"),
     path("quotas", views.QuotasView.as_view(), name="quotas"),
     path("quotas/<str:quota_id>", views.QuotaView.as_view(), name="quota"),
+    path("quota-defaults", quota_defaults.QuotaDefaultsView.as_view(), name="quota-defaults"),
+    path(
+        "quota-defaults/<str:default_id>",
+        quota_defaults.QuotaDefaultView.as_view(),
+        name="quota-default",
+    ),
     path("usage", usage.UsageView.as_view(), name="usage"),
 ]

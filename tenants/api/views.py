@@ -248,12 +248,13 @@ class QuotasView(PortalView):
 
     @extend_schema(operation_id="quotas_list", responses=shapes.QuotaSerializer(many=True))
     def get(self, request: Request) -> Response:
-        quotas = querysets.quotas(own_tenant(request))
+        tenant_id = own_tenant(request)
+        defaults = selectors.quota_defaults(tenant_id)
         return self.page(
             request,
-            quotas,
+            querysets.quotas(tenant_id),
             shapes.QuotaSerializer,
-            lambda rows: [selectors.quota_use(quota) for quota in rows],
+            lambda rows: [selectors.quota_use(quota, defaults=defaults) for quota in rows],
         )
 
     @extend_schema(
@@ -264,7 +265,7 @@ class QuotasView(PortalView):
     def put(self, request: Request) -> Response:
         fields = self.valid(shapes.QuotaChangeSerializer, request)
         quota = services.set_quota(context=api_context(request), **fields)
-        return Response(shapes.QuotaSerializer(selectors.quota_use(quota)).data)
+        return _quota_shown(quota)
 
 
 class QuotaView(PortalView):
@@ -278,8 +279,7 @@ class QuotaView(PortalView):
 
     @extend_schema(operation_id="quotas_read", responses=shapes.QuotaSerializer)
     def get(self, request: Request, quota_id: str) -> Response:
-        quota = _quota(request, quota_id)
-        return Response(shapes.QuotaSerializer(selectors.quota_use(quota)).data)
+        return _quota_shown(_quota(request, quota_id))
 
     @extend_schema(
         operation_id="quotas_edit",
@@ -296,13 +296,19 @@ class QuotaView(PortalView):
             model_id=quota.model_id,
             **limits,
         )
-        return Response(shapes.QuotaSerializer(selectors.quota_use(changed)).data)
+        return _quota_shown(changed)
 
     @extend_schema(operation_id="quotas_delete", responses={204: None})
     def delete(self, request: Request, quota_id: str) -> Response:
         own_tenant(request)
         services.delete_quota(context=api_context(request), quota_id=parse_id(quota_id))
         return Response(status=204)
+
+
+def _quota_shown(quota: Quota) -> Response:
+    # A quota of a whole tenant is shown to administrators outside of it; it follows none.
+    defaults = {} if quota.followed is None else selectors.quota_defaults(quota.tenant_id)
+    return Response(shapes.QuotaSerializer(selectors.quota_use(quota, defaults=defaults)).data)
 
 
 def _quota(request: Request, quota_id: str) -> Quota:

@@ -52,7 +52,7 @@ REFUSING_NO_MORE = [
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("tenants", "0006_usage"),
+        ("tenants", "0008_quota_defaults"),
     ]
 
     operations = [

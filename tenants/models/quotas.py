@@ -6,7 +6,9 @@ that admission always has one row to serialise a tenant's requests on.
 """
 
 from typing import Final
+from uuid import UUID
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
@@ -21,6 +23,8 @@ METRICS: Final = ("tokens", "requests", "cost")
 WINDOWS: Final = ("minute", "day", "month", "total")
 """Over what time; day and month begin at midnight in the tenant's time zone."""
 
+LIMITS: Final = (*(f"{metric}_{window}" for metric in METRICS for window in WINDOWS), "concurrency")
+"""Names of all limits; cost is in nano-units of currency."""
 
 LEVELS: Final = (50, 80, 100)
 """Percent of a limit at which people are warned."""
@@ -37,21 +41,9 @@ def _counter() -> "models.BigIntegerField[int, int]":
     return models.BigIntegerField(default=0)
 
 
-class Quota(IdModel, TenantModel):
-    """Limits of one scope; an empty limit means none. Governed: every change is audited."""
+class Limits(models.Model):
+    """A column for each limit; an empty one means none."""
 
-    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="quotas")
-    user = models.ForeignKey(User, models.PROTECT, null=True, blank=True, verbose_name=_("user"))
-    api_key = models.ForeignKey(
-        ApiKey,
-        models.PROTECT,
-        null=True,
-        blank=True,
-        verbose_name=_("API key"),
-        db_constraint=False,
-    )
-    # The model catalogue is a floor above: its id, without a foreign key.
-    model_id = models.UUIDField(_("model"), null=True, blank=True)
     tokens_minute = _limit(_("tokens a minute"))
     tokens_day = _limit(_("tokens a day"))
     tokens_month = _limit(_("tokens a month"))
@@ -65,6 +57,31 @@ class Quota(IdModel, TenantModel):
     cost_month = _limit(_("cost a month"))
     cost_total = _limit(_("cost in total"))
     concurrency = _limit(_("generations at once"))
+
+    class Meta:
+        abstract = True
+
+
+class Quota(IdModel, Limits, TenantModel):
+    """Limits of one scope; an empty limit means none. Governed: every change is audited.
+
+    ``inherited`` names the limits that follow a ``QuotaDefault``; whatever else is set, the quota
+    sets itself. The columns hold what is in force, so that admission reads them alone.
+    """
+
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="quotas")
+    user = models.ForeignKey(User, models.PROTECT, null=True, blank=True, verbose_name=_("user"))
+    api_key = models.ForeignKey(
+        ApiKey,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        verbose_name=_("API key"),
+        db_constraint=False,
+    )
+    # The model catalogue is a floor above: its id, without a foreign key.
+    model_id = models.UUIDField(_("model"), null=True, blank=True)
+    inherited = ArrayField(models.CharField(max_length=20), default=list, db_default=[])
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -79,17 +96,67 @@ class Quota(IdModel, TenantModel):
             models.UniqueConstraint(fields=["tenant", "id"], name="quota_in_tenant"),
         ]
 
-    @property
-    def of_tenant(self) -> bool:
-        """Whether it limits the tenant as a whole, of all models or of one: the platform's."""
-        return self.user_id is None and self.api_key_id is None
-
     def __str__(self) -> str:
         name = str(_("Tenant"))
         if self.api_key_id is not None:
             name = str(_("Key %s") % self.api_key)
         elif self.user_id is not None:
-            name = str(_("User %s") % self.user)
+            service = self.user is not None and self.user.service_id is not None
+            name = str((_("Service account %s") if service else _("User %s")) % self.user)
+        return name if self.model_id is None else str(_("%s, one model") % name)
+
+    @property
+    def followed(self) -> "tuple[str, UUID | None] | None":
+        """Which default it follows: what that applies to, and its model; None for none.
+
+        A quota of a user with a key, of a model or of the tenant follows none.
+        """
+        if (self.user_id is None) == (self.api_key_id is None):
+            return None
+        applies_to = AppliesTo.USER if self.api_key_id is None else AppliesTo.API_KEY
+        return applies_to.value, self.model_id
+
+    @property
+    def own_limits(self) -> list[str]:
+        """The names of the limits that it sets itself."""
+        return [n for n in LIMITS if getattr(self, n) is not None and n not in self.inherited]
+
+    @property
+    def of_tenant(self) -> bool:
+        """Whether it limits the tenant as a whole, of all models or of one: the platform's."""
+        return self.user_id is None and self.api_key_id is None
+
+
+class AppliesTo(models.TextChoices):
+    API_KEY = "api_key", _("Each API key")
+    USER = "user", _("Each user and service account")
+
+
+class QuotaDefault(IdModel, Limits, TenantModel):
+    """Limits that every key, or every user, of a tenant has by itself, future ones included.
+
+    Nobody is counted here: each key or user has a ``Quota`` with a window of its own, which takes
+    each limit from here that it does not set itself.
+    """
+
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="quota_defaults")
+    applies_to = models.CharField(_("for"), max_length=8, choices=AppliesTo)
+    model_id = models.UUIDField(_("model"), null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("default quota")
+        verbose_name_plural = _("default quotas")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "applies_to", "model_id"],
+                nulls_distinct=False,
+                name="one_quota_default_a_scope",
+            )
+        ]
+
+    def __str__(self) -> str:
+        name = str(self.get_applies_to_display())
         return name if self.model_id is None else str(_("%s, one model") % name)
 
 

@@ -1,5 +1,6 @@
 """Verbs of the tenants app: keyword-only, permission first, one transaction, audited."""
 
+from tenants.models import LIMITS
 from tenants.services.closing import (
     close_tenant,
     find_certificate,
@@ -21,7 +22,15 @@ from tenants.services.members import (
     change_member_role,
     remove_member,
 )
-from tenants.services.quotas import LIMITS, delete_quota, set_quota
+from tenants.services.quota_defaults import delete_quota_default, set_quota_default
+from tenants.services.quotas import delete_quota, set_quota
+from tenants.services.service_accounts import (
+    create_service_account,
+    disable_service_account,
+    edit_service_account,
+    enable_service_account,
+    retire_service_account,
+)
 from tenants.services.tenants import (
     CreatedTenant,
     create_tenant,
@@ -51,12 +60,17 @@ __all__ = [
     "close_tenant",
     "create_api_key",
     "create_playground_key",
+    "create_service_account",
     "create_tenant",
     "create_user",
     "deactivate_user",
     "delete_quota",
+    "delete_quota_default",
+    "disable_service_account",
     "edit_api_key",
+    "edit_service_account",
     "edit_tenant",
+    "enable_service_account",
     "export_usage",
     "find_certificate",
     "newest_export",
@@ -68,12 +82,14 @@ __all__ = [
     "request_export",
     "reset_password",
     "resume_tenant",
+    "retire_service_account",
     "revoke_api_key",
     "revoke_session_keys",
     "roll_up_usage",
     "rotate_api_key",
     "set_platform_role",
     "set_quota",
+    "set_quota_default",
     "suspend_tenant",
     "verify_certificate",
 ]

@@ -11,6 +11,7 @@ from django.core.validators import validate_email
 from portal.core.actors import Context
 from portal.core.errors import Forbidden, Invalid
 from portal.core.http import parse_network
+from tenants.models.people import SERVICE_DOMAIN
 
 MOST_NETWORKS: Final = 50
 _MAX_NETWORK_CHARS: Final = 64
@@ -53,6 +54,9 @@ def clean_email(value: str, param: str = "email") -> str:
         validate_email(email)
     except ValidationError:
         raise Invalid(f"'{param}' is not an e-mail address.", param=param) from None
+    if email.endswith(SERVICE_DOMAIN):
+        # Whether there is such a service account is nobody's to learn.
+        raise Invalid(f"'{param}' is not an e-mail address.", param=param)
     return email
 
 

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Final
 from uuid import UUID
 
+from django.db.models import Q
 from django.utils import timezone
 
 from audit.services import intent
@@ -18,10 +19,12 @@ from portal.core.errors import Conflict, Forbidden, Invalid, NotFound
 from portal.core.tenancy import platform_scope, tenant_scope
 from tenants import api_key_format
 from tenants.events import TenantsEvent
-from tenants.models import ApiKey
+from tenants.models import ApiKey, User
 from tenants.models.keys import ApiKeyKind
 from tenants.permissions import Action, Scope, allowed, grantable_scopes, require
 from tenants.services.checks import clean_networks, clean_text, require_tenant
+from tenants.services.inheritance import forget_inherited, inherit, lock_limits
+from tenants.services.service_accounts import holder_of_new_key
 
 PLAYGROUND_LIFE: Final = timedelta(hours=1)
 _OBJECT: Final = "tenants.apikey"
@@ -51,20 +54,29 @@ def create_api_key(
     allowed_models: Iterable[str] | None = None,
     allowed_networks: Iterable[str] | None = None,
     expires_at: datetime | None = None,
+    service_account_id: UUID | None = None,
 ) -> CreatedKey:
     """Makes a key in the context's tenant, in the name of the context's user.
+
+    A service account's key is an owner's to make; it goes on when that person leaves. A key that
+    belongs to a service account can make none.
 
     Args:
         scopes: of ``tenants.permissions.Scope``; only such as the caller may hand on.
         allowed_models: names of models; None or empty for every model.
         allowed_networks: networks in CIDR notation from which it may be used, at most 50; None or
             empty for anywhere.
+        service_account_id: the service account whose key it is to be.
 
     Raises:
         Forbidden: the caller may not, or may not hand on one of the scopes.
+        NotFound: no such service account here.
+        Conflict: the service account is disabled or retired.
         Invalid: naming the field that is wrong.
     """
     require(context, Action.KEY_CREATE)
+    if service_account_id is not None:
+        require(context, Action.SERVICE_ACCOUNT_MANAGE)
     tenant_id, user_id = _maker(context)
     clean_name = clean_text(name, "name", most=80, least=1)
     wanted = _scopes(context, scopes)
@@ -86,7 +98,7 @@ def create_api_key(
         allowed_networks=networks,
         expires_at=expires_at,
     )
-    _save(context, key, TenantsEvent.KEY_CREATE)
+    _save(context, key, TenantsEvent.KEY_CREATE, service_account_id)
     return CreatedKey(key, new.token)
 
 
@@ -122,8 +134,15 @@ def create_playground_key(*, context: Context, session_key: str) -> CreatedKey:
     return CreatedKey(key, new.token)
 
 
-def _save(context: Context, key: ApiKey, event: TenantsEvent) -> None:
+def _save(
+    context: Context, key: ApiKey, event: TenantsEvent, service_account_id: UUID | None = None
+) -> None:
     with tenant_scope(context):
+        tenant = lock_limits(key.tenant_id)
+        if service_account_id is not None:
+            key.user = holder_of_new_key(service_account_id)
+        elif not User.objects.filter(pk=key.user_id).exists():
+            raise Forbidden("Only an owner of the tenant makes keys for a service account.")
         with intent(
             event,
             object_type=_OBJECT,
@@ -136,6 +155,10 @@ def _save(context: Context, key: ApiKey, event: TenantsEvent) -> None:
             },
         ):
             key.save(force_insert=True)
+            inherit(tenant, api_key_id=key.id)
+            # The playground makes one an hour: quotas of those before it would pile up.
+            ended = Q(revoked_at__isnull=False) | Q(expires_at__lte=timezone.now())
+            forget_inherited(ended & Q(user=key.user_id))
 
 
 def revoke_api_key(*, context: Context, api_key_id: UUID, reason: str) -> ApiKey:
@@ -170,6 +193,7 @@ def revoke_api_key(*, context: Context, api_key_id: UUID, reason: str) -> ApiKey
             key.revoked_at = timezone.now()
             key.revoked_reason = why
             key.save(update_fields=["revoked_at", "revoked_reason"])
+            forget_inherited(Q(pk=key.pk))
     return key
 
 

@@ -14,6 +14,7 @@ from tenants.events import TenantsEvent
 from tenants.models import Membership, User
 from tenants.permissions import Action, require
 from tenants.services.checks import clean_email, require_tenant
+from tenants.services.inheritance import inherit, lock_limits
 from tenants.services.users import CreatedUser, new_account, revoke_keys_of
 
 _OBJECT = "tenants.membership"
@@ -43,6 +44,7 @@ def add_member(
     _leave_owners_to_people(context, role)
     address = clean_email(email)
     with tenant_scope(context):
+        tenant = lock_limits(tenant_id)
         account = joining_account(address, full_name)
         if Membership.objects.filter(user=account.user).exists():
             raise Conflict(f"{address} is already a member.", param="email")
@@ -55,6 +57,7 @@ def add_member(
             detail={"role": role},
         ):
             membership.save(force_insert=True)
+            inherit(tenant, user_id=account.user.id)
     return AddedMember(membership, account.password)
 
 

@@ -5,22 +5,18 @@ from typing import Final
 from uuid import UUID
 
 from django.db.models import Prefetch, prefetch_related_objects
-from django.utils import timezone
 
 from audit.services import intent
 from portal.core.actors import Context
 from portal.core.errors import Conflict, Invalid, NotFound
 from portal.core.tenancy import platform_scope, tenant_scope
 from tenants.events import TenantsEvent
-from tenants.models import METRICS, WINDOWS, ApiKey, Membership, Quota, QuotaWindow, Tenant
+from tenants.models import LIMITS, ApiKey, Membership, Quota, ServiceAccount, Tenant
 from tenants.models.tenant import TenantState
 from tenants.permissions import Action, allowed, require
 from tenants.querysets import recent_warnings
 from tenants.services.checks import require_tenant
-from tenants.windows import window_starts
-
-LIMITS: Final = (*(f"{metric}_{window}" for metric in METRICS for window in WINDOWS), "concurrency")
-"""Names of all limits; cost is in nano-units of currency."""
+from tenants.services.inheritance import followed_default, from_default, insert_quotas, lock_limits
 
 _MOST: Final = 2**63 - 1
 
@@ -37,7 +33,8 @@ def set_quota(
     """Sets limits of one scope: of the tenant, a user, a key, a model, or a mix of them.
 
     A row is made where the scope has none yet. A limit that is not named stays as it is; None
-    takes it away. The limits of the tenant as a whole belong to the platform.
+    takes it away, and where the key or the user has it by default, the default holds again. The
+    limits of the tenant as a whole belong to the platform.
 
     Args:
         tenant_id: the tenant; the context's own if not given. Others are the platform's to name.
@@ -50,7 +47,7 @@ def set_quota(
     """
     whole_tenant = user_id is None and api_key_id is None
     require(context, Action.QUOTA_EDIT_TENANT if whole_tenant else Action.QUOTA_EDIT)
-    _check(limits)
+    check_limits(limits)
     if whole_tenant:
         inside = replace(context, tenant_id=tenant_id or require_tenant(context))
         with platform_scope(inside, reason="a tenant's limits are set"):
@@ -59,11 +56,19 @@ def set_quota(
         raise NotFound("There is no such tenant.")
     require_tenant(context)
     with tenant_scope(context):
-        if user_id is not None and not Membership.objects.filter(user_id=user_id).exists():
-            raise NotFound("There is no such member.")
+        if user_id is not None and not _is_here(user_id):
+            raise NotFound("There is no such member or service account.")
         if api_key_id is not None and not ApiKey.objects.filter(pk=api_key_id).exists():
             raise NotFound("There is no such API key.")
         return _set(context, user_id, api_key_id, model_id, limits)
+
+
+def _is_here(user_id: UUID) -> bool:
+    """Whether a user is a member of the open scope's tenant, or a service account of it."""
+    return (
+        Membership.objects.filter(user_id=user_id).exists()
+        or ServiceAccount.objects.filter(pk=user_id, retired_at=None).exists()
+    )
 
 
 def _set(
@@ -73,8 +78,7 @@ def _set(
     model_id: UUID | None,
     limits: dict[str, int | None],
 ) -> Quota:
-    # The tenant's row is the lock, so that two callers make one row of a scope.
-    tenant = _tenant(context)
+    tenant = lock_limits(require_tenant(context))
     if tenant.state in (TenantState.CLOSING, TenantState.CLOSED):
         raise Conflict(f"The tenant is {tenant.state}; its limits can't be changed any more.")
     quota = (
@@ -84,8 +88,7 @@ def _set(
         .first()
     )
     found = quota or Quota(tenant=tenant, user_id=user_id, api_key_id=api_key_id, model_id=model_id)
-    for name, value in limits.items():
-        setattr(found, name, value)
+    _change(found, limits)
     with intent(
         TenantsEvent.QUOTA_SET,
         object_type="tenants.quota",
@@ -94,19 +97,29 @@ def _set(
         detail=dict(limits),
     ):
         if quota is None:
-            _insert(found)
+            insert_quotas(tenant, [found])
         else:
-            quota.save(update_fields=list(limits))
+            quota.save(update_fields=[*LIMITS, "inherited"])
     # Whoever shows it may be outside this scope.
     prefetch_related_objects([found], Prefetch("warnings", recent_warnings()))
     return found
+
+
+def _change(quota: Quota, limits: dict[str, int | None]) -> None:
+    """Sets a quota's own limits and takes the others from the default that it follows, if any."""
+    for name, value in limits.items():
+        setattr(quota, name, value)
+    quota.inherited = [name for name in quota.inherited if name not in limits]
+    for name, value in from_default(quota.own_limits, followed_default(quota)).items():
+        setattr(quota, name, value)
 
 
 def delete_quota(*, context: Context, quota_id: UUID) -> None:
     """Deletes the limits and counters of a user, a key, a model, or a mix of them.
 
     Generations under way go on, and are settled in the quotas that are left. A row that is made
-    anew for the same scope counts from nothing: neither what was used nor what runs.
+    anew for the same scope counts from nothing: neither what was used nor what runs. A row that
+    follows a default is not deleted: it loses its own limits, and its counters go on.
 
     Raises:
         Forbidden: the caller may not.
@@ -117,7 +130,7 @@ def delete_quota(*, context: Context, quota_id: UUID) -> None:
         require(context, Action.QUOTA_EDIT)
     require_tenant(context)
     with tenant_scope(context):
-        _tenant(context)
+        lock_limits(require_tenant(context))
         quota = Quota.objects.select_for_update(of=("self",)).filter(pk=quota_id).first()
         if quota is None:
             raise NotFound("There is no such quota.")
@@ -130,40 +143,21 @@ def delete_quota(*, context: Context, quota_id: UUID) -> None:
             object_id=quota.id,
             object_label=str(quota.api_key_id or quota.user_id or quota.model_id),
         ):
-            quota.delete()
-
-
-def _tenant(context: Context) -> Tenant:
-    tenant = Tenant.objects.filter(pk=require_tenant(context)).first()
-    if tenant is None:
-        raise NotFound("There is no such tenant.")
-    # A row of the tenant's own is always there to be locked.
-    Quota.objects.select_for_update().filter(
-        tenant=tenant, user=None, api_key=None, model_id=None
-    ).first()
-    return tenant
+            _change(quota, dict.fromkeys(quota.own_limits))
+            if quota.inherited:
+                quota.save(update_fields=[*LIMITS, "inherited"])
+            else:
+                quota.delete()
 
 
 def new_quota(tenant: Tenant) -> Quota:
     """The tenant's own quota row and its window, without limits, in the open scope."""
     quota = Quota(tenant=tenant)
-    _insert(quota)
+    insert_quotas(tenant, [quota])
     return quota
 
 
-def _insert(quota: Quota) -> None:
-    quota.save(force_insert=True)
-    starts = window_starts(timezone.now(), quota.tenant.time_zone)
-    QuotaWindow(
-        quota=quota,
-        tenant=quota.tenant,
-        minute_start=starts["minute"],
-        day_start=starts["day"],
-        month_start=starts["month"],
-    ).save(force_insert=True)
-
-
-def _check(limits: dict[str, int | None]) -> None:
+def check_limits(limits: dict[str, int | None]) -> None:
     if not limits:
         raise Invalid("Name at least one limit.")
     for name, value in limits.items():

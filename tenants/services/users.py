@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
+from django.db.models import Q
 from django.utils import timezone
 
 from audit.services import intent
@@ -18,6 +19,7 @@ from tenants.events import TenantsEvent
 from tenants.models import ApiKey, Membership, User
 from tenants.permissions import Action, require
 from tenants.services.checks import clean_email, clean_text
+from tenants.services.inheritance import forget_inherited
 
 _PASSWORD_BYTES: Final = 15
 
@@ -195,9 +197,10 @@ def reset_password(*, context: Context, user_id: UUID) -> CreatedUser:
 
 def revoke_keys_of(user_id: UUID, reason: str) -> int:
     """Revokes the user's live keys in the open scope; returns how many there were."""
-    return ApiKey.objects.filter(user_id=user_id, revoked_at=None).update(
-        revoked_at=timezone.now(), revoked_reason=reason
-    )
+    live = ApiKey.objects.filter(user_id=user_id, revoked_at=None)
+    count = live.update(revoked_at=timezone.now(), revoked_reason=reason)
+    forget_inherited(Q(user_id=user_id, revoked_at__isnull=False))
+    return count
 
 
 def _refuse_self(context: Context, user_id: UUID) -> None:

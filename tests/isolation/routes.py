@@ -36,6 +36,8 @@ def _object(table: str) -> Shows:
 LISTING, PLATFORM, OPEN = Shows(Kind.LISTING), Shows(Kind.PLATFORM), Shows(Kind.OPEN)
 TENANT, KEY = _object("tenants_tenant"), _object("tenants_apikey")
 MEMBER, QUOTA = _object("tenants_membership"), _object("tenants_quota")
+QUOTA_DEFAULT = _object("tenants_quotadefault")
+SERVICE_ACCOUNT = _object("tenants_serviceaccount")
 JOB, EVENT, USER = _object("inference_job"), _object("audit_event"), _object("tenants_user")
 EXPORT = _object("tenants_tenantexport")
 
@@ -68,6 +70,19 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/tenants/membership/<uuid:object_id>/": MEMBER,
     "admin/tenants/membership/<uuid:object_id>/role/": MEMBER,
     "admin/tenants/membership/<uuid:object_id>/remove/": MEMBER,
+    "admin/tenants/serviceaccount/": LISTING,
+    "admin/tenants/serviceaccount/add/": LISTING,
+    "admin/tenants/serviceaccount/<uuid:object_id>/": SERVICE_ACCOUNT,
+    "admin/tenants/serviceaccount/<uuid:object_id>/key/": SERVICE_ACCOUNT,
+    "admin/tenants/serviceaccount/<uuid:object_id>/edit/": SERVICE_ACCOUNT,
+    "admin/tenants/serviceaccount/<uuid:object_id>/disable/": SERVICE_ACCOUNT,
+    "admin/tenants/serviceaccount/<uuid:object_id>/enable/": SERVICE_ACCOUNT,
+    "admin/tenants/serviceaccount/<uuid:object_id>/retire/": SERVICE_ACCOUNT,
+    "admin/tenants/quotadefault/": LISTING,
+    "admin/tenants/quotadefault/add/": LISTING,
+    "admin/tenants/quotadefault/<uuid:object_id>/": QUOTA_DEFAULT,
+    "admin/tenants/quotadefault/<uuid:object_id>/edit/": QUOTA_DEFAULT,
+    "admin/tenants/quotadefault/<uuid:object_id>/delete/": QUOTA_DEFAULT,
     "admin/tenants/quota/": LISTING,
     "admin/tenants/quota/add/": LISTING,
     "admin/tenants/quota/<uuid:object_id>/": QUOTA,
@@ -124,12 +139,18 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/users/<str:user_id>/deactivate": USER,
     "api/v1/users/<str:user_id>/reactivate": USER,
     "api/v1/users/<str:user_id>/reset-password": USER,
+    "api/v1/service-accounts": LISTING,
+    "api/v1/service-accounts/<str:account_id>": SERVICE_ACCOUNT,
+    "api/v1/service-accounts/<str:account_id>/disable": SERVICE_ACCOUNT,
+    "api/v1/service-accounts/<str:account_id>/enable": SERVICE_ACCOUNT,
     "api/v1/keys": LISTING,
     "api/v1/keys/<str:key_id>": KEY,
     "api/v1/keys/<str:key_id>/rotate": KEY,
     "api/v1/keys/<str:key_id>/revoke": KEY,
     "api/v1/quotas": LISTING,
     "api/v1/quotas/<str:quota_id>": QUOTA,
+    "api/v1/quota-defaults": LISTING,
+    "api/v1/quota-defaults/<str:default_id>": QUOTA_DEFAULT,
     "api/v1/usage": LISTING,
     "api/v1/jobs": LISTING,
     "api/v1/jobs/<str:job_id>": JOB,

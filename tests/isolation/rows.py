@@ -50,6 +50,10 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
     tenant, user = organisation.id, organisation.developer.user.id
     now = datetime.now(UTC)
     rows: dict[str, Row] = {
+        "tenants_serviceaccount": {
+            "id": user, "name": "seen", "description": "", "responsible_id": user,
+            "created_at": now,
+        },
         "tenants_apikey": {
             "id": uuid7(), "user_id": user, "name": "seen", "kind": "standard",
             "public_id": uuid7().hex[-16:], "secret_hmac": b"h", "pepper_version": 1,
@@ -60,6 +64,9 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
         },
         "tenants_quota": {
             "id": uuid7(), "api_key_id": references.get("api_key_id"), "created_at": now,
+        },
+        "tenants_quotadefault": {
+            "id": uuid7(), "applies_to": "user", "created_at": now,
         },
         "tenants_quotawindow": {
             "quota_id": references.get("quota_id"),
@@ -166,9 +173,11 @@ def _zeros() -> Row:
 
 # Table -> its key column and what it refers to: column -> table. In order of insertion.
 TABLES: dict[str, tuple[str, dict[str, str]]] = {
+    "tenants_serviceaccount": ("id", {}),
     "tenants_apikey": ("id", {}),
     "tenants_apikeyuse": ("api_key_id", {"api_key_id": "tenants_apikey"}),
     "tenants_quota": ("id", {"api_key_id": "tenants_apikey"}),
+    "tenants_quotadefault": ("id", {}),
     "tenants_quotawindow": ("quota_id", {"quota_id": "tenants_quota"}),
     "tenants_quotawarning": ("id", {"quota_id": "tenants_quota"}),
     "tenants_tenantdatakey": ("id", {}),

@@ -53,6 +53,7 @@ BODIES: dict[str, dict[str, Any]] = {
 OF_ANOTHER_STATE = {
     "api/v1/jobs/<str:job_id>/result",
     "admin/inference/job/<uuid:object_id>/cancel/",
+    "admin/tenants/serviceaccount/<uuid:object_id>/enable/",
     "admin/tenants/tenant/<uuid:object_id>/resume/",
     "admin/tenants/tenant/<uuid:object_id>/reopen/",
     "admin/tenants/tenantexport/<uuid:object_id>/file/",

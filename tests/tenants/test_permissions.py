@@ -27,6 +27,16 @@ EXPECTED: dict[Action, set[str]] = {
     Action.USER_RESET_PASSWORD: {SECURITY},
     Action.MEMBER_READ: {OWNER, SYSTEM, SECURITY, Scope.MEMBERS_READ, Scope.MEMBERS_WRITE},
     Action.MEMBER_MANAGE: {OWNER, SYSTEM, Scope.MEMBERS_WRITE},
+    Action.SERVICE_ACCOUNT_READ: {
+        OWNER,
+        DEVELOPER,
+        VIEWER,
+        SYSTEM,
+        SECURITY,
+        Scope.KEYS_READ,
+        Scope.KEYS_WRITE,
+    },
+    Action.SERVICE_ACCOUNT_MANAGE: {OWNER},
     Action.KEY_READ: {
         OWNER,
         DEVELOPER,
@@ -125,7 +135,7 @@ def test_allow_administrators_inside_a_closing_tenant_no_change_of_it() -> None:
 
 def test_allow_key_of_an_owner_only_its_scopes() -> None:
     key = replace(context_of(Scope.KEYS_READ), tenant_role=OWNER, platform_role=SYSTEM)
-    assert actions_of(key) == {Action.KEY_READ}
+    assert actions_of(key) == {Action.KEY_READ, Action.SERVICE_ACCOUNT_READ}
 
 
 def test_allow_unknown_scope_nothing() -> None:
