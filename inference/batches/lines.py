@@ -5,8 +5,8 @@ from typing import Final
 
 import msgspec
 
+from inference.gateway.wire.checks import DEFAULT_LIMITS
 from inference.gateway.wire.diagnose import refusal_of
-from inference.gateway.wire.request import DEFAULT_LIMITS
 from portal.core.errors import Invalid
 
 MOST_ID_CHARS: Final = 512

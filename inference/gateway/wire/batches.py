@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from inference.gateway.wire.checks import DEFAULT_LIMITS
 from inference.gateway.wire.diagnose import refusal_of, shown
 from inference.gateway.wire.objects import (
     FILE,
@@ -15,7 +16,6 @@ from inference.gateway.wire.objects import (
     file_name,
     parse_name,
 )
-from inference.gateway.wire.request import DEFAULT_LIMITS
 from inference.models.batches import BatchState
 from portal.core.errors import Conflict, Invalid, TooMany
 from portal.core.redaction import mask
