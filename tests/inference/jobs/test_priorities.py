@@ -112,7 +112,7 @@ def test_busy_flows_share_by_tenant_weight_times_class(
     queue = Queue()
     for tenant, priority in flows:
         queue.admit([asked(tenant, priority)] * 700)
-    served = Counter((who, priority) for _, _, who, priority, _ in queue.claim(700))
+    served = Counter((who, level) for _, _, who, level, _ in queue.claim(700))
     weights = {
         (str(tenant), priority): flow_weight(KEYS[tenant].weight, priority)
         for tenant, priority in flows
