@@ -89,8 +89,8 @@ def test_an_interactive_call_is_in_the_next_claim_whatever_waits_in_other_classe
             tenant, priority, size, count = event
             queue.admit([asked(tenant, priority, size)] * count)
     queue.admit([asked(caller, Priority.INTERACTIVE, tokens)])
-    ((_, _, who, priority, _),) = queue.claim(1)
-    assert (who, priority) == (str(caller), Priority.INTERACTIVE)
+    ((_, _, who, level, _),) = queue.claim(1)
+    assert (who, level) == (str(caller), Priority.INTERACTIVE)
 
 
 def test_a_tenants_interactive_calls_do_not_wait_behind_its_batch_jobs() -> None:
