@@ -86,6 +86,7 @@ class PortalAdminSite(UnfoldAdminSite):  # type: ignore[misc]
         if self.has_permission(request):
             found = switcher(request)
             context["switcher"] = found
+            context["read_only"] = context_of(request).tenant_read_only
             if is_visiting(context_of(request)):
                 context["visit"] = {"tenant": found.current}
         return context

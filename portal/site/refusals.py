@@ -22,7 +22,7 @@ SENTENCES: Final = (
     _("Its deletion has begun, so it can't be reopened."),
     _("'name' is not the tenant's name: type it exactly."),
     _("A closed tenant had this name: choose another."),
-    _("The tenant is closed: there is nothing left to export."),
+    _("The tenant is deleted: there is nothing left to export."),
     _("An export is being made; wait until it is ready."),
     _("No export is ready: ask for one, or wait until it is made."),
     _("The export's file is gone: ask for a new one."),

@@ -27,13 +27,12 @@ from portal.core.database_roles import database_roles
 from portal.core.env import env
 from portal.core.tenancy import role_scope, tenant_scope
 from portal.core.tenancy.snapshots import tenant_snapshot
-from tenants.closing.files import data_key_of, path_of, unlink_files
+from tenants.closing.files import data_key_of, is_being_erased, path_of, unlink_files
 from tenants.closing.registry import ExportPart, export_parts
 from tenants.closing.sealed import SealedWriter
 from tenants.events import TenantsEvent
-from tenants.models import Tenant, TenantExport
+from tenants.models import TenantExport
 from tenants.models.closing import ExportState
-from tenants.models.tenant import TenantState
 
 log = structlog.get_logger(__name__)
 
@@ -61,10 +60,19 @@ def make_export(tenant_id: UUID, export_id: UUID) -> bool:
     target = path_of(export)
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     written = target.with_suffix(f".{export.attempts}")
-    with _Progress(context, export) as progress:
-        manifest, sha256, size = _write(context, export, written, progress)
-    written.replace(target)
-    return _finish(context, export, manifest, sha256, size)
+    try:
+        with _Progress(context, export) as progress:
+            manifest, sha256, size = _write(context, export, written, progress)
+        written.replace(target)
+    finally:
+        written.unlink(missing_ok=True)
+    if _finish(context, export, manifest, sha256, size):
+        return True
+    # Its tenant was deleted meanwhile, or its lease ran out and another worker has it.
+    with tenant_scope(context):
+        if TenantExport.objects.get(pk=export.pk).state == ExportState.DELETED:
+            unlink_files(tenant_id, export_id)
+    return False
 
 
 def expire_export(tenant_id: UUID, export_id: UUID) -> None:
@@ -90,8 +98,7 @@ def _claim(context: Context, export_id: UUID) -> TenantExport | None:
         now = timezone.now()
         if export is None or (export.lease_until is not None and export.lease_until > now):
             return None
-        closed = Tenant.objects.get(pk=export.tenant_id).state == TenantState.CLOSED
-        if closed or export.attempts >= _MOST_ATTEMPTS:
+        if is_being_erased(export.tenant_id) or export.attempts >= _MOST_ATTEMPTS:
             unlink_files(export.tenant_id, export.pk)
             export.state = ExportState.FAILED
             export.save(update_fields=["state"])

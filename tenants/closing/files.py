@@ -7,8 +7,8 @@ from django.utils import timezone
 
 from portal.core.crypto import Keyring
 from portal.core.env import env
-from tenants.models import TenantDataKey, TenantExport
-from tenants.models.closing import ExportState
+from tenants.models import TenantClosure, TenantDataKey, TenantExport
+from tenants.models.closing import ClosureState, ExportState
 
 
 def folder_of(tenant_id: UUID) -> Path:
@@ -31,6 +31,13 @@ def data_key_of(tenant_id: UUID) -> bytes:
     row = TenantDataKey.objects.filter(tenant_id=tenant_id).latest("version")
     keyring = Keyring.parse(env().encryption_keys.get_secret_value())
     return keyring.unwrap(bytes(row.wrapped), context=tenant_id.bytes)
+
+
+def is_being_erased(tenant_id: UUID) -> bool:
+    """Whether a tenant's deletion has begun: nothing of it is written to the disk any more."""
+    return TenantClosure.objects.filter(
+        tenant_id=tenant_id, state__in=[ClosureState.DELETING, ClosureState.CLOSED]
+    ).exists()
 
 
 def unlink_files(tenant_id: UUID, export_id: UUID | None = None) -> None:

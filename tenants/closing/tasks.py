@@ -1,7 +1,6 @@
 """Celery tasks of closings and exports: thin shells. What there is to do stands in PostgreSQL."""
 
-from typing import Final, LiteralString
-from uuid import UUID
+from typing import Any, Final, LiteralString
 
 import psycopg
 import structlog
@@ -31,30 +30,39 @@ SELECT tenant_id, id FROM tenants_tenantexport e
 """
 
 
-def _found(query: LiteralString) -> list[tuple[UUID, UUID]]:
-    """Tenants and ids, as ``portal_gateway``: it crosses tenants and reads nothing else here."""
-    with psycopg.connect(
+# Of all io workers one deletes: the digests of a large tenant take longer than the beat's pause,
+# and threads that all made them would leave none for the sweeper.
+_ALONE: Final[LiteralString] = "SELECT pg_try_advisory_lock(4919131752989213698)"
+
+
+def _connect() -> psycopg.Connection[tuple[Any, ...]]:
+    """As ``portal_gateway``: it crosses tenants, and reads nothing but ids here."""
+    return psycopg.connect(
         env().database_url("gateway"),
         autocommit=True,
         application_name="closing",
         connect_timeout=5,
-    ) as connection:
-        return connection.execute(query).fetchall()
+    )
 
 
 @shared_task(name="tenants.close")
 def work_on_closings() -> None:
     """A few seconds' steps for each tenant that is closing."""
-    for tenant_id, _ in _found(_CLOSINGS):
-        work_on(tenant_id)
+    with _connect() as connection:
+        if connection.execute(_ALONE).fetchone() == (True,):
+            for tenant_id, _ in connection.execute(_CLOSINGS).fetchall():
+                work_on(tenant_id)
 
 
 @shared_task(name="tenants.export")
 def work_on_exports() -> None:
     """Makes the export that has waited longest, and deletes the files whose time is over."""
-    for tenant_id, export_id in _found(_EXPIRED):
+    with _connect() as connection:
+        expired = connection.execute(_EXPIRED).fetchall()
+        following = connection.execute(_NEXT_EXPORT).fetchall()
+    for tenant_id, export_id in expired:
         expire_export(tenant_id, export_id)
-    for tenant_id, export_id in _found(_NEXT_EXPORT):
+    for tenant_id, export_id in following:
         try:
             make_export(tenant_id, export_id)
         except OSError as fault:

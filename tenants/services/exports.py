@@ -11,12 +11,11 @@ from audit.models import Category, Outcome
 from audit.services import Event, intent, record
 from portal.core.actors import Context
 from portal.core.errors import Conflict, NotFound
-from tenants.closing.files import data_key_of, path_of
+from tenants.closing.files import data_key_of, is_being_erased, path_of
 from tenants.closing.sealed import SealedReader
 from tenants.events import TenantsEvent
 from tenants.models import Tenant, TenantExport
 from tenants.models.closing import ExportState
-from tenants.models.tenant import TenantState
 from tenants.permissions import Action, require
 from tenants.services.tenants import tenant_or_platform_scope
 
@@ -28,15 +27,15 @@ def request_export(*, context: Context, tenant_id: UUID) -> TenantExport:
 
     Raises:
         Forbidden, NotFound.
-        Conflict: the tenant is closed, or one is being made.
+        Conflict: the tenant's deletion has begun, or one is being made.
     """
     require(context, Action.TENANT_EXPORT)
     with tenant_or_platform_scope(context, tenant_id, reason="an export is asked for"):
         tenant = Tenant.objects.filter(pk=tenant_id).first()
         if tenant is None:
             raise NotFound("There is no such tenant.")
-        if tenant.state == TenantState.CLOSED:
-            raise Conflict("The tenant is closed: there is nothing left to export.")
+        if is_being_erased(tenant_id):
+            raise Conflict("The tenant is deleted: there is nothing left to export.")
         export = TenantExport(
             tenant_id=tenant_id,
             asked_by_id=context.actor.id,

@@ -77,8 +77,8 @@ def test_call_in_each_state_follows_the_table(
     # A session that was open before is let in or not like a new one.
     for role in TenantRole:
         user = tenant_a.member(role).user
-        inside = session_caller(user).get(f"tenants/{tenant_a.id}").status_code
-        assert (role, inside) == (role, 200 if role in expected.members else 403)
+        seen = session_caller(user).get(f"tenants/{tenant_a.id}").status_code
+        assert (role, seen) == (role, 200 if role in expected.members else 403)
     owner = before if TenantRole.OWNER in expected.members else session_caller(tenant_a.owner.user)
     made = owner.post("keys", {"name": "new", "scopes": ["inference"]})
     assert made.status_code == expected.writes

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from inference.models.jobs import JobState
+from portal.core.supervisor.launch import child_env, spawn
 from tenants.closing.deletion import advance
 from tenants.services import find_certificate
 from tests import factories
@@ -15,8 +16,7 @@ from tests.factories import TESTS
 from tests.faults.arena import PATIENCE
 from tests.faults.conftest import MakeArena
 from tests.isolation.rows import insert, new_row
-from tests.live import ROOT, child_env, spawn
-from tests.servers import SessionServers
+from tests.servers import ROOT, SessionServers
 from tests.tenants.closings import close, finish, full_tenant, rows_of
 from tests.waiting import eventually
 

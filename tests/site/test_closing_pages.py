@@ -93,7 +93,7 @@ def test_export_pages_of_an_owner_go_from_none_to_a_file(tenant_a: Organisation)
     assert export.sha256 in page
     assert f"{base}{export.pk}/file/" in page
     file = owner.get(f"{base}{export.pk}/file/")
-    content = b"".join(file)  # type: ignore[arg-type]
+    content = b"".join(file)
     assert hashlib.sha256(content).hexdigest() == export.sha256
 
 
@@ -108,6 +108,7 @@ def test_export_pages_are_closed_to_other_members(tenant_a: Organisation) -> Non
 def test_closing_tenant_lets_its_owner_read_and_export_alone(tenant_a: Organisation) -> None:
     close(tenant_a, grace_days=30)
     owner = client_of(tenant_a.owner.user)
+    assert "This tenant is closing or closed" in owner.get("/admin/").content.decode()
     assert owner.get("/admin/tenants/apikey/").status_code == 200
     assert owner.get("/admin/tenants/apikey/add/").status_code == 403
     assert owner.get("/admin/tenants/tenantexport/add/").status_code == 200

@@ -16,13 +16,16 @@ from portal.core.ids import uuid7
 from portal.core.tenancy import platform_scope
 from tenants.closing import registry
 from tenants.closing.deletion import advance, work_on
+from tenants.closing.tasks import work_on_closings, work_on_exports
 from tenants.models import TenantClosure
 from tenants.services import (
     add_member,
     close_tenant,
     create_tenant,
     edit_tenant,
+    newest_export,
     reopen_tenant,
+    request_export,
     resume_tenant,
     set_quota,
     suspend_tenant,
@@ -30,7 +33,15 @@ from tenants.services import (
 from tests.factories import TESTS, Organisation, api_key, unique
 from tests.isolation.rows import insert, new_row
 from tests.servers import SessionServers
-from tests.tenants.closings import close, digest_of, finish, full_tenant, rows_of, tenant_tables
+from tests.tenants.closings import (
+    close,
+    digest_of,
+    finish,
+    full_tenant,
+    rows_of,
+    state_of,
+    tenant_tables,
+)
 from tests.waiting import eventually
 
 
@@ -204,7 +215,7 @@ def test_kill_deletion_at_any_step_ends_as_if_never_killed(
             raise Killed
     else:
         finish(full.id, most=most)
-    steps = dict(
+    steps: dict[str, int] = dict(
         owner_sql.execute(
             "SELECT s.name, s.erased FROM tenants_closurestep s "
             "JOIN tenants_tenantclosure c ON c.id = s.closure_id "
@@ -278,3 +289,19 @@ def test_write_that_waits_for_the_end_of_a_deletion_is_refused(
         ending.commit()
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             writing.result(30)
+
+
+def test_task_closes_what_is_due_and_makes_what_was_asked_for(
+    tenant_a: Organisation, tenant_b: Organisation
+) -> None:
+    """The io worker's own tasks find their work in the database, whoever asked."""
+    request_export(context=tenant_b.context, tenant_id=tenant_b.id)
+    close(tenant_a)
+
+    def done() -> bool:
+        work_on_closings()
+        work_on_exports()
+        ready = newest_export(context=tenant_b.context, tenant_id=tenant_b.id).state == "ready"
+        return ready and state_of(tenant_a.id) == "closed"
+
+    eventually(done, within=60, every=0.1, what="closed and exported")

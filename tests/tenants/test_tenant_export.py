@@ -25,6 +25,7 @@ from portal.core.tenancy.snapshots import tenant_snapshot
 from tenants.closing import exporting
 from tenants.closing.exporting import expire_export, make_export
 from tenants.closing.files import folder_of, path_of
+from tenants.closing.registry import export_parts
 from tenants.closing.sealed import SealedReader, SealedWriter
 from tenants.models import TenantExport
 from tenants.services import newest_export, open_export, request_export
@@ -214,7 +215,7 @@ def test_export_of_many_rows_holds_one_batch_of_them_at_a_time(
         " 'measured', now(), now() FROM generate_series(1, 30000)",
         [full.id],
     )
-    part = next(p for p in exporting.export_parts() if p.name == "ledger.jsonl")
+    part = next(p for p in export_parts() if p.name == "ledger.jsonl")
     context = Context.system("export", tenant_id=full.id)
     with tenant_snapshot(context):
         batches = exporting._batches(context, part)
