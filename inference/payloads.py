@@ -55,8 +55,9 @@ def unpack_prompt(plain: bytes) -> Prompt:
 class Ciphers:
     """Unwrapped data keys by tenant and version; a wrapped key never changes."""
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, *, purpose: bytes = b"job payload") -> None:
         self._keyring = keyring
+        self._purpose = purpose
         self._known: dict[tuple[UUID, int], Cipher] = {}
 
     def of(self, tenant_id: UUID, version: int, wrapped: bytes) -> Cipher:
@@ -64,6 +65,7 @@ class Ciphers:
         if cipher is None:
             if len(self._known) >= _CIPHERS_KEPT:
                 self._known.clear()
-            cipher = Cipher(self._keyring.unwrap(wrapped, context=tenant_id.bytes))
+            data_key = self._keyring.unwrap(wrapped, context=tenant_id.bytes)
+            cipher = Cipher(data_key, purpose=self._purpose)
             self._known[tenant_id, version] = cipher
         return cipher

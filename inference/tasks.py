@@ -7,6 +7,9 @@ from celery import shared_task
 
 from inference import dispatch
 from inference.sweeper import Sweeper
+from inference.webhooks.deliverer import Deliverer, DelivererThread
+from inference.webhooks.services import ciphers
+from inference.webhooks.targets import targets
 from portal.core.broker import Doorbell
 from portal.core.env import env
 from portal.core.resp import RespClient
@@ -45,3 +48,22 @@ def sweep_jobs() -> None:
         bell = Doorbell(client)
         for queue in result.waiting_queues:
             dispatch.ring(bell, queue)
+
+
+@cache
+def _deliverer() -> DelivererThread:
+    """This process's sender of webhooks."""
+    settings = env()
+    deliverer = Deliverer(
+        settings.database_url("gateway"),
+        ciphers=ciphers(),
+        targets=targets(),
+        slots=settings.webhook_slots,
+    )
+    return DelivererThread(deliverer)
+
+
+@shared_task(name="inference.deliver_webhooks")
+def deliver_webhooks() -> None:
+    """Begins to send the webhooks that are due; calls go on when this has returned."""
+    _deliverer().round()

@@ -165,6 +165,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "TenantState": "tenants.models.tenant.TenantState",
         "JobState": "inference.api.serializers.STATES",
+        "WebhookState": "inference.api.webhook_serializers.STATES",
         "TenantRole": "tenants.api.serializers.ROLES",
         "KeyScope": "tenants.api.serializers.SCOPES",
     },

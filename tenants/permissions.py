@@ -38,6 +38,9 @@ class Action(StrEnum):
     QUOTA_EDIT = "quota.edit"
     QUOTA_EDIT_TENANT = "quota.edit_tenant"
     JOB_READ = "job.read"
+    WEBHOOK_READ = "webhook.read"
+    WEBHOOK_SEND = "webhook.send"
+    WEBHOOK_SECRET = "webhook.secret"  # noqa: S105
     USAGE_READ = "usage.read"
     USAGE_REPAIR = "usage.repair"
     MODEL_READ = "model.read"
@@ -121,6 +124,9 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.QUOTA_READ,
                 Action.QUOTA_EDIT,
                 Action.JOB_READ,
+                Action.WEBHOOK_READ,
+                Action.WEBHOOK_SEND,
+                Action.WEBHOOK_SECRET,
                 Action.USAGE_READ,
                 Action.MODEL_READ,
                 Action.PLAYGROUND_USE,
@@ -136,6 +142,8 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.KEY_REVOKE_OWN,
                 Action.QUOTA_READ,
                 Action.JOB_READ,
+                Action.WEBHOOK_READ,
+                Action.WEBHOOK_SEND,
                 Action.USAGE_READ,
                 Action.MODEL_READ,
                 Action.PLAYGROUND_USE,
@@ -164,7 +172,7 @@ SCOPE_ACTIONS: Final[Mapping[Scope, frozenset[Action]]] = MappingProxyType(
         Scope.KEYS_WRITE: frozenset(
             {Action.KEY_READ, Action.KEY_CREATE, Action.KEY_EDIT, Action.KEY_REVOKE}
         ),
-        Scope.JOBS_READ: frozenset({Action.JOB_READ}),
+        Scope.JOBS_READ: frozenset({Action.JOB_READ, Action.WEBHOOK_READ}),
         Scope.AUDIT_READ: frozenset({Action.AUDIT_READ}),
     }
 )

@@ -2,11 +2,24 @@
 
 from django.urls import path
 
-from inference.api import views
+from inference.api import views, webhook_views
 
 urlpatterns = [
     path("jobs", views.JobsView.as_view(), name="jobs"),
     path("jobs/<str:job_id>", views.JobView.as_view(), name="job"),
+    path("webhooks/deliveries", webhook_views.DeliveriesView.as_view(), name="webhook-deliveries"),
+    path(
+        "webhooks/deliveries/<str:delivery_id>",
+        webhook_views.DeliveryView.as_view(),
+        name="webhook-delivery",
+    ),
+    path(
+        "webhooks/deliveries/<str:delivery_id>/redeliver",
+        webhook_views.RedeliverView.as_view(),
+        name="webhook-redeliver",
+    ),
+    path("webhooks/test", webhook_views.TestView.as_view(), name="webhook-test"),
+    path("webhooks/secret", webhook_views.SecretView.as_view(), name="webhook-secret"),
     path("models", views.ModelsView.as_view(), name="models"),
     path("deployments", views.DeploymentsView.as_view(), name="deployments"),
 ]

@@ -1,6 +1,12 @@
 from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion
 from inference.models.dispatch import DeploymentClock, FairShare, QueueForecast, Worker
 from inference.models.jobs import Job, JobPayload, JobState
+from inference.models.webhooks import (
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookSecret,
+    WebhookState,
+)
 
 __all__ = [
     "Deployment",
@@ -13,5 +19,9 @@ __all__ = [
     "ModelPrice",
     "ModelVersion",
     "QueueForecast",
+    "WebhookAttempt",
+    "WebhookDelivery",
+    "WebhookSecret",
+    "WebhookState",
     "Worker",
 ]

@@ -51,6 +51,7 @@ READ_TENANT = {*PEOPLE, SYSTEM, SECURITY, AUDIT, "key tenant:read"}
 READ_KEYS = {"owner", "developer", "viewer", SYSTEM, SECURITY, "key keys:read", "key keys:write"}
 READ_AUDIT = {"auditor", AUDIT, "key audit:read"}
 READ_JOBS = {*PEOPLE, SYSTEM, "key jobs:read"}
+READ_WEBHOOKS = {"owner", "developer", "key jobs:read"}
 EDIT_KEYS = {"owner", "developer", "key keys:write"}
 REVOKE = {"owner", "developer", SECURITY, "key keys:write"}
 
@@ -80,6 +81,12 @@ TABLE = [
     Row("GET", "usage", {"owner", "developer", "viewer", SYSTEM, "key tenant:read"}),
     Row("GET", "jobs", READ_JOBS),
     Row("GET", "jobs/{id}", READ_JOBS),
+    Row("GET", "webhooks/deliveries", READ_WEBHOOKS),
+    Row("GET", "webhooks/deliveries/{id}", READ_WEBHOOKS),
+    Row("POST", "webhooks/deliveries/{id}/redeliver", {"owner", "developer"}, {}),
+    Row("POST", "webhooks/test", {"owner", "developer"}, {}),
+    Row("GET", "webhooks/secret", READ_WEBHOOKS),
+    Row("POST", "webhooks/secret", {"owner"}, {"overlap_seconds": -1}),
     Row("GET", "models", {"owner", "developer", "viewer", SYSTEM, "key inference"}),
     Row("GET", "deployments", {SYSTEM}),
     Row("GET", "audit/events", READ_AUDIT),

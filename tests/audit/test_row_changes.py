@@ -32,6 +32,8 @@ UNGOVERNED = {
     "tenants_apikeyuse": "when keys were used; their calls are events of their own",
     "inference_job": "recorded by two job events each",
     "inference_jobpayload": "prompts never enter the trail",
+    "inference_webhookdelivery": "what ends it, or begins it anew, is an event of its own",
+    "inference_webhookattempt": "append-only by itself",
     "inference_fairshare": "virtual clocks",
     "inference_deploymentclock": "virtual clocks",
     "inference_queueforecast": "rewritten every second from the queue itself",

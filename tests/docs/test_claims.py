@@ -10,6 +10,7 @@ from audit.models import AuditEvent, Category, Outcome
 from inference.engines import engine_names
 from inference.gateway import calls
 from inference.gateway.app import UnknownRoute, routes
+from inference.webhooks.events import WebhookEvent
 from portal.core.actors import PlatformRole, TenantRole
 from portal.core.database_roles import DatabaseRoles
 from tenants.events import TEXTS, TenantsEvent
@@ -92,6 +93,7 @@ def test_audit_lists_every_field_category_and_outcome() -> None:
 def test_audit_lists_every_action() -> None:
     text = page("audit.md")
     named = {calls.CHAT, calls.LIST_MODELS, calls.UNKNOWN_ROUTE, *(e.value for e in TenantsEvent)}
+    named |= {event.value for event in WebhookEvent}
     for _, source in sources("audit", "tenants", "inference", "portal"):
         named |= {name for pair in _INTENT.findall(source) for name in pair if name}
         named |= set(_EVENT.findall(source))

@@ -38,6 +38,8 @@ TENANT, KEY = _object("tenants_tenant"), _object("tenants_apikey")
 MEMBER, QUOTA = _object("tenants_membership"), _object("tenants_quota")
 JOB, EVENT, USER = _object("inference_job"), _object("audit_event"), _object("tenants_user")
 
+WEBHOOK = _object("inference_webhookdelivery")
+
 CONTROL_PLANE: dict[str, Shows] = {
     "": OPEN,
     "admin/": LISTING,
@@ -87,6 +89,12 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/tenants/user/<uuid:object_id>/reactivate/": USER,
     "admin/inference/job/": LISTING,
     "admin/inference/job/<uuid:object_id>/": JOB,
+    "admin/inference/webhookdelivery/": LISTING,
+    "admin/inference/webhookdelivery/add/": LISTING,
+    "admin/inference/webhookdelivery/<uuid:object_id>/": WEBHOOK,
+    "admin/inference/webhookdelivery/<uuid:object_id>/redeliver/": WEBHOOK,
+    "admin/inference/webhooksecret/": LISTING,
+    "admin/inference/webhooksecret/add/": LISTING,
     "admin/inference/deployment/": PLATFORM,
     "admin/inference/deployment/<uuid:object_id>/": PLATFORM,
     "admin/inference/deployment/<uuid:object_id>/enable/": PLATFORM,
@@ -110,6 +118,11 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/usage": LISTING,
     "api/v1/jobs": LISTING,
     "api/v1/jobs/<str:job_id>": JOB,
+    "api/v1/webhooks/deliveries": LISTING,
+    "api/v1/webhooks/deliveries/<str:delivery_id>": WEBHOOK,
+    "api/v1/webhooks/deliveries/<str:delivery_id>/redeliver": WEBHOOK,
+    "api/v1/webhooks/secret": LISTING,
+    "api/v1/webhooks/test": LISTING,
     "api/v1/models": PLATFORM,
     "api/v1/deployments": PLATFORM,
     "api/v1/audit/events": LISTING,
