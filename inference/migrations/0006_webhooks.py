@@ -5,8 +5,8 @@ import portal.core.ids
 from audit.operations import GovernTable
 from portal.core.tenancy.operations import CompositeForeignKey, EnableTenantRLS, RoleSQL
 
-# In the transaction that ends the job, whoever ends it. Chats are told apart by the condition,
-# before any function is called.
+# In the transaction that ends the job, whoever ends it. What a gateway waits for has no callback:
+# the condition tells it apart, before any function is called.
 DUE = [
     """
 CREATE FUNCTION inference_webhook_due() RETURNS trigger
@@ -20,7 +20,7 @@ END $$
     "REVOKE ALL ON FUNCTION inference_webhook_due() FROM PUBLIC",
     """
 CREATE TRIGGER webhook_due AFTER UPDATE OF state ON inference_job FOR EACH ROW
-  WHEN (NEW.kind <> 'chat' AND OLD.state < 2 AND NEW.state >= 2)
+  WHEN (NEW.state >= 2 AND OLD.state < 2 AND NEW.gateway = '')
   EXECUTE FUNCTION inference_webhook_due()
 """,
 ]
@@ -224,9 +224,9 @@ class Migration(migrations.Migration):
         ),
         EnableTenantRLS(
             "inference_webhookdelivery",
-            app="SELECT, UPDATE (state, tries, due_at, finished_at)",
+            app="SELECT, INSERT, UPDATE (state, tries, due_at, finished_at)",
             platform="SELECT",
-            gateway="SELECT, INSERT, UPDATE",
+            gateway="SELECT, UPDATE",
         ),
         EnableTenantRLS(
             "inference_webhookattempt", app="SELECT", platform="SELECT", gateway="INSERT"

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import httpx
@@ -148,25 +148,39 @@ def _one_at_a_time(what: str, tenant_id: UUID, *, wait: bool = True) -> None:
 # -- callbacks ---------------------------------------------------------------------------------
 
 
-def callback_row(
-    *, tenant_id: UUID, job_id: UUID, url: httpx.URL, data_key_version: int, wrapped: bytes
-) -> dict[str, Any]:
-    """The parameters of ``store.REGISTER``, which stands behind the job's own INSERT.
+def check_callback(*, tenant_id: UUID, url: str) -> httpx.URL:
+    """The URL as ``register_callback`` takes it, in the tenant's scope.
+
+    Raises:
+        Invalid, TargetRefused: no webhook may go there.
+        NoSigningSecret: the tenant has no secret to sign it with.
+    """
+    target = clean_url(url, targets())
+    if not WebhookSecret.objects.filter(tenant_id=tenant_id, valid_until=None).exists():
+        raise NoSigningSecret
+    return target
+
+
+def register_callback(*, tenant_id: UUID, job_id: UUID, url: httpx.URL) -> WebhookDelivery:
+    """Tells the URL how the job ends; in the transaction that makes the job, behind its row.
+
+    The row becomes due in the transaction that ends the job, by the trigger ``webhook_due``; only
+    a job that no gateway waits for has one.
 
     Args:
-        url: as ``clean_url`` made it.
-        wrapped: the tenant's data key of that version.
+        url: from ``check_callback``.
     """
-    row_id = uuid7()
-    cipher = ciphers().of(tenant_id, data_key_version, wrapped)
-    return {
-        "id": row_id,
-        "tenant_id": tenant_id,
-        "job_id": job_id,
-        "origin": origin_of(url),
-        "data_key_version": data_key_version,
-        "sealed_url": cipher.encrypt(str(url).encode(), row_id=row_id),
-    }
+    version, cipher = _tenant_cipher(tenant_id)
+    delivery = WebhookDelivery(
+        tenant_id=tenant_id,
+        job_id=job_id,
+        origin=origin_of(url),
+        data_key_version=version,
+        created_at=timezone.now(),
+    )
+    delivery.sealed_url = cipher.encrypt(str(url).encode(), row_id=delivery.id)
+    delivery.save(force_insert=True)
+    return delivery
 
 
 def redeliver_webhook(*, context: Context, delivery_id: UUID) -> WebhookDelivery:

@@ -11,15 +11,6 @@ from inference.models.jobs import JobState
 from inference.models.webhooks import WebhookState
 from inference.webhooks.events import WebhookEvent
 
-# A callback is made with its job, in the same transaction; the trigger of inference_job makes it
-# due in the transaction that ends the job.
-REGISTER: Final = f"""
-INSERT INTO inference_webhookdelivery (id, tenant_id, job_id, origin, data_key_version, sealed_url,
-    state, attempts, tries, last_error, created_at)
-VALUES (%(id)s, %(tenant_id)s, %(job_id)s, %(origin)s, %(data_key_version)s, %(sealed_url)s,
-    {WebhookState.WAITING.value}, 0, 0, '', clock_timestamp())
-"""
-
 # One step of the index for each tenant with something pending, however much that is. Then the
 # oldest of all, at most so many of each tenant. ``state + 0`` keeps the look-up by id off the
 # partial index. Two senders skip each other's rows; an attempt has one of them.

@@ -4,16 +4,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-import httpx
-import psycopg
-
 from inference.gateway.admission import Credential
 from inference.models.jobs import JobState
 from inference.models.webhooks import WebhookState
-from inference.webhooks import services, store
+from inference.webhooks import services
 from inference.webhooks.deliverer import Deliverer
 from inference.webhooks.targets import Targets
 from inference.worker.claims import Claimed
+from portal.core.tenancy import tenant_scope
 from tests import factories
 from tests.factories import Organisation
 from tests.inference.bench import Bench, credential
@@ -34,32 +32,19 @@ class Hooks:
         self.secret = services.make_webhook_secret(context=self.tenant.context).secret
         self.caller = credential(factories.api_key(self.tenant))
 
-    def job(self, url: str, kind: str = "job", **options: Any) -> UUID:
+    def job(self, url: str, **options: Any) -> UUID:
         """A waiting job with a callback, made in two steps where the product makes it in one."""
         (job_id,) = self.bench.admit(self.caller, **options)
         self.bench.superuser.execute(
-            "UPDATE inference_job SET kind = %s WHERE id = %s", [kind, job_id]
+            "UPDATE inference_job SET kind = 'job', gateway = '' WHERE id = %s", [job_id]
         )
-        self.register(self.bench.worker, job_id, url)
+        self.register(job_id, url)
         return job_id
 
-    def register(self, connection: psycopg.Connection, job_id: UUID, url: str) -> None:
-        row = connection.execute(
-            "SELECT version, wrapped FROM tenants_tenantdatakey WHERE tenant_id = %s "
-            "ORDER BY version DESC LIMIT 1",
-            [self.tenant.id],
-        ).fetchone()
-        assert row is not None
-        connection.execute(
-            store.REGISTER,
-            services.callback_row(
-                tenant_id=self.tenant.id,
-                job_id=job_id,
-                url=httpx.URL(url),
-                data_key_version=row[0],
-                wrapped=bytes(row[1]),
-            ),
-        )
+    def register(self, job_id: UUID, url: str) -> None:
+        with tenant_scope(self.tenant.context):
+            target = services.check_callback(tenant_id=self.tenant.id, url=url)
+            services.register_callback(tenant_id=self.tenant.id, job_id=job_id, url=target)
 
     def claim(self, job_id: UUID) -> Claimed:
         """Claims a job as a worker; others that wait are claimed on the way."""

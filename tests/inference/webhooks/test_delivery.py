@@ -313,8 +313,9 @@ def test_many_due_are_all_sent_by_one_round(hooks: Hooks, receiver: Receiver) ->
     assert len(receiver.received) == 7
 
 
-def test_chat_never_calls_back(hooks: Hooks, receiver: Receiver) -> None:
-    """The trigger's condition leaves chats out before any function runs."""
-    job_id = hooks.job(receiver.url(), kind="chat")
-    _by_worker(hooks, job_id)
+def test_end_job_that_a_gateway_waits_for_runs_no_trigger(hooks: Hooks, receiver: Receiver) -> None:
+    """The hot path pays the trigger's condition and nothing else."""
+    (job_id,) = hooks.bench.admit(hooks.caller)
+    hooks.register(job_id, receiver.url())
+    hooks.bench.end(hooks.claim(job_id), JobState.SUCCEEDED, tokens=1)
     assert hooks.state(job_id) == WebhookState.WAITING
