@@ -1,8 +1,8 @@
 """How long a new request would wait for a deployment, told from a few numbers.
 
-Fair order makes it cheap. A tenant's virtual time runs ahead of the queue's head by what it has
+Fair order makes it cheap. A flow's virtual time runs ahead of the queue's head by what it has
 waiting there, divided by its weight; so what would be served before a request with start tag S is,
-over all tenants, what each has between the head and S. Nobody counts the queue.
+over all flows, what each has between the head and S. Nobody counts the queue.
 
 Work is counted in reserved tokens: a prompt and the longest answer asked for. Jobs that are
 cancelled while they wait still count until the head has passed them.
@@ -13,24 +13,23 @@ from uuid import UUID
 
 import msgspec
 
+from inference.fair_order import EARLIEST_TAG_SQL, FLOW_WEIGHT_SQL, VIRTUAL_UNIT
 from inference.models.jobs import JobState
-
-VIRTUAL_UNIT: Final = 1000
-"""Virtual time of one token at weight 1; integers keep the order exact."""
 
 WORKER_SECONDS: Final = 10
 """A worker whose heartbeat is older than this has died or hangs."""
 
 READ: Final = f"""
 SELECT q.id, q.head, q.pace,
-       (SELECT json_agg(json_build_array(s.tenant_id, s.virtual_time, t.weight))::text
+       (SELECT json_agg(json_build_array(s.tenant_id, s.priority, s.virtual_time,
+                  {FLOW_WEIGHT_SQL.format(weight="t.weight", priority="s.priority")}))::text
           FROM inference_fairshare s JOIN tenants_tenant t ON t.id = s.tenant_id
          WHERE s.deployment_id = q.id AND s.virtual_time > q.head)
   FROM (
     SELECT d.id,
            (SELECT j.start_tag FROM inference_job j
              WHERE j.deployment_id = d.id AND j.state = {JobState.QUEUED.value}
-               AND j.start_tag >= c.virtual_time
+               AND j.start_tag >= {EARLIEST_TAG_SQL.format(tag="c.virtual_time")}
              ORDER BY j.start_tag, j.id LIMIT 1) AS head,
            -- A worker that has not been full yet is taken for an average one.
            (SELECT avg(w.pace) * count(*) FROM inference_worker w
@@ -48,7 +47,7 @@ _MOST_RANKS: Final = 10_000
 WRITE: Final = f"""
 INSERT INTO inference_queueforecast (deployment_id, read_at, head, pace, shares, ranks)
 SELECT b.id, clock_timestamp(), b.head, b.pace,
-       coalesce((SELECT jsonb_agg(share - 0) FROM jsonb_array_elements(b.shares::jsonb) share),
+       coalesce((SELECT jsonb_agg(share - 0 - 0) FROM jsonb_array_elements(b.shares::jsonb) share),
                 '[]'),
        (SELECT jsonb_agg(jsonb_build_array(n, start_tag) ORDER BY n)
           FROM (SELECT start_tag, row_number() OVER (ORDER BY start_tag, id) AS n
@@ -63,7 +62,7 @@ ON CONFLICT (deployment_id) DO UPDATE SET read_at = EXCLUDED.read_at, head = EXC
 """
 """Writes the forecasts of all deployments, without saying whose the shares are."""
 
-_decode: Final = msgspec.json.Decoder(tuple[tuple[UUID, int, int], ...]).decode
+_decode: Final = msgspec.json.Decoder(tuple[tuple[UUID, int, int, float], ...]).decode
 
 
 class Backlog(msgspec.Struct, frozen=True):
@@ -72,38 +71,43 @@ class Backlog(msgspec.Struct, frozen=True):
     Attributes:
         head: start tag of the job that is next.
         pace: reserved tokens a second that its workers take; None while that is not known.
-        drawn: tenant, virtual time and weight of each share that is ahead of the head; the tenant
-            is None where it is not told.
+        drawn: tenant, class of priority, virtual time and weight of each flow that is ahead of
+            the head; the tenant is None where it is not told.
     """
 
     head: int
     pace: float | None
-    drawn: tuple[tuple[UUID | None, int, int], ...]
+    drawn: tuple[tuple[UUID | None, int, int, float], ...]
 
     @classmethod
     def of(cls, head: int, pace: float | None, drawn: str | None) -> "Backlog":
         """The backlog in a row of ``READ``, without its deployment."""
         return cls(head, pace, _decode(drawn or "[]"))
 
+    @property
+    def anonymous(self) -> bool:
+        """Whether it does not say whose its flows are."""
+        return bool(self.drawn) and self.drawn[0][0] is None
+
     def tokens_ahead(
-        self, start: float, *, clock: int = 0, own: tuple[UUID, int] | None = None
+        self, start: float, *, clock: int = 0, own: tuple[UUID, int, float] | None = None
     ) -> float:
         """Reserved tokens that are served before a start tag; infinity asks for all.
 
         Args:
             clock: the deployment's virtual time, which may have passed the head since it was read.
-            own: tenant and weight of a request that comes now with that tag, which is where its
-                tenant's share ends, whatever that was when it was read.
+            own: tenant, class and weight of the flow of a request that comes now with that tag,
+                which is where its flow ends, whatever that was when it was read.
         """
         head = max(self.head, clock)
-        virtual = max(0, start - head) * own[1] if own else 0
-        for tenant, at, weight in self.drawn:
-            if own is None or tenant != own[0]:
+        virtual = max(0, start - head) * own[2] if own else 0
+        for tenant, priority, at, weight in self.drawn:
+            if own is None or (tenant, priority) != own[:2]:
                 virtual += max(0, min(at, start) - head) * weight
         return virtual / VIRTUAL_UNIT
 
     def wait_seconds(
-        self, start: float, *, clock: int = 0, own: tuple[UUID, int] | None = None
+        self, start: float, *, clock: int = 0, own: tuple[UUID, int, float] | None = None
     ) -> float | None:
         """Seconds until a start tag is claimed; None while the pace is not known."""
         if not self.pace:

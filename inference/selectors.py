@@ -10,7 +10,15 @@ from django.db.models import OuterRef, Prefetch, QuerySet, Subquery
 from django.utils import timezone
 
 from inference.backlog import Backlog
-from inference.models import Deployment, Job, JobState, Model, ModelPrice, QueueForecast
+from inference.models import (
+    Deployment,
+    Job,
+    JobState,
+    Model,
+    ModelPrice,
+    Priority,
+    QueueForecast,
+)
 from portal.core.errors import NotFound
 from portal.core.tenancy import current_context
 from tenants.models import ApiKey
@@ -89,22 +97,28 @@ def place_of(job: Job) -> Place | None:
     if forecast is None:
         return None
     ahead = [rank for rank, tag in forecast.ranks if tag < job.start_tag]
-    return Place(max(ahead, default=0) + 1, _backlog(forecast).wait_seconds(job.start_tag))
+    return Place(max(ahead, default=0) + 1, backlog_of(forecast).wait_seconds(job.start_tag))
 
 
 def drain_seconds(deployment_id: UUID) -> float | None:
     """How long it takes to work off what waits for a deployment now; None where it is not known."""
     forecast = _forecast(deployment_id)
-    return _backlog(forecast).wait_seconds(math.inf) if forecast else None
+    return backlog_of(forecast).wait_seconds(math.inf) if forecast else None
 
 
 def _forecast(deployment_id: UUID) -> QueueForecast | None:
-    fresh = timezone.now() - _FORECAST_HOLDS
-    return QueueForecast.objects.filter(deployment_id=deployment_id, read_at__gte=fresh).first()
+    return fresh_forecasts(QueueForecast.objects.filter(deployment_id=deployment_id)).first()
 
 
-def _backlog(forecast: QueueForecast) -> Backlog:
-    shares = tuple((None, at, weight) for at, weight in forecast.shares)
+def fresh_forecasts(found: QuerySet[QueueForecast]) -> QuerySet[QueueForecast]:
+    """Those of the forecasts that still hold."""
+    return found.filter(read_at__gte=timezone.now() - _FORECAST_HOLDS)
+
+
+def backlog_of(forecast: QueueForecast) -> Backlog:
+    """What waits, without saying whose it is."""
+    # Whose they are is not told, so neither is the class.
+    shares = tuple((None, Priority.INTERACTIVE, at, weight) for at, weight in forecast.shares)
     return Backlog(forecast.head, forecast.pace, shares)
 
 

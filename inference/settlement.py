@@ -94,11 +94,12 @@ _BODIES: Final = insert_bodies(
     },
 )
 
-# An answer whose caller could not be reached is kept for a minute in its prompt's place.
+# An answer is kept in its prompt's place: as long as a business system asked for, or for a minute
+# if a gateway's caller could not be reached.
 _PAYLOADS_KEPT: Final = """
 ), kept AS (
     UPDATE inference_jobpayload p SET answer = decode(c.answer, 'base64'), prompt = '',
-        delete_after = clock_timestamp() + interval '1 minute'
+        delete_after = clock_timestamp() + coalesce(p.result_seconds, 60) * interval '1 second'
       FROM charged c
      WHERE p.job_id = c.id AND c.answer IS NOT NULL
        AND p.job_id = ANY(ARRAY(SELECT id FROM charged WHERE answer IS NOT NULL))
@@ -177,7 +178,8 @@ class Settlement(msgspec.Struct, frozen=True):
         completion_tokens: the watermark: completion tokens delivered.
         lapsed: settle only if the lease has run out (the sweeper must not end a job whose
             worker has just renewed it).
-        answer: encrypted answer to keep for a minute, where the caller could not be reached.
+        answer: encrypted answer to keep: a business system's, or one whose caller could not be
+            reached.
     """
 
     job_id: UUID

@@ -2,7 +2,7 @@
 
 It finds jobs whose lease has run out or whose time is up, puts back what may run again, ends
 what may not, rings for queues with waiting jobs, writes down how long those are, and drops
-payloads that were kept too long.
+payloads and idempotency keys that were kept long enough.
 """
 
 import threading
@@ -41,7 +41,7 @@ SELECT id, fence, stream AND (watermark > 0 OR first_token_at IS NOT NULL), wate
 
 _REQUEUE: Final = f"""
 UPDATE inference_job j SET state = {JobState.QUEUED.value}, lease_until = NULL, worker = '',
-       claimed_at = NULL, first_token_at = NULL
+       claimed_at = NULL, first_token_at = NULL, watermark = 0
   FROM unnest(%s::uuid[], %s::integer[]) AS x(id, fence)
  WHERE j.id = x.id AND j.fence = x.fence AND j.state + 0 = {JobState.RUNNING.value}
    AND j.lease_until < clock_timestamp()
@@ -68,6 +68,7 @@ SELECT d.queue FROM inference_deployment d
 """
 
 _EXPIRED: Final = "DELETE FROM inference_jobpayload WHERE delete_after < clock_timestamp()"
+_KEYS_EXPIRED: Final = "DELETE FROM inference_idempotencykey WHERE expires_at < clock_timestamp()"
 
 # A worker that has not been heard of for an hour is history.
 _GONE: Final = "DELETE FROM inference_worker WHERE heartbeat_at < now() - interval '1 hour'"
@@ -137,6 +138,7 @@ class Sweeper:
         ended = _end(connection, ends)
         connection.execute(_OVERRUN)
         connection.execute(_EXPIRED)
+        connection.execute(_KEYS_EXPIRED)
         connection.execute(_GONE)
         connection.execute(backlog.WRITE)
         waiting = connection.execute(_WAITING).fetchall()
@@ -174,7 +176,7 @@ def _sort_lapsed(
 
 def _verdict(*, shown: bool, cancelled: bool, overdue: bool) -> tuple[JobState, str, str]:
     if cancelled:
-        return JobState.CANCELLED, "cancelled", "The caller went away."
+        return JobState.CANCELLED, "cancelled", "The generation was cancelled."
     if shown:
         return JobState.FAILED, "worker_lost", "The worker was lost while it was answering."
     if overdue:
@@ -201,6 +203,7 @@ def _end(connection: psycopg.Connection[Any], ends: list[Settlement]) -> list[Se
 
 def _tell(redis_url: str, ended: list[Settled], asked: dict[UUID, Settlement]) -> None:
     """Tells the gateways at once; one that misses it asks PostgreSQL within a second."""
+    ended = [job for job in ended if job.gateway]
     if not ended:
         return
     try:

@@ -38,6 +38,8 @@ class Action(StrEnum):
     QUOTA_EDIT = "quota.edit"
     QUOTA_EDIT_TENANT = "quota.edit_tenant"
     JOB_READ = "job.read"
+    JOB_SUBMIT = "job.submit"
+    JOB_CANCEL = "job.cancel"
     WEBHOOK_READ = "webhook.read"
     WEBHOOK_SEND = "webhook.send"
     WEBHOOK_SECRET = "webhook.secret"  # noqa: S105
@@ -124,6 +126,7 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.QUOTA_READ,
                 Action.QUOTA_EDIT,
                 Action.JOB_READ,
+                Action.JOB_CANCEL,
                 Action.WEBHOOK_READ,
                 Action.WEBHOOK_SEND,
                 Action.WEBHOOK_SECRET,
@@ -166,7 +169,8 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
 
 SCOPE_ACTIONS: Final[Mapping[Scope, frozenset[Action]]] = MappingProxyType(
     {
-        Scope.INFERENCE: frozenset({Action.INFERENCE_CALL, Action.MODEL_READ}),
+        # Of jobs a key sees and ends those that it submitted.
+        Scope.INFERENCE: frozenset({Action.INFERENCE_CALL, Action.JOB_SUBMIT, Action.MODEL_READ}),
         Scope.TENANT_READ: frozenset({Action.TENANT_READ, Action.QUOTA_READ, Action.USAGE_READ}),
         Scope.KEYS_READ: frozenset({Action.KEY_READ}),
         Scope.KEYS_WRITE: frozenset(

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import formats, timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -14,11 +15,15 @@ from unfold.paginator import InfinitePaginator
 
 from audit.selectors import EventFilter, read_events
 from inference.admin.words import about, duration_text, money
+from inference.jobs.cancelling import cancel_job
+from inference.jobs.results import result_expiry
 from inference.models import Job, JobState
 from inference.selectors import jobs, place_of
 from portal.core.pages import (
     STATUS_KINDS,
+    FormPage,
     PortalModelAdmin,
+    ServiceForm,
     Text,
     context_of,
     display,
@@ -36,7 +41,7 @@ JOB_STATE_KINDS = {
     JobState.DEAD: "danger",
 }
 ERROR_TEXTS: dict[str, Text] = {
-    "cancelled": _("The caller closed the connection."),
+    "cancelled": _("It was cancelled, or its caller closed the connection."),
     "queue_timeout": _("It waited or ran for too long."),
     "interrupted": _("The worker was lost while it ran."),
     "stream_interrupted": _("The worker was lost after the first token, so it was not run again."),
@@ -49,6 +54,25 @@ FINISH_TEXTS: dict[str, Text] = {
     "cancelled": _("It was cancelled"),
     "error": _("An error ended it"),
 }
+
+
+KIND_TEXTS: dict[str, Text] = {
+    "chat": _("Chat completion"),
+    "job": _("Submitted job"),
+}
+
+
+class KindFilter(admin.SimpleListFilter):
+    """How the job came in."""
+
+    title = _("Kind")
+    parameter_name = "kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return list(KIND_TEXTS.items())
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
+        return queryset.filter(kind=self.value()) if self.value() in KIND_TEXTS else queryset
 
 
 class AgeFilter(admin.SimpleListFilter):
@@ -123,12 +147,43 @@ def queue_facts(job: Job) -> list[tuple[Text, str]]:
     return facts
 
 
+def result_facts(job: Job) -> list[tuple[Text, Any]]:
+    """Until when a submitted job's result can be fetched by the key that submitted it."""
+    if job.gateway or job.state != JobState.SUCCEEDED:
+        return []
+    return [(_("Result is kept until"), result_expiry(job) or _("It is deleted"))]
+
+
+def _cancel(request: HttpRequest, job: Job, data: dict[str, Any]) -> str:
+    cancel_job(context=context_of(request), job_id=job.pk)
+    return reverse("admin:inference_job_change", args=[job.pk])
+
+
+def _may_end(job: Job) -> bool:
+    return job.finished_at is None and job.cancel_requested_at is None
+
+
 @admin.register(Job)
 class JobAdmin(PortalModelAdmin):
     """Generations of the active tenant."""
 
     view_action = Action.JOB_READ
     detail_template = "site/job.html"
+    pages = (
+        FormPage(
+            name="cancel",
+            action=Action.JOB_CANCEL,
+            title=_("Cancel the job"),
+            form=ServiceForm,
+            submit=_cancel,
+            button=_("Cancel the job"),
+            intro=_("It ends within moments. What was not delivered is not charged."),
+            done=_("The job is being cancelled."),
+            danger=True,
+            icon="cancel",
+            offered=_may_end,
+        ),
+    )
     paginator = InfinitePaginator
     empty_title = _("No job yet")
     empty_text = _("Each call of a model is a job. Make an API key, or try the playground.")
@@ -136,12 +191,14 @@ class JobAdmin(PortalModelAdmin):
         "admitted",
         "state_label",
         "sku",
+        "kind_text",
+        "priority_text",
         "api_key_name",
         "prompt_tokens",
         "watermark",
         "took",
     )
-    list_filter = ("state", AgeFilter, "stream")
+    list_filter = ("state", KindFilter, "priority", AgeFilter, "stream")
     search_fields = ("request_id", "sku", "api_key__name")
     ordering = ("-id",)
     sortable_by = ()
@@ -156,6 +213,14 @@ class JobAdmin(PortalModelAdmin):
     @display(description=_("State"), label=STATUS_KINDS)
     def state_label(self, job: Job) -> tuple[str, str]:
         return JOB_STATE_KINDS[JobState(job.state)], str(job.get_state_display())
+
+    @display(description=_("Kind"))
+    def kind_text(self, job: Job) -> Text:
+        return KIND_TEXTS.get(job.kind, job.kind)
+
+    @display(description=_("Priority"))
+    def priority_text(self, job: Job) -> str:
+        return str(job.get_priority_display())
 
     @display(description=_("API key"))
     def api_key_name(self, job: Job) -> str:
@@ -188,10 +253,13 @@ class JobAdmin(PortalModelAdmin):
             "facts": [
                 *queue_facts(obj),
                 (_("Model"), obj.sku),
+                (_("Kind"), KIND_TEXTS.get(obj.kind, obj.kind)),
+                (_("Priority"), obj.get_priority_display()),
                 (_("Prompt tokens"), obj.prompt_tokens),
                 (_("Completion tokens"), obj.watermark),
                 (_("Cost"), cost),
                 (_("Why it ended"), FINISH_TEXTS.get(obj.finish_reason, obj.finish_reason)),
+                *result_facts(obj),
                 (_("Streaming"), _("Yes") if obj.stream else _("No")),
                 (_("API key"), obj.api_key.name),
                 (_("User"), obj.user.email),

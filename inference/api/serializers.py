@@ -1,14 +1,17 @@
 """How jobs, models and deployments read on the management API."""
 
+from datetime import datetime
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from inference.models import Deployment, Job, JobState, Model
+from inference.jobs.results import result_expiry
+from inference.models import Deployment, Job, JobState, Model, Priority
 from inference.selectors import place_of, timeline
 
 STATES = [state.name.lower() for state in JobState]
+PRIORITIES = [priority.name.lower() for priority in Priority]
 
 
 class JobSerializer(serializers.ModelSerializer[Job]):
@@ -16,6 +19,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
 
     model = serializers.CharField(source="sku")
     state = serializers.SerializerMethodField()
+    priority = serializers.SerializerMethodField()
     api_key_id = serializers.UUIDField()
     api_key_name = serializers.CharField(source="api_key.name")
     user_id = serializers.UUIDField()
@@ -29,6 +33,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
             "model",
             "kind",
             "state",
+            "priority",
             "stream",
             "api_key_id",
             "api_key_name",
@@ -50,6 +55,10 @@ class JobSerializer(serializers.ModelSerializer[Job]):
     def get_state(self, job: Job) -> str:
         return JobState(job.state).name.lower()
 
+    @extend_schema_field(serializers.ChoiceField(PRIORITIES))
+    def get_priority(self, job: Job) -> str:
+        return Priority(job.priority).name.lower()
+
 
 class MomentSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
@@ -66,15 +75,29 @@ class PlaceSerializer(serializers.Serializer[Any]):
 class JobDetailSerializer(JobSerializer):
     timeline = serializers.SerializerMethodField()
     queue = serializers.SerializerMethodField(help_text="Null once the job does not wait.")
+    result_expires_at = serializers.SerializerMethodField(
+        help_text="When the result is deleted; null where none is kept."
+    )
 
     class Meta(JobSerializer.Meta):
-        fields = [*JobSerializer.Meta.fields, "parameters", "worker", "timeline", "queue"]
+        fields = [
+            *JobSerializer.Meta.fields,
+            "parameters",
+            "worker",
+            "timeline",
+            "queue",
+            "result_expires_at",
+        ]
         read_only_fields = fields
 
     @extend_schema_field(PlaceSerializer(allow_null=True))
     def get_queue(self, job: Job) -> dict[str, Any] | None:
         place = place_of(job)
         return None if place is None else dict(PlaceSerializer(place).data)
+
+    @extend_schema_field(serializers.DateTimeField(allow_null=True))
+    def get_result_expires_at(self, job: Job) -> datetime | None:
+        return result_expiry(job)
 
     @extend_schema_field(MomentSerializer(many=True))
     def get_timeline(self, job: Job) -> list[dict[str, Any]]:

@@ -2,11 +2,14 @@
 
 from django.urls import path
 
-from inference.api import views, webhook_views
+from inference.api import jobs, views, webhook_views
 
 urlpatterns = [
-    path("jobs", views.JobsView.as_view(), name="jobs"),
-    path("jobs/<str:job_id>", views.JobView.as_view(), name="job"),
+    path("jobs", jobs.JobsView.as_view(), name="jobs"),
+    path("jobs/<str:job_id>", jobs.JobView.as_view(), name="job"),
+    path("jobs/<str:job_id>/cancel", jobs.CancelJobView.as_view(), name="job-cancel"),
+    path("jobs/<str:job_id>/events", jobs.JobEventsView.as_view(), name="job-events"),
+    path("jobs/<str:job_id>/result", jobs.JobResultView.as_view(), name="job-result"),
     path("webhooks/deliveries", webhook_views.DeliveriesView.as_view(), name="webhook-deliveries"),
     path(
         "webhooks/deliveries/<str:delivery_id>",

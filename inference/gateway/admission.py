@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec.structs import replace
 
-from inference.backlog import VIRTUAL_UNIT, Backlog
+from inference.backlog import Backlog
+from inference.fair_order import flow_weight, start_tag, virtual_cost
 from inference.gateway.wire import errors
 from inference.gateway.wire.headers import Allowance
 from portal.core.crypto import Peppers
@@ -36,6 +37,17 @@ class Credential(msgspec.Struct, frozen=True):
     public_id: str
     secret: str
     session_key: str | None = None
+    address: str | None = None
+
+
+class Vouched(msgspec.Struct, frozen=True):
+    """A key whose holder this process has authenticated already; no secret is at hand.
+
+    Whether the key may still be used, and for what, is decided as for any other. ``address`` is
+    where the call was sent from; where it is None the key's networks are not asked.
+    """
+
+    public_id: str
     address: str | None = None
 
 
@@ -74,7 +86,8 @@ class KeyFacts(msgspec.Struct, frozen=True):
 class Ask(msgspec.Struct, frozen=True):
     """What a generation needs, counted before it is admitted.
 
-    ``patience`` is how many seconds its caller waits for it to begin.
+    ``patience`` is how many seconds its caller waits for it to begin, ``priority`` the class of
+    ``inference.models.jobs.Priority``.
     """
 
     model_id: UUID
@@ -85,6 +98,7 @@ class Ask(msgspec.Struct, frozen=True):
     prompt_price: int
     completion_price: int
     patience: float = math.inf
+    priority: int = 0
 
     @property
     def tokens(self) -> int:
@@ -114,7 +128,7 @@ class Call(msgspec.Struct, frozen=True):
     learns of the key first.
     """
 
-    credential: Credential | None
+    credential: Credential | Vouched | None
     ask: Ask | None = None
     refusal: PortalError | None = None
     model_name: str | None = None
@@ -198,9 +212,13 @@ class Window:
         self.added_cost += ask.cost
 
 
+Flow = tuple[UUID, UUID, int]
+"""Tenant, deployment and class of priority."""
+
+
 @dataclass(slots=True)
 class Share:
-    """A tenant's virtual time on a deployment."""
+    """A flow's virtual time: a tenant's on a deployment in one class of priority."""
 
     virtual_time: int
     moved: bool = False
@@ -213,7 +231,7 @@ class Ledger:
     keys: Mapping[str, KeyFacts]
     windows: Sequence[Window]
     clocks: Mapping[UUID, int]
-    shares: dict[tuple[UUID, UUID], Share]
+    shares: dict["Flow", Share]
     now: datetime
     peppers: Peppers
     backlogs: Mapping[UUID, Backlog] = field(default_factory=dict)
@@ -294,7 +312,7 @@ def _decide_one(call: Call, ledger: Ledger) -> Verdict:
     return _admit(key, ask, windows, ledger)
 
 
-def _authenticate(credential: Credential | None, ledger: Ledger) -> KeyFacts | None:
+def _authenticate(credential: Credential | Vouched | None, ledger: Ledger) -> KeyFacts | None:
     """The key that the credential proves; None for unknown, wrong, revoked, expired, unbound.
 
     The secret may be the former one for as long as it works beside the present one.
@@ -304,11 +322,20 @@ def _authenticate(credential: Credential | None, ledger: Ledger) -> KeyFacts | N
     key = ledger.keys.get(credential.public_id)
     if key is None:
         return None
+    if isinstance(credential, Credential):
+        key = _proven(credential, key, ledger)
+    elif key.session_hmac is not None:
+        # Nobody can vouch for a browser's session but its cookie.
+        return None
+    if key is None or key.revoked_at is not None:
+        return None
+    return None if key.expires_at is not None and key.expires_at <= ledger.now else key
+
+
+def _proven(credential: Credential, key: KeyFacts, ledger: Ledger) -> KeyFacts | None:
     peppers = ledger.peppers
     generation = proven_generation(credential.secret, key, peppers=peppers, now=ledger.now)
     if generation is None:
-        return None
-    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= ledger.now):
         return None
     if key.session_hmac is not None:
         session = (credential.session_key or "").encode()
@@ -319,10 +346,12 @@ def _authenticate(credential: Credential | None, ledger: Ledger) -> KeyFacts | N
 
 def _elsewhere(key: KeyFacts, call: Call) -> PortalError | None:
     """The refusal of a key that may not be used from where it was sent."""
-    networks = key.allowed_networks
+    networks, credential = key.allowed_networks, call.credential
     if networks is None:
         return None
-    if call.credential is not None and address_within(call.credential.address, networks):
+    if isinstance(credential, Vouched) and credential.address is None:
+        return None
+    if credential is not None and address_within(credential.address, networks):
         return None
     return Forbidden(
         "This API key may not be used from your network: call from a network that it allows, "
@@ -383,16 +412,18 @@ def _too_late(key: KeyFacts, ask: Ask, ledger: Ledger) -> PortalError | None:
     backlog = ledger.backlogs.get(ask.deployment_id)
     if backlog is None:
         return None
-    start, clock = _start_tag(key, ask, ledger), ledger.clocks[ask.deployment_id]
-    wait = backlog.wait_seconds(start, clock=clock, own=(key.tenant_id, key.weight))
+    start, clock = _stands_at(key, ask, ledger), ledger.clocks[ask.deployment_id]
+    weight = flow_weight(key.weight, ask.priority)
+    own = None if backlog.anonymous else (key.tenant_id, ask.priority, weight)
+    wait = backlog.wait_seconds(start, clock=clock, own=own)
     if wait is None or wait <= ask.patience:
         return None
     return errors.queue_too_long(ask.model_name, wait=wait, patience=ask.patience)
 
 
-def _start_tag(key: KeyFacts, ask: Ask, ledger: Ledger) -> int:
-    # Start-time fair queueing: a tenant that was idle starts at the clock, not in the past.
-    share = ledger.shares.get((key.tenant_id, ask.deployment_id))
+def _stands_at(key: KeyFacts, ask: Ask, ledger: Ledger) -> int:
+    # Start-time fair queueing: a flow that was idle starts at the clock, not in the past.
+    share = ledger.shares.get((key.tenant_id, ask.deployment_id, ask.priority))
     clock = ledger.clocks[ask.deployment_id]
     return clock if share is None else max(clock, share.virtual_time)
 
@@ -400,14 +431,14 @@ def _start_tag(key: KeyFacts, ask: Ask, ledger: Ledger) -> int:
 def _admit(key: KeyFacts, ask: Ask, windows: Sequence[Window], ledger: Ledger) -> Admitted:
     for window in windows:
         window.add(ask)
-    start = _start_tag(key, ask, ledger)
-    share = ledger.shares.setdefault((key.tenant_id, ask.deployment_id), Share(0))
-    share.virtual_time = start + max(1, ask.tokens * VIRTUAL_UNIT // key.weight)
+    at = _stands_at(key, ask, ledger)
+    share = ledger.shares.setdefault((key.tenant_id, ask.deployment_id, ask.priority), Share(0))
+    share.virtual_time = at + virtual_cost(ask.tokens, key.weight, ask.priority)
     share.moved = True
     return Admitted(
         key,
         uuid7(),
-        start,
+        start_tag(at, ask.priority),
         tuple(w.quota_id for w in windows),
         *_allowances(windows, ledger.now),
     )

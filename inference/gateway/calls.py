@@ -10,6 +10,7 @@ from inference.gateway.catalogue import Served
 from inference.payloads import Prompt
 
 CHAT: Final = "inference.chat"
+JOB: Final = "inference.job"
 LIST_MODELS: Final = "inference.models"
 UNKNOWN_ROUTE: Final = "inference.unknown_route"
 

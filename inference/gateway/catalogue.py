@@ -23,7 +23,7 @@ from portal.core.errors import PortalError
 
 log = structlog.get_logger(__name__)
 
-_QUERY: Final = """
+QUERY: Final = """
 SELECT m.id AS model_id, m.name AS model_name, m.created_at,
        d.id AS deployment_id, d.name AS deployment_name, d.queue, d.context_length,
        d.default_max_tokens, v.label, v.path, v.digest,
@@ -46,7 +46,7 @@ _RETRY_SECONDS: Final = 1.0
 
 async def _read(connection: psycopg.AsyncConnection[Any]) -> list[Any]:
     cursor = connection.cursor(row_factory=namedtuple_row)
-    await cursor.execute(_QUERY)
+    await cursor.execute(QUERY)
     return await cursor.fetchall()
 
 
@@ -117,21 +117,26 @@ class Catalogue:
         if encoder is None:
             encoder = await asyncio.to_thread(PromptEncoder.load, Path(row.path))
             self._encoders[row.path] = encoder
-        return Served(
-            model_id=row.model_id,
-            model_name=row.model_name,
-            created=int(row.created_at.timestamp()),
-            deployment_id=row.deployment_id,
-            queue=row.queue,
-            context_length=row.context_length,
-            default_max_tokens=row.default_max_tokens,
-            sku=f"{row.model_name}@{row.label}",
-            prompt_price=row.prompt_price,
-            completion_price=row.completion_price,
-            currency=row.currency,
-            encoder=encoder,
-            max_chars=encoder.max_chars(row.context_length),
-        )
+        return served_of(row, encoder)
+
+
+def served_of(row: Any, encoder: PromptEncoder) -> Served:
+    """The model in a row of ``QUERY``."""
+    return Served(
+        model_id=row.model_id,
+        model_name=row.model_name,
+        created=int(row.created_at.timestamp()),
+        deployment_id=row.deployment_id,
+        queue=row.queue,
+        context_length=row.context_length,
+        default_max_tokens=row.default_max_tokens,
+        sku=f"{row.model_name}@{row.label}",
+        prompt_price=row.prompt_price,
+        completion_price=row.completion_price,
+        currency=row.currency,
+        encoder=encoder,
+        max_chars=encoder.max_chars(row.context_length),
+    )
 
 
 def model_info(served: Served) -> ModelInfo:

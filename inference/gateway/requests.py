@@ -163,7 +163,21 @@ def refused(action: str, arrived: Arrival, refusal: PortalError) -> Pending:
 
 
 async def _prepare(request: ChatRequest, served: Served, patience: float) -> tuple[Generation, Ask]:
-    ids = await _encode(request, served)
+    if sum(len(m.content) for m in request.messages) > _INLINE_CHARS:
+        ids = await asyncio.to_thread(encoded, request, served)
+    else:
+        ids = encoded(request, served)
+    return prepared(request, served, ids, patience)
+
+
+def prepared(
+    request: ChatRequest, served: Served, ids: list[int], patience: float, *, priority: int = 0
+) -> tuple[Generation, Ask]:
+    """What a request whose prompt is ``ids`` will run, and what it needs.
+
+    Raises:
+        Invalid: prompt and answer don't fit the model's context.
+    """
     context = served.context_length
     if len(ids) >= context:
         raise errors.context_length_exceeded(
@@ -191,6 +205,7 @@ async def _prepare(request: ChatRequest, served: Served, patience: float) -> tup
         served.prompt_price,
         served.completion_price,
         patience,
+        priority,
     )
     return generation, ask
 
@@ -211,7 +226,12 @@ def _patience(headers: dict[bytes, bytes]) -> float:
     return timeout_seconds(_text(headers.get(_CLIENT_TIMEOUT))) or math.inf
 
 
-async def _encode(request: ChatRequest, served: Served) -> list[int]:
+def encoded(request: ChatRequest, served: Served) -> list[int]:
+    """The prompt's token ids.
+
+    Raises:
+        Invalid: it can't fit the model's context, or its template refuses the messages.
+    """
     chars = sum(len(m.content) for m in request.messages)
     if chars > served.max_chars:
         # It can't fit whatever its tokens are; at least this many are needed.
@@ -221,8 +241,6 @@ async def _encode(request: ChatRequest, served: Served) -> list[int]:
             max_tokens=request.max_tokens,
         )
     try:
-        if chars > _INLINE_CHARS:
-            return await asyncio.to_thread(served.encoder.encode, request.messages)
         return served.encoder.encode(request.messages)
     except Invalid as fault:
         raise Invalid(fault.message, code="invalid_value", param="messages") from None

@@ -5,16 +5,17 @@ circle, and takes the time after the locks are held, so that time never runs bac
 window. WRITE is one statement: counters, jobs, payloads and audit rows stand or fall together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
 from audit.batch import insert_bodies, insert_events
-from inference.gateway.admission import KeyFacts, Ledger, Share, Window
+from inference.gateway.admission import Flow, KeyFacts, Ledger, Share, Window
 from inference.gateway.rows import ROW_COLUMNS, Row
 from inference.pipelining import AsyncPipe
 from portal.core.crypto import Peppers
@@ -62,7 +63,7 @@ SELECT n.now, n.clocks, n.shares,
                   JOIN inference_deployment d ON d.id = c.deployment_id AND d.enabled
                  WHERE c.deployment_id = ANY(%(deployments)s)) AS clocks,
                (SELECT json_agg(json_build_array(
-                           s.tenant_id, s.deployment_id, s.virtual_time))::text
+                           s.tenant_id, s.deployment_id, s.priority, s.virtual_time))::text
                   FROM inference_fairshare s
                  WHERE s.deployment_id = ANY(%(deployments)s)
                    AND s.tenant_id = ANY(ARRAY(SELECT tenant_id FROM tenants_apikey
@@ -77,7 +78,7 @@ SELECT n.now, n.clocks, n.shares,
         WHERE k.public_id = ANY(%(keys)s)) k ON true
 """
 _decode_clocks: Final = msgspec.json.Decoder(dict[UUID, int]).decode
-_decode_shares: Final = msgspec.json.Decoder(list[tuple[UUID, UUID, int]]).decode
+_decode_shares: Final = msgspec.json.Decoder(list[tuple[UUID, UUID, int, int]]).decode
 
 
 def _rolled(column: str, span: str, added: str) -> str:
@@ -129,7 +130,27 @@ _BODIES: Final = insert_bodies(
     },
 )
 
-WRITE: Final = f"""
+
+def write_statement(
+    *,
+    row_columns: str = ROW_COLUMNS,
+    deadline: str = "%(deadline)s::timestamptz",
+    job_columns: Mapping[str, str] = MappingProxyType({}),
+    payload_columns: Mapping[str, str] = MappingProxyType({}),
+    further: str = "",
+) -> str:
+    """The statement that writes a batch.
+
+    Args:
+        row_columns: a row of ``%(calls)s`` as ``json_to_recordset`` reads it.
+        deadline: a job's, as an expression over that row.
+        job_columns, payload_columns: column -> expression over that row, of columns that a
+            gateway leaves to their defaults.
+        further: common table expressions that write more, each with a comma in front.
+    """
+    jobs, job_values = _more(job_columns)
+    payloads, payload_values = _more(payload_columns)
+    return f"""
 WITH moved AS (
     SELECT * FROM json_to_recordset(%(windows)s) AS x(quota_id uuid, minute_start timestamptz,
            day_start timestamptz, month_start timestamptz, tokens bigint, requests bigint,
@@ -142,33 +163,41 @@ WITH moved AS (
       FROM moved x
      WHERE w.quota_id = x.quota_id AND w.quota_id = ANY(ARRAY(SELECT quota_id FROM moved))
 ), shares AS (
-    INSERT INTO inference_fairshare (tenant_id, deployment_id, virtual_time)
-    SELECT tenant_id, deployment_id, virtual_time
+    INSERT INTO inference_fairshare (tenant_id, deployment_id, priority, virtual_time)
+    SELECT tenant_id, deployment_id, priority, virtual_time
       FROM json_to_recordset(%(shares)s)
-        AS x(tenant_id uuid, deployment_id uuid, virtual_time bigint)
-    ON CONFLICT (tenant_id, deployment_id) DO UPDATE SET virtual_time = EXCLUDED.virtual_time
+        AS x(tenant_id uuid, deployment_id uuid, priority smallint, virtual_time bigint)
+    ON CONFLICT (tenant_id, deployment_id, priority)
+    DO UPDATE SET virtual_time = EXCLUDED.virtual_time
 ), calls AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%(calls)s) AS x({ROW_COLUMNS})
+    SELECT * FROM json_to_recordset(%(calls)s) AS x({row_columns})
 ), jobs AS (
     INSERT INTO inference_job (id, tenant_id, deployment_id, model_id, api_key_id, user_id, sku,
         kind, state, stream, parameters, request_id, gateway, quota_ids, prompt_tokens,
         reserved_tokens, reserved_cost, prompt_price, completion_price, currency, start_tag,
         attempts, fence, worker, admitted_at, deadline, watermark, finish_reason, error_code,
-        error_message)
+        error_message{jobs})
     SELECT job_id, tenant_id, deployment_id, model_id, api_key_id, user_id, sku,
         split_part(action, '.', 2), 0, coalesce(stream, false), parameters, request_id, %(gateway)s,
         coalesce(quota_ids, '{{}}'), coalesce(prompt_tokens, 0), coalesce(reserved_tokens, 0),
         coalesce(reserved_cost, 0), coalesce(prompt_price, 0), coalesce(completion_price, 0),
         currency, coalesce(start_tag, 0), 0, 0, '', %(now)s::timestamptz,
-        %(deadline)s::timestamptz, 0, '', '', ''
+        {deadline}, 0, '', '', ''{job_values}
       FROM calls WHERE job_id IS NOT NULL
 ), payloads AS (
-    INSERT INTO inference_jobpayload (job_id, tenant_id, data_key_version, prompt)
-    SELECT job_id, tenant_id, data_key_version, decode(prompt, 'base64')
+    INSERT INTO inference_jobpayload (job_id, tenant_id, data_key_version, prompt{payloads})
+    SELECT job_id, tenant_id, data_key_version, decode(prompt, 'base64'){payload_values}
       FROM calls WHERE job_id IS NOT NULL
-), events AS ({_EVENTS}), bodies AS ({_BODIES})
+), events AS ({_EVENTS}), bodies AS ({_BODIES}){further}
 SELECT 1
 """
+
+
+def _more(columns: Mapping[str, str]) -> tuple[str, str]:
+    return "".join(f", {c}" for c in columns), "".join(f", {v}" for v in columns.values())
+
+
+WRITE: Final = write_statement()
 
 _encode = msgspec.json.Encoder().encode
 
@@ -179,7 +208,7 @@ class Writes:
 
     windows: list[dict[str, Any]]
     shares: list[dict[str, Any]]
-    calls: list[Row]
+    calls: Sequence[Row]
     now: datetime
     deadline: datetime
     gateway: str
@@ -206,14 +235,20 @@ async def read(
     windows = pipe.execute(READ_WINDOWS, [ids])
     keys = pipe.execute(READ_KEYS, {"keys": ids, "deployments": list(deployment_ids)})
     await pipe.receive()
-    rows = keys.fetchall()
-    now, clocks, shares = rows[0][:_COMMON]
-    found = [_key(row[_COMMON:]) for row in rows if row[_COMMON] is not None]
+    return ledger_of(windows.fetchall(), keys.fetchall(), peppers)
+
+
+def ledger_of(
+    windows: Sequence[Sequence[Any]], keys: Sequence[Sequence[Any]], peppers: Peppers
+) -> Ledger:
+    """The ledger in the rows of READ_WINDOWS and READ_KEYS."""
+    now, clocks, shares = keys[0][:_COMMON]
+    found = [_key(row[_COMMON:]) for row in keys if row[_COMMON] is not None]
     return Ledger(
         keys={key.public_id: key for key in found},
-        windows=[_window(row) for row in windows.fetchall()],
+        windows=[_window(row) for row in windows],
         clocks=_decode_clocks(clocks or "{}"),
-        shares={(t, d): Share(v) for t, d, v in _decode_shares(shares or "[]")},
+        shares={(t, d, p): Share(v) for t, d, p, v in _decode_shares(shares or "[]")},
         now=now,
         peppers=peppers,
     )
@@ -297,11 +332,16 @@ def window_rows(windows: Sequence[Window]) -> list[dict[str, Any]]:
     ]
 
 
-def share_rows(shares: dict[tuple[UUID, UUID], Share]) -> list[dict[str, Any]]:
+def share_rows(shares: Mapping[Flow, Share]) -> list[dict[str, Any]]:
     """The fair shares that the batch moved, as rows of WRITE."""
     return [
-        {"tenant_id": tenant, "deployment_id": deployment, "virtual_time": share.virtual_time}
-        for (tenant, deployment), share in shares.items()
+        {
+            "tenant_id": tenant,
+            "deployment_id": deployment,
+            "priority": priority,
+            "virtual_time": share.virtual_time,
+        }
+        for (tenant, deployment, priority), share in shares.items()
         if share.moved
     ]
 

@@ -28,7 +28,7 @@ CREATE TRIGGER webhook_due AFTER UPDATE OF state ON inference_job FOR EACH ROW
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("inference", "0004_queue_forecast"),
+        ("inference", "0005_jobs"),
         ("tenants", "0006_usage"),
         ("audit", "0002_trail"),
     ]

@@ -1,6 +1,6 @@
 from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion
 from inference.models.dispatch import DeploymentClock, FairShare, QueueForecast, Worker
-from inference.models.jobs import Job, JobPayload, JobState
+from inference.models.jobs import IdempotencyKey, Job, JobPayload, JobState, Priority
 from inference.models.webhooks import (
     WebhookAttempt,
     WebhookDelivery,
@@ -12,12 +12,14 @@ __all__ = [
     "Deployment",
     "DeploymentClock",
     "FairShare",
+    "IdempotencyKey",
     "Job",
     "JobPayload",
     "JobState",
     "Model",
     "ModelPrice",
     "ModelVersion",
+    "Priority",
     "QueueForecast",
     "WebhookAttempt",
     "WebhookDelivery",

@@ -4,6 +4,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from inference.models.catalogue import Deployment
+from inference.models.jobs import Priority
 from portal.core.tenancy.models import IdModel, TenantModel
 from tenants.models import Tenant
 
@@ -24,15 +25,16 @@ class DeploymentClock(models.Model):
 
 
 class FairShare(TenantModel):
-    """How far a tenant has drawn on a deployment, in virtual time."""
+    """How far a tenant has drawn on a deployment in one class of priority, in virtual time."""
 
-    pk = models.CompositePrimaryKey("tenant_id", "deployment_id")
+    pk = models.CompositePrimaryKey("tenant_id", "deployment_id", "priority")
     tenant = models.ForeignKey(
         Tenant, models.CASCADE, related_name="+", db_constraint=False, db_index=False
     )
     deployment = models.ForeignKey(
         Deployment, models.CASCADE, related_name="+", db_constraint=False, db_index=False
     )
+    priority = models.SmallIntegerField(default=Priority.INTERACTIVE, db_default=0)
     virtual_time = models.BigIntegerField(default=0)
 
 
@@ -48,7 +50,7 @@ class QueueForecast(models.Model):
     read_at = models.DateTimeField()
     head = models.BigIntegerField(help_text="Start tag of the job that is next.")
     pace = models.FloatField(null=True, help_text="Reserved tokens a second of all its workers.")
-    shares = models.JSONField(help_text="Virtual time and weight of each tenant ahead of the head.")
+    shares = models.JSONField(help_text="Virtual time and weight of each flow ahead of the head.")
     ranks = models.JSONField(help_text="Place and start tag of some of those who wait.")
 
     def __str__(self) -> str:

@@ -21,6 +21,14 @@ class JobState(models.IntegerChoices):
     DEAD = 5, _("Dead letter")
 
 
+class Priority(models.IntegerChoices):
+    """How urgent a job is; see ``inference.fair_order``. What a gateway admits is interactive."""
+
+    INTERACTIVE = 0, _("Interactive")
+    NORMAL = 1, _("Normal")
+    BATCH = 2, _("Batch")
+
+
 class Job(IdModel, TenantModel):
     """A generation from admission to settlement."""
 
@@ -55,6 +63,10 @@ class Job(IdModel, TenantModel):
     # What follows "inference." in the audit actions of its admission and its end.
     kind = models.CharField(_("kind"), max_length=16, default="chat")
     state = models.SmallIntegerField(_("state"), choices=JobState, default=JobState.QUEUED)
+    # Written by business systems' jobs alone: a gateway's insert does not name it.
+    priority = models.SmallIntegerField(
+        _("priority"), choices=Priority, default=Priority.INTERACTIVE, db_default=0
+    )
     stream = models.BooleanField(_("streaming"))
     parameters = models.JSONField(_("parameters"), default=dict)
     request_id = models.CharField(_("request id"), max_length=64)
@@ -124,7 +136,8 @@ class Job(IdModel, TenantModel):
 class JobPayload(TenantModel):
     """Prompt and answer of a live job, encrypted; deleted when the job has ended.
 
-    A narrow table of active jobs, so that the bodies do not widen the queue.
+    A narrow table of active jobs, so that the bodies do not widen the queue. Where a business
+    system asked for it (``result_seconds``), the answer stays that long after the job's end.
     """
 
     job = models.OneToOneField(
@@ -137,6 +150,44 @@ class JobPayload(TenantModel):
     prompt = models.BinaryField()
     answer = models.BinaryField(null=True)
     delete_after = models.DateTimeField(null=True)
+    result_seconds = models.IntegerField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["delete_after"],
+                condition=Q(delete_after__isnull=False),
+                name="jobpayload_expiry",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return str(self.job_id)
+
+
+class IdempotencyKey(TenantModel):
+    """A caller's own name for a submission: the same name again is the same job.
+
+    ``body_hmac`` tells the same body from another, under the pepper of that version.
+    """
+
+    pk = models.CompositePrimaryKey("tenant_id", "api_key_id", "key")
+    tenant = models.ForeignKey(
+        Tenant, models.CASCADE, related_name="+", db_constraint=False, db_index=False
+    )
+    api_key = models.ForeignKey(
+        ApiKey, models.CASCADE, related_name="+", db_constraint=False, db_index=False
+    )
+    key = models.CharField(max_length=255)
+    job = models.ForeignKey(
+        Job, models.CASCADE, related_name="+", db_constraint=False, db_index=False
+    )
+    pepper_version = models.SmallIntegerField()
+    body_hmac = models.BinaryField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["expires_at"], name="idempotency_expiry")]
 
     def __str__(self) -> str:
         return str(self.job_id)

@@ -1,6 +1,7 @@
 """Verbs of webhooks: signing secrets, callbacks of jobs, deliveries once more, trials."""
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -148,39 +149,36 @@ def _one_at_a_time(what: str, tenant_id: UUID, *, wait: bool = True) -> None:
 # -- callbacks ---------------------------------------------------------------------------------
 
 
-def check_callback(*, tenant_id: UUID, url: str) -> httpx.URL:
-    """The URL as ``register_callback`` takes it, in the tenant's scope.
-
-    Raises:
-        Invalid, TargetRefused: no webhook may go there.
-        NoSigningSecret: the tenant has no secret to sign it with.
-    """
-    target = clean_url(url, targets())
-    if not WebhookSecret.objects.filter(tenant_id=tenant_id, valid_until=None).exists():
-        raise NoSigningSecret
-    return target
+def has_signing_secret(tenant_id: UUID) -> bool:
+    """Whether the scope's tenant can sign what it sends; without it no callback is taken."""
+    return WebhookSecret.objects.filter(tenant_id=tenant_id, valid_until=None).exists()
 
 
-def register_callback(*, tenant_id: UUID, job_id: UUID, url: httpx.URL) -> WebhookDelivery:
-    """Tells the URL how the job ends; in the transaction that makes the job, behind its row.
+def register_callbacks(*, tenant_id: UUID, urls: Mapping[UUID, httpx.URL]) -> None:
+    """Tells each job's URL how it ends; in the transaction that makes the jobs, behind their rows.
 
-    The row becomes due in the transaction that ends the job, by the trigger ``webhook_due``; only
-    a job that no gateway waits for has one.
+    A callback becomes due in the transaction that ends its job, by the trigger ``webhook_due``;
+    only a job that no gateway waits for has one.
 
     Args:
-        url: from ``check_callback``.
+        urls: by job, each from ``clean_url``.
     """
+    if not urls:
+        return
     version, cipher = _tenant_cipher(tenant_id)
-    delivery = WebhookDelivery(
-        tenant_id=tenant_id,
-        job_id=job_id,
-        origin=origin_of(url),
-        data_key_version=version,
-        created_at=timezone.now(),
-    )
-    delivery.sealed_url = cipher.encrypt(str(url).encode(), row_id=delivery.id)
-    delivery.save(force_insert=True)
-    return delivery
+    now = timezone.now()
+    rows = []
+    for job_id, url in urls.items():
+        row = WebhookDelivery(
+            tenant_id=tenant_id,
+            job_id=job_id,
+            origin=origin_of(url),
+            data_key_version=version,
+            created_at=now,
+        )
+        row.sealed_url = cipher.encrypt(str(url).encode(), row_id=row.id)
+        rows.append(row)
+    WebhookDelivery.objects.bulk_create(rows)
 
 
 def redeliver_webhook(*, context: Context, delivery_id: UUID) -> WebhookDelivery:

@@ -5,7 +5,7 @@ elsewhere in between. The connection is made to the very address that was checke
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -86,8 +86,8 @@ class Targets:
             return True
         return self.public and scheme == "https" and _is_public(plain)
 
-    def allowed(self, texts: Iterable[str], scheme: str) -> list[str]:
-        """Those of a name's addresses that may be called.
+    def allowed(self, texts: Iterable[str], scheme: str, param: str = "url") -> list[str]:
+        """Those of a name's addresses that may be called; ``param`` is what a refusal names.
 
         Raises:
             TargetRefused: none of them may.
@@ -97,7 +97,7 @@ class Targets:
             raise TargetRefused(
                 "The receiver's address is not one that webhooks may go to; the operator lists "
                 "networks in WEBHOOK_NETWORKS, and public addresses need https.",
-                param="url",
+                param=param,
             )
         return found
 
@@ -108,38 +108,58 @@ def targets() -> Targets:
     return Targets.parse(env().webhook_networks)
 
 
-def clean_url(text: str, allowed: Targets) -> httpx.URL:
+def clean_url(text: str, allowed: Targets, param: str = "url") -> httpx.URL:
     """A callback URL as it will be called.
 
     A host that is written as an address is checked here already; a name is resolved when it is
     called.
 
+    Args:
+        param: the input that a refusal names.
+
     Raises:
         Invalid: it is no URL of a webhook.
         TargetRefused: its address may not receive webhooks.
     """
+    wrong = _fault_of(text)
+    if wrong:
+        raise Invalid(f"The callback URL {wrong}.", param=param)
+    url = httpx.URL(text)
+    literal = literal_address(url)
+    if literal is not None:
+        allowed.allowed([literal], url.scheme, param)
+    return url
+
+
+def _fault_of(text: str) -> str:
+    """Why a text is no callback URL, in words; empty if it is one."""
     if not (text.isascii() and text.isprintable()) or " " in text:
-        raise _invalid("must be printable ASCII without blanks; encode the rest")
+        return "must be printable ASCII without blanks; encode the rest"
     if len(text) > MOST_URL_CHARS:
-        raise _invalid(f"must have at most {MOST_URL_CHARS} characters")
+        return f"must have at most {MOST_URL_CHARS} characters"
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, ValueError):
-        raise _invalid("is no URL") from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise _invalid("must begin with https:// or http:// and name a host")
-    if url.userinfo:
-        raise _invalid("must hold no user name and no password")
-    if url.fragment:
-        raise _invalid("must have no fragment (#)")
-    if not _HOST.fullmatch(raw_host(url)):
-        raise _invalid("must name a host by letters, digits, dots and hyphens, or by an address")
-    if url.port is not None and url.port not in _PORTS:
-        raise _invalid("must name port 80, 443, or one from 1024 to 65535")
-    literal = literal_address(url)
-    if literal is not None:
-        allowed.allowed([literal], url.scheme)
-    return url
+        return "is no URL"
+    return next((words for fault, words in _RULES if fault(url)), "")
+
+
+_RULES: Final[tuple[tuple[Callable[[httpx.URL], bool], str], ...]] = (
+    (
+        lambda url: url.scheme not in ("http", "https") or not url.host,
+        "must begin with https:// or http:// and name a host",
+    ),
+    (lambda url: bool(url.userinfo), "must hold no user name and no password"),
+    (lambda url: bool(url.fragment), "must have no fragment (#)"),
+    (
+        lambda url: not _HOST.fullmatch(raw_host(url)),
+        "must name a host by letters, digits, dots and hyphens, or by an address",
+    ),
+    (
+        lambda url: url.port is not None and url.port not in _PORTS,
+        "must name port 80, 443, or one from 1024 to 65535",
+    ),
+)
 
 
 def raw_host(url: httpx.URL) -> str:
@@ -161,10 +181,6 @@ def origin_of(url: httpx.URL) -> str:
     host = f"[{raw_host(url)}]" if ":" in url.host else raw_host(url)
     port = f":{url.port}" if url.port is not None else ""
     return f"{url.scheme}://{host}{port}"
-
-
-def _invalid(what: str) -> Invalid:
-    return Invalid(f"The callback URL {what}.", param="url")
 
 
 def _plain(address: Address) -> Address:

@@ -72,7 +72,7 @@ SELECT j.id, j.cancel_requested_at IS NOT NULL
 
 RELEASE: Final = f"""
 UPDATE inference_job j SET state = {JobState.QUEUED.value}, lease_until = NULL, worker = '',
-       claimed_at = NULL, first_token_at = NULL,
+       claimed_at = NULL, first_token_at = NULL, watermark = 0,
        attempts = greatest(0, j.attempts - x.forgive)
   FROM json_to_recordset(%(rows)s) AS x(job_id uuid, fence integer, forgive smallint)
  WHERE j.id = x.job_id AND j.fence = x.fence AND j.state + 0 = {JobState.RUNNING.value}

@@ -15,6 +15,7 @@ from uuid import UUID
 import psycopg
 import structlog
 
+from inference.fair_order import earliest_tag
 from inference.pipelining import Answer, Pipe
 from inference.settlement import Settled, Settlement, settle, settled
 from inference.worker import claims
@@ -265,7 +266,7 @@ class Queue:
             self._floors.popleft()
         if not self._floors or self._floors[0][0] > now - _FLOOR_LAG_SECONDS:
             return 0
-        return self._floors[0][1]
+        return earliest_tag(self._floors[0][1])
 
     def _note_claim(self, taken: list[Claimed], limit: int) -> None:
         self._floors.append((monotonic(), taken[0].start_tag))

@@ -146,7 +146,7 @@ class Heartbeat:
 
     def _look_for_gateways(self, jobs: list[RunningJob]) -> None:
         """Cancels the jobs of gateways that have died: nobody waits for them any more."""
-        gateways = sorted({job.claim.gateway for job in jobs})
+        gateways = sorted({job.claim.gateway for job in jobs} - {""})
         if not gateways:
             self._missed.clear()
             return

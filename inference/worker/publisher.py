@@ -119,7 +119,7 @@ class Publisher:
                 streams.setdefault(item.gateway, []).append(item.end)
                 continue
             claim = item.job.claim
-            if item.job.lost or not (item.tokens or item.text):
+            if item.job.lost or not claim.gateway or not (item.tokens or item.text):
                 continue
             offset = item.job.published + ahead.get(item.job.engine_id, 0)
             ahead[item.job.engine_id] = offset - item.job.published + item.tokens

@@ -23,6 +23,7 @@ class RunningJob:
     Attributes:
         published: completion tokens whose text has reached the broker: the watermark.
         pieces: text of a job that is answered in one piece, gathered until it ends.
+        gathered: completion tokens of that text.
         lost: nothing more of it may be sent: another claim has it, it has ended elsewhere, or
             a piece of its stream did not reach the broker.
         ending: the engine's terminal event, or the fault that ends it; None while it runs.
@@ -33,6 +34,7 @@ class RunningJob:
     cipher: Cipher
     published: int = 0
     pieces: list[str] = field(default_factory=list)
+    gathered: int = 0
     first_token_at: datetime | None = None
     lost: bool = False
     ending: Done | Failed | None = None
@@ -53,8 +55,16 @@ class RunningJob:
         self.first_token_at = datetime.now(UTC)
         return True
 
+    @property
+    def kept(self) -> bool:
+        """Whether no gateway waits for it: its answer is kept for whoever asked."""
+        return not self.claim.gateway
+
     def progress(self) -> Progress:
         watermark = self.published if self.claim.stream else 0
+        if self.kept:
+            # Delivered to nobody, so it is no charge and may run again: it tells how far it is.
+            watermark = self.gathered
         return Progress(self.claim.id, self.claim.fence, watermark, self.first_token_at)
 
 

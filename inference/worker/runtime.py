@@ -239,6 +239,7 @@ class InferenceRuntime:
         first = job.saw_token()
         if not job.claim.stream:
             job.pieces.append(token.text)
+            job.gathered += token.tokens
             return
         if first:
             self._queue.mark(job.progress())
@@ -268,7 +269,7 @@ class InferenceRuntime:
             job = piece.job
             job.published += piece.tokens
             if piece.last and not job.lost:
-                self._finish(job, ended)
+                self._finish(job, ended, keep=piece if job.kept else None)
         if ended:
             # Alone, they keep no other caller's text waiting.
             self._queue.settle(ended, wait=len(self._running) == len(ended))
@@ -311,11 +312,11 @@ class InferenceRuntime:
         ending, claim = job.ending, job.claim
         answer = None
         tokens = job.published
-        if keep is not None and keep.tokens:
+        state, reason, code, message = _outcome(job, self._env.max_attempts)
+        if keep is not None and (keep.tokens or (job.kept and state == JobState.SUCCEEDED)):
             tokens = keep.tokens
             sealed = job.cipher.encrypt(keep.text.encode(), row_id=claim.id)
             answer = base64.b64encode(sealed).decode()
-        state, reason, code, message = _outcome(job, self._env.max_attempts)
         return Settlement(
             claim.id,
             JobState.RUNNING,
@@ -334,7 +335,7 @@ class InferenceRuntime:
     def _settled(self, ended: list[Settled], asked: list[Settlement]) -> None:
         """After the commit: tells the gateways, and makes room."""
         by_id = {s.job_id: s for s in asked}
-        ends = [Ended(s.gateway, end_of(s, by_id[s.job_id])) for s in ended]
+        ends = [Ended(s.gateway, end_of(s, by_id[s.job_id])) for s in ended if s.gateway]
         if ends:
             self._publisher.send(ends)
         found = (self._running.get(engine_id(s.job_id, s.fence or 0)) for s in asked)
@@ -407,7 +408,7 @@ def _outcome(job: RunningJob, max_attempts: int) -> tuple[JobState, str, str, st
     ending = job.ending
     if isinstance(ending, Done):
         if ending.reason == "cancelled":
-            return JobState.CANCELLED, "", "cancelled", "The caller went away."
+            return JobState.CANCELLED, "", "cancelled", "The generation was cancelled."
         return JobState.SUCCEEDED, ending.reason, "", ""
     assert ending is not None
     dead = ending.code == _ENGINE_FAILED and job.claim.attempts >= max_attempts

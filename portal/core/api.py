@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer, Serializer
 
+from portal.core.errors import PortalError
 from portal.core.rest import NewestFirstPagination
 
 M = TypeVar("M", bound=Model)
@@ -37,6 +38,15 @@ class PortalView(GenericAPIView[Any]):
         read = serializer(data=request.data)
         read.is_valid(raise_exception=True)
         return dict(read.validated_data)
+
+    def refuse(self, refusal: PortalError) -> Response:
+        """The answer of a refusal that a service has recorded: what it wrote stays.
+
+        A refusal that is raised undoes everything, its record too.
+        """
+        response = self.handle_exception(refusal)
+        response.recorded = True  # type: ignore[attr-defined]
+        return response
 
     def page(
         self,

@@ -244,7 +244,8 @@ def _refused(request: HttpRequest, refusal: PortalError) -> HttpResponse:
 class TenantScopeMiddleware:
     """Opens the caller's scope for the whole request, and undoes everything after a refusal.
 
-    Inner layers turn exceptions into responses, so a transaction would commit after a 500.
+    Inner layers turn exceptions into responses, so a transaction would commit after a 500. What a
+    service recorded of a refusal of its own stays (``PortalView.refuse``).
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -255,7 +256,7 @@ class TenantScopeMiddleware:
             return self._get_response(request)
         with _scope(_context(request)):
             response = self._get_response(request)
-            if response.status_code >= 400:
+            if response.status_code >= 400 and not getattr(response, "recorded", False):
                 transaction.set_rollback(True)
         return response
 

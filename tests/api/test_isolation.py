@@ -47,6 +47,8 @@ ROUTES: list[tuple[str, str, str, Any, str]] = [
     ("owner", "PATCH", "members/{id}", {"role": "owner"}, "tenants_membership"),
     ("owner", "DELETE", "members/{id}", None, "tenants_membership"),
     ("owner", "GET", "jobs/{id}", None, "inference_job"),
+    ("owner", "GET", "jobs/{id}/events", None, "inference_job"),
+    ("owner", "POST", "jobs/{id}/cancel", {}, "inference_job"),
     ("owner", "PUT", "quotas", {"api_key_id": "{id}", "tokens_day": 0}, "tenants_apikey"),
     ("owner", "GET", "quotas/{id}", None, "tenants_quota"),
     ("owner", "PATCH", "quotas/{id}", {"tokens_day": 0}, "tenants_quota"),

@@ -51,6 +51,8 @@ READ_TENANT = {*PEOPLE, SYSTEM, SECURITY, AUDIT, "key tenant:read"}
 READ_KEYS = {"owner", "developer", "viewer", SYSTEM, SECURITY, "key keys:read", "key keys:write"}
 READ_AUDIT = {"auditor", AUDIT, "key audit:read"}
 READ_JOBS = {*PEOPLE, SYSTEM, "key jobs:read"}
+# Of its own jobs alone, of which there is none here.
+FOLLOW_JOBS = {*READ_JOBS, "key inference"}
 READ_WEBHOOKS = {"owner", "developer", "key jobs:read"}
 EDIT_KEYS = {"owner", "developer", "key keys:write"}
 REVOKE = {"owner", "developer", SECURITY, "key keys:write"}
@@ -80,7 +82,11 @@ TABLE = [
     Row("DELETE", "quotas/{id}", {"owner", SYSTEM}),
     Row("GET", "usage", {"owner", "developer", "viewer", SYSTEM, "key tenant:read"}),
     Row("GET", "jobs", READ_JOBS),
-    Row("GET", "jobs/{id}", READ_JOBS),
+    Row("POST", "jobs", {"key inference"}, {}),
+    Row("GET", "jobs/{id}", FOLLOW_JOBS),
+    Row("GET", "jobs/{id}/events", FOLLOW_JOBS),
+    Row("GET", "jobs/{id}/result", {"key inference"}),
+    Row("POST", "jobs/{id}/cancel", {"owner", "key inference"}),
     Row("GET", "webhooks/deliveries", READ_WEBHOOKS),
     Row("GET", "webhooks/deliveries/{id}", READ_WEBHOOKS),
     Row("POST", "webhooks/deliveries/{id}/redeliver", {"owner", "developer"}, {}),

@@ -35,6 +35,7 @@ UNGOVERNED = {
     "inference_webhookdelivery": "what ends it, or begins it anew, is an event of its own",
     "inference_webhookattempt": "append-only by itself",
     "inference_fairshare": "virtual clocks",
+    "inference_idempotencykey": "written with the job, whose admission is audited",
     "inference_deploymentclock": "virtual clocks",
     "inference_queueforecast": "rewritten every second from the queue itself",
     "inference_worker": "heartbeats",

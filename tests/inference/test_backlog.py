@@ -11,8 +11,9 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.backlog import READ, VIRTUAL_UNIT, Backlog
-from inference.gateway.admission import Admitted, Refused, Share, decide
+from inference.backlog import READ, Backlog
+from inference.fair_order import VIRTUAL_UNIT
+from inference.gateway.admission import Admitted, Flow, Refused, Share, decide
 from inference.selectors import drain_seconds, get_job, place_of
 from inference.worker.pace import Pace
 from portal.core.tenancy import tenant_scope
@@ -57,7 +58,7 @@ def test_tokens_ahead_are_those_of_the_jobs_with_earlier_tags_to_within_one_job_
         key(str(n), id=UUID(int=50 + n), tenant_id=tenant, weight=weight)
         for n, (tenant, weight) in enumerate(zip(tenants, weights, strict=True))
     ]
-    shares: dict[tuple[UUID, UUID], Share] = {}
+    shares: dict[Flow, Share] = {}
     batch = [call(str(n), ask=ask(prompt, completion)) for n, prompt, completion in asked]
     verdicts = decide(batch, ledger(keys=keys, shares=shares))
     tags = [v.start_tag for v in verdicts if isinstance(v, Admitted)]
@@ -68,40 +69,40 @@ def test_tokens_ahead_are_those_of_the_jobs_with_earlier_tags_to_within_one_job_
     waiting = queue[min(claims, len(queue) - 1) :]
     head = waiting[0][0]
     drawn = tuple(
-        (tenants[n], share.virtual_time, weights[n])
+        (tenants[n], 0, share.virtual_time, weights[n])
         for n in range(4)
-        if (share := shares.get((tenants[n], DEPLOYMENT))) and share.virtual_time > head
+        if (share := shares.get((tenants[n], DEPLOYMENT, 0))) and share.virtual_time > head
     )
     backlog = Backlog(head, 1.0, drawn)
     for number, tenant in enumerate(tenants):
-        own = shares.get((tenant, DEPLOYMENT))
+        own = shares.get((tenant, DEPLOYMENT, 0))
         start = max(head, own.virtual_time if own else 0)
         ahead = sum(tokens for tag, _, _, tokens in waiting if tag < start)
-        foretold = backlog.tokens_ahead(start, own=(tenant, weights[number]))
+        foretold = backlog.tokens_ahead(start, own=(tenant, 0, weights[number]))
         # A job whose tags straddle the head or the start counts in part; and what is rounded.
         assert abs(foretold - ahead) <= len(tenants) * (MOST_TOKENS + 1)
 
 
 def test_wait_is_of_the_tenant_s_own_queue_where_others_are_light() -> None:
-    backlog = Backlog(0, 100.0, ((TENANT, 1_000 * VIRTUAL_UNIT, 1),))
-    own = backlog.wait_seconds(1_000 * VIRTUAL_UNIT, own=(TENANT, 1))
+    backlog = Backlog(0, 100.0, ((TENANT, 0, 1_000 * VIRTUAL_UNIT, 1),))
+    own = backlog.wait_seconds(1_000 * VIRTUAL_UNIT, own=(TENANT, 0, 1))
     # Fair order lets another tenant begin at once, however much this one has sent.
-    assert (own, backlog.wait_seconds(0, own=(OTHER_TENANT, 1))) == (10.0, 0.0)
+    assert (own, backlog.wait_seconds(0, own=(OTHER_TENANT, 0, 1))) == (10.0, 0.0)
 
 
 def test_wait_shrinks_as_the_clock_passes_what_was_read() -> None:
-    backlog = Backlog(0, 100.0, ((TENANT, 1_000 * VIRTUAL_UNIT, 1),))
+    backlog = Backlog(0, 100.0, ((TENANT, 0, 1_000 * VIRTUAL_UNIT, 1),))
     start = 1_000 * VIRTUAL_UNIT
-    assert backlog.wait_seconds(start, clock=400 * VIRTUAL_UNIT, own=(TENANT, 1)) == 6.0
+    assert backlog.wait_seconds(start, clock=400 * VIRTUAL_UNIT, own=(TENANT, 0, 1)) == 6.0
 
 
 def test_wait_of_all_there_is_is_that_of_every_share() -> None:
-    shares = ((None, 1_000 * VIRTUAL_UNIT, 1), (None, 500 * VIRTUAL_UNIT, 3))
+    shares = ((None, 0, 1_000 * VIRTUAL_UNIT, 1), (None, 0, 500 * VIRTUAL_UNIT, 3))
     assert Backlog(0, 100.0, shares).wait_seconds(math.inf) == 25.0
 
 
 def test_wait_is_not_known_while_no_worker_has_been_full() -> None:
-    assert Backlog(0, None, ()).wait_seconds(10**9, own=(TENANT, 1)) is None
+    assert Backlog(0, None, ()).wait_seconds(10**9, own=(TENANT, 0, 1)) is None
 
 
 # -- the pace ------------------------------------------------------------------------------
@@ -131,11 +132,11 @@ def test_pace_follows_a_worker_that_grows_slow() -> None:
 
 
 def backlogged(pace: float | None = 100.0) -> dict[UUID, Backlog]:
-    return {DEPLOYMENT: Backlog(0, pace, ((TENANT, 3_000 * VIRTUAL_UNIT, 1),))}
+    return {DEPLOYMENT: Backlog(0, pace, ((TENANT, 0, 3_000 * VIRTUAL_UNIT, 1),))}
 
 
-def shares() -> dict[tuple[UUID, UUID], Share]:
-    return {(TENANT, DEPLOYMENT): Share(3_000 * VIRTUAL_UNIT)}
+def shares() -> dict[Flow, Share]:
+    return {(TENANT, DEPLOYMENT, 0): Share(3_000 * VIRTUAL_UNIT)}
 
 
 def test_refuses_what_would_begin_after_its_caller_has_given_up_and_says_when_to_come() -> None:
@@ -177,10 +178,10 @@ def test_read_tells_the_head_the_shares_and_the_pace_of_those_who_live(
     # The worker that has not been full yet counts as one like the other.
     assert backlog.pace == 600.0
     # The other's one job is claimed already: nothing of it waits.
-    ((drawn, start, weight),) = backlog.drawn
-    assert (drawn, weight) == (tenant_a.id, 1)
+    ((drawn, priority, start, weight),) = backlog.drawn
+    assert (drawn, priority, weight) == (tenant_a.id, 0, 1)
     assert backlog.head > first.start_tag
-    assert backlog.tokens_ahead(start, own=(tenant_a.id, 1)) == 4 * first.reserved_tokens
+    assert backlog.tokens_ahead(start, own=(tenant_a.id, 0, 1)) == 4 * first.reserved_tokens
 
 
 def test_a_waiting_job_has_a_place_and_a_wait_and_a_running_one_has_none(

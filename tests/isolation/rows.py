@@ -97,6 +97,12 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
         },
         "inference_jobpayload": {
             "job_id": references.get("job_id"), "data_key_version": 1, "prompt": b"p",
+            "answer": b"a", "result_seconds": 60,
+        },
+        "inference_idempotencykey": {
+            "api_key_id": references.get("api_key_id"), "key": "seen",
+            "job_id": references.get("job_id"), "pepper_version": 1, "body_hmac": b"h",
+            "expires_at": now,
         },
         "inference_webhooksecret": {
             "id": uuid7(), "generation": 1, "data_key_version": 1, "sealed": b"s",
@@ -147,6 +153,10 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "tenants_usagebucket": ("id", {}),
     "inference_job": ("id", {"api_key_id": "tenants_apikey"}),
     "inference_jobpayload": ("job_id", {"job_id": "inference_job"}),
+    "inference_idempotencykey": (
+        "job_id",
+        {"api_key_id": "tenants_apikey", "job_id": "inference_job"},
+    ),
     "inference_webhooksecret": ("id", {}),
     "inference_webhookdelivery": ("id", {"job_id": "inference_job"}),
     "inference_webhookattempt": ("id", {"delivery_id": "inference_webhookdelivery"}),

@@ -45,8 +45,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "api/v1/tenants/<str:tenant_id>/suspend": {"reason": "a test"},
     "api/v1/tenants/<str:tenant_id>/resume": {"reason": "a test"},
 }
-# Pages of a state that the tenants and people of these tests are not in.
+# Pages of a state that the tenants, people and jobs of these tests are not in, and the result of
+# a job that another key submitted.
 OF_ANOTHER_STATE = {
+    "api/v1/jobs/<str:job_id>/result",
+    "admin/inference/job/<uuid:object_id>/cancel/",
     "admin/tenants/tenant/<uuid:object_id>/resume/",
     "admin/tenants/user/<uuid:object_id>/reactivate/",
 }

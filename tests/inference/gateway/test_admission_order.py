@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.backlog import VIRTUAL_UNIT
+from inference.fair_order import VIRTUAL_UNIT
 from inference.gateway.admission import (
     Admitted,
     Call,
@@ -129,12 +129,12 @@ def test_never_rolls_a_window_back_when_the_clock_goes_backwards() -> None:
 
 
 def test_starts_an_idle_tenant_at_the_clock() -> None:
-    verdict = one(decide([call()], ledger(clocks={DEPLOYMENT: 777})))
-    assert verdict.start_tag == 777
+    verdict = one(decide([call()], ledger(clocks={DEPLOYMENT: 776})))
+    assert verdict.start_tag == 776
 
 
 def test_starts_a_busy_tenant_where_its_last_call_ends() -> None:
-    share = {(TENANT, DEPLOYMENT): Share(5_000)}
+    share = {(TENANT, DEPLOYMENT, 0): Share(5_000)}
     verdicts = decide([call()] * 3, ledger(clocks={DEPLOYMENT: 777}, shares=share))
     step = 30 * VIRTUAL_UNIT
     assert [v.start_tag for v in verdicts if isinstance(v, Admitted)] == [
@@ -142,14 +142,14 @@ def test_starts_a_busy_tenant_where_its_last_call_ends() -> None:
         5_000 + step,
         5_000 + 2 * step,
     ]
-    assert share[TENANT, DEPLOYMENT].virtual_time == 5_000 + 3 * step
-    assert share[TENANT, DEPLOYMENT].moved
+    assert share[TENANT, DEPLOYMENT, 0].virtual_time == 5_000 + 3 * step
+    assert share[TENANT, DEPLOYMENT, 0].moved
 
 
 def test_moves_no_share_for_a_refused_call() -> None:
-    share = {(TENANT, DEPLOYMENT): Share(5_000)}
+    share = {(TENANT, DEPLOYMENT, 0): Share(5_000)}
     decide([call()], ledger(window({"requests_day": 0}), shares=share))
-    assert (share[TENANT, DEPLOYMENT].virtual_time, share[TENANT, DEPLOYMENT].moved) == (
+    assert (share[TENANT, DEPLOYMENT, 0].virtual_time, share[TENANT, DEPLOYMENT, 0].moved) == (
         5_000,
         False,
     )
@@ -243,7 +243,7 @@ def test_never_passes_a_limit_and_changes_nothing_for_the_refused(
             metric = name.partition("_")[0]
             assert not mine or w.taken[name] + added[metric] <= limit
     spent = sum(max(1, a.tokens * VIRTUAL_UNIT) for a, v in admitted if v.key.tenant_id == TENANT)
-    share = books.shares.get((TENANT, DEPLOYMENT))
+    share = books.shares.get((TENANT, DEPLOYMENT, 0))
     assert (share.virtual_time if share else 0) == spent
     assert len({v.job_id for _, v in admitted}) == len(admitted)
 

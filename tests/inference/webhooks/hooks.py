@@ -9,7 +9,7 @@ from inference.models.jobs import JobState
 from inference.models.webhooks import WebhookState
 from inference.webhooks import services
 from inference.webhooks.deliverer import Deliverer
-from inference.webhooks.targets import Targets
+from inference.webhooks.targets import Targets, clean_url
 from inference.worker.claims import Claimed
 from portal.core.tenancy import tenant_scope
 from tests import factories
@@ -43,8 +43,8 @@ class Hooks:
 
     def register(self, job_id: UUID, url: str) -> None:
         with tenant_scope(self.tenant.context):
-            target = services.check_callback(tenant_id=self.tenant.id, url=url)
-            services.register_callback(tenant_id=self.tenant.id, job_id=job_id, url=target)
+            urls = {job_id: clean_url(url, LOOPBACK)}
+            services.register_callbacks(tenant_id=self.tenant.id, urls=urls)
 
     def claim(self, job_id: UUID) -> Claimed:
         """Claims a job as a worker; others that wait are claimed on the way."""

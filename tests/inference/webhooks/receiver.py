@@ -95,10 +95,11 @@ class Receiver:
             # The sender has gone away.
             return
 
-    def wait(self, count: int) -> list[Received]:
+    def wait(self, count: int, within: float = 20.0) -> list[Received]:
         """What was received, once it is so many."""
         eventually(
             lambda: len(self.received) >= count,
+            within=within,
             what=lambda: f"{count} webhooks; there are {len(self.received)}",
         )
         return self.received

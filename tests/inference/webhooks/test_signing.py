@@ -177,11 +177,6 @@ def test_make_secret_with_an_overlap_out_of_bounds_is_refused(
         services.make_webhook_secret(context=tenant_a.context, overlap_seconds=overlap)
 
 
-def test_register_callback_without_a_secret_is_refused(tenant_b: Organisation) -> None:
-    with tenant_scope(tenant_b.context), pytest.raises(services.NoSigningSecret):
-        services.check_callback(tenant_id=tenant_b.id, url="http://127.0.0.1:8080/")
-
-
 def test_lose_the_secret_sends_nothing_unsigned(hooks: Hooks, receiver: Receiver) -> None:
     job_id = hooks.ended(receiver.url())
     hooks.bench.superuser.execute(

@@ -1,0 +1,1 @@
+"""Jobs of business systems: submitted on the control plane, answered whenever there is room."""
