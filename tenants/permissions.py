@@ -170,7 +170,9 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
 SCOPE_ACTIONS: Final[Mapping[Scope, frozenset[Action]]] = MappingProxyType(
     {
         # Of jobs a key sees and ends those that it submitted.
-        Scope.INFERENCE: frozenset({Action.INFERENCE_CALL, Action.JOB_SUBMIT, Action.MODEL_READ}),
+        Scope.INFERENCE: frozenset(
+            {Action.INFERENCE_CALL, Action.JOB_SUBMIT, Action.WEBHOOK_SEND, Action.MODEL_READ}
+        ),
         Scope.TENANT_READ: frozenset({Action.TENANT_READ, Action.QUOTA_READ, Action.USAGE_READ}),
         Scope.KEYS_READ: frozenset({Action.KEY_READ}),
         Scope.KEYS_WRITE: frozenset(

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from audit.models import Category, Outcome
 from audit.services import Event, intent, record
-from inference.models import WebhookDelivery, WebhookSecret, WebhookState
+from inference.models import Job, WebhookDelivery, WebhookSecret, WebhookState
 from inference.payloads import Ciphers
 from inference.webhooks import sender, signing
 from inference.webhooks.events import WebhookEvent
@@ -184,9 +184,11 @@ def register_callbacks(*, tenant_id: UUID, urls: Mapping[UUID, httpx.URL]) -> No
 def redeliver_webhook(*, context: Context, delivery_id: UUID) -> WebhookDelivery:
     """Makes a delivery due again, at once and with all its tries; it keeps its ``webhook-id``.
 
+    An API key reaches those of the jobs that it submitted itself.
+
     Raises:
         Forbidden: the caller may not.
-        NotFound: no such delivery in the tenant.
+        NotFound: no such delivery that the caller may send.
         Conflict: its job has not ended, or it is being sent right now.
     """
     require(context, Action.WEBHOOK_SEND)
@@ -195,6 +197,9 @@ def redeliver_webhook(*, context: Context, delivery_id: UUID) -> WebhookDelivery
         found = WebhookDelivery.objects.select_for_update().filter(
             tenant_id=tenant_id, pk=delivery_id
         )
+        if context.api_key_id is not None:
+            own = Job.objects.filter(tenant_id=tenant_id, api_key_id=context.api_key_id)
+            found = found.filter(job_id__in=own.values("id"))
         delivery = found.first()
         if delivery is None:
             raise NotFound("There is no such webhook delivery.")

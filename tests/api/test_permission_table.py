@@ -53,6 +53,7 @@ READ_AUDIT = {"auditor", AUDIT, "key audit:read"}
 READ_JOBS = {*PEOPLE, SYSTEM, "key jobs:read"}
 # Of its own jobs alone, of which there is none here.
 FOLLOW_JOBS = {*READ_JOBS, "key inference"}
+SEND_WEBHOOKS = {"owner", "developer", "key inference"}
 READ_WEBHOOKS = {"owner", "developer", "key jobs:read"}
 EDIT_KEYS = {"owner", "developer", "key keys:write"}
 REVOKE = {"owner", "developer", SECURITY, "key keys:write"}
@@ -89,8 +90,8 @@ TABLE = [
     Row("POST", "jobs/{id}/cancel", {"owner", "key inference"}),
     Row("GET", "webhooks/deliveries", READ_WEBHOOKS),
     Row("GET", "webhooks/deliveries/{id}", READ_WEBHOOKS),
-    Row("POST", "webhooks/deliveries/{id}/redeliver", {"owner", "developer"}, {}),
-    Row("POST", "webhooks/test", {"owner", "developer"}, {}),
+    Row("POST", "webhooks/deliveries/{id}/redeliver", SEND_WEBHOOKS, {}),
+    Row("POST", "webhooks/test", SEND_WEBHOOKS, {}),
     Row("GET", "webhooks/secret", READ_WEBHOOKS),
     Row("POST", "webhooks/secret", {"owner"}, {"overlap_seconds": -1}),
     Row("GET", "models", {"owner", "developer", "viewer", SYSTEM, "key inference"}),

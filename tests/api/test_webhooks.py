@@ -12,6 +12,7 @@ from django.db import connection
 from inference.webhooks import services
 from inference.webhooks.sender import Outcome
 from portal.core.ids import uuid7
+from tenants.services import CreatedKey
 from tests.api.callers import Caller, key_caller, session_caller
 from tests.factories import Organisation, api_key
 from tests.inference.webhooks.receiver import Receiver
@@ -31,11 +32,15 @@ def developer(tenant_a: Organisation) -> Caller:
 
 
 def a_webhook(
-    superuser: psycopg.Connection, organisation: Organisation, served: dict[str, UUID], **more: Any
+    superuser: psycopg.Connection,
+    organisation: Organisation,
+    served: dict[str, UUID],
+    key: CreatedKey | None = None,
+    **more: Any,
 ) -> tuple[UUID, UUID]:
     """A job that has ended and its callback: their ids."""
-    key = api_key(organisation).api_key
-    job = new_row("inference_job", organisation, {**served, "api_key_id": key.id})
+    key = key or api_key(organisation)
+    job = new_row("inference_job", organisation, {**served, "api_key_id": key.api_key.id})
     insert(superuser, "inference_job", job)
     row = new_row("inference_webhookdelivery", organisation, {"job_id": job["id"]})
     insert(superuser, "inference_webhookdelivery", {**row, **more})
@@ -98,6 +103,17 @@ def test_redeliver_makes_it_due_and_stands_in_the_trail(
         "SELECT action, actor_label FROM audit_event WHERE object_id = %s", [str(delivery)]
     ).fetchone()
     assert event == ("webhook.redeliver", tenant_a.developer.user.email)
+
+
+def test_redeliver_by_a_key_reaches_its_own_jobs_alone(
+    tenant_a: Organisation, owner_sql: psycopg.Connection, served: dict[str, UUID]
+) -> None:
+    key = api_key(tenant_a)
+    _, own = a_webhook(owner_sql, tenant_a, served, key=key, state=3)
+    _, other = a_webhook(owner_sql, tenant_a, served, state=3)
+    caller = key_caller(key.token)
+    assert caller.post(f"webhooks/deliveries/{own}/redeliver", None).status_code == 200
+    assert caller.post(f"webhooks/deliveries/{other}/redeliver", None).status_code == 404
 
 
 def test_redeliver_what_waits_for_its_job_is_a_conflict(

@@ -11,6 +11,7 @@ import pytest
 from inference.models.jobs import JobState
 from inference.models.webhooks import WebhookState
 from inference.settlement import Settlement, settle
+from inference.webhooks import store
 from inference.webhooks.schedule import MOST_TRIES
 from tests.inference.webhooks.hooks import Hooks
 from tests.inference.webhooks.receiver import Receiver
@@ -223,6 +224,21 @@ def test_two_senders_at_once_send_each_attempt_once(hooks: Hooks, receiver: Rece
     hooks.bench.run(together())
     assert sorted(r.path for r in receiver.received) == sorted(f"/{n}" for n in range(12))
     assert {hooks.state(job_id) for job_id in jobs} == {WebhookState.DELIVERED}
+
+
+def test_claim_of_another_sender_that_has_not_committed_is_skipped(
+    hooks: Hooks, receiver: Receiver
+) -> None:
+    job_id = hooks.ended(receiver.url())
+    claim = {"busy": "{}", "a_tenant": 8, "slots": 64, "lease": 60.0}
+    with psycopg.connect(hooks.bench.servers.url("gateway")) as other:
+        claimed = other.execute(store.CLAIM, claim).fetchall()
+        assert job_id in [row[2] for row in claimed]
+        hooks.deliver()
+        assert receiver.received == []
+        other.rollback()
+    hooks.deliver()
+    assert len(receiver.received) == 1
 
 
 def test_sender_dies_and_another_follows_once_the_lease_has_run_out(

@@ -151,6 +151,9 @@ def test_submit_to_a_running_portal_calls_back(
     token, secret = wanderer
     programs.io(factories.unique("io-hooks"))
     with live_portal.client(token) as client:
+        trial = client.post("/api/v1/webhooks/test", json={"url": receiver.url("/trial")})
+        assert trial.json()["delivered"], trial.text
+        assert verifies(secret, receiver.received.pop())
         job_id = _submit(client, live_portal.fake.model, receiver.url())
         (request,) = receiver.wait(1, within=90)
         assert verifies(secret, request)
