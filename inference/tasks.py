@@ -9,6 +9,9 @@ from inference import dispatch
 from inference.batches.sweep import sweep_files
 from inference.batches.turns import Turns
 from inference.sweeper import Sweeper
+from inference.webhooks.deliverer import Deliverer, DelivererThread
+from inference.webhooks.services import ciphers
+from inference.webhooks.targets import targets
 from portal.core.broker import Doorbell
 from portal.core.env import env
 from portal.core.resp import RespClient
@@ -69,3 +72,21 @@ def sweep_old_files() -> None:
     dropped = sweep_files(env().database_url("gateway"))
     if dropped:
         log.info("files.swept", files=dropped)
+
+
+def _deliverer() -> DelivererThread:
+    """This process's sender of webhooks."""
+    settings = env()
+    deliverer = Deliverer(
+        settings.database_url("gateway"),
+        ciphers=ciphers(),
+        targets=targets(),
+        slots=settings.webhook_slots,
+    )
+    return DelivererThread(deliverer)
+
+
+@shared_task(name="inference.deliver_webhooks")
+def deliver_webhooks() -> None:
+    """Begins to send the webhooks that are due; calls go on when this has returned."""
+    _deliverer().round()

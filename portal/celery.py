@@ -53,6 +53,11 @@ app.conf.update(
     imports=("inference.tasks", "audit.tasks", "tenants.tasks", "tenants.closing.tasks"),
     beat_schedule={
         "sweep": {"task": "inference.sweep", "schedule": 1.0, "options": {"expires": 1.0}},
+        "webhooks": {
+            "task": "inference.deliver_webhooks",
+            "schedule": 1.0,
+            "options": {"expires": 1.0},
+        },
         "quota-warnings": {
             "task": "tenants.warn_of_quotas",
             "schedule": 15.0,

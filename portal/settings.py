@@ -166,6 +166,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "TenantState": "tenants.models.tenant.TenantState",
         "JobState": "inference.api.serializers.STATES",
+        "WebhookState": "inference.api.webhook_serializers.STATES",
         "TenantRole": "tenants.api.serializers.ROLES",
         "KeyScope": "tenants.api.serializers.SCOPES",
         "PlatformRole": "tenants.api.users.PLATFORM_ROLES",

@@ -44,6 +44,9 @@ class Action(StrEnum):
     JOB_READ = "job.read"
     JOB_SUBMIT = "job.submit"
     JOB_CANCEL = "job.cancel"
+    WEBHOOK_READ = "webhook.read"
+    WEBHOOK_SEND = "webhook.send"
+    WEBHOOK_SECRET = "webhook.secret"  # noqa: S105
     USAGE_READ = "usage.read"
     USAGE_REPAIR = "usage.repair"
     MODEL_READ = "model.read"
@@ -137,6 +140,9 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.QUOTA_EDIT,
                 Action.JOB_READ,
                 Action.JOB_CANCEL,
+                Action.WEBHOOK_READ,
+                Action.WEBHOOK_SEND,
+                Action.WEBHOOK_SECRET,
                 Action.USAGE_READ,
                 Action.MODEL_READ,
                 Action.PLAYGROUND_USE,
@@ -153,6 +159,8 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.KEY_REVOKE_OWN,
                 Action.QUOTA_READ,
                 Action.JOB_READ,
+                Action.WEBHOOK_READ,
+                Action.WEBHOOK_SEND,
                 Action.USAGE_READ,
                 Action.MODEL_READ,
                 Action.PLAYGROUND_USE,
@@ -177,7 +185,9 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
 SCOPE_ACTIONS: Final[Mapping[Scope, frozenset[Action]]] = MappingProxyType(
     {
         # Of jobs a key sees and ends those that it submitted.
-        Scope.INFERENCE: frozenset({Action.INFERENCE_CALL, Action.JOB_SUBMIT, Action.MODEL_READ}),
+        Scope.INFERENCE: frozenset(
+            {Action.INFERENCE_CALL, Action.JOB_SUBMIT, Action.WEBHOOK_SEND, Action.MODEL_READ}
+        ),
         Scope.TENANT_READ: frozenset({Action.TENANT_READ, Action.QUOTA_READ, Action.USAGE_READ}),
         Scope.MEMBERS_READ: frozenset({Action.MEMBER_READ}),
         Scope.MEMBERS_WRITE: frozenset({Action.MEMBER_READ, Action.MEMBER_MANAGE}),
@@ -191,7 +201,7 @@ SCOPE_ACTIONS: Final[Mapping[Scope, frozenset[Action]]] = MappingProxyType(
                 Action.KEY_REVOKE,
             }
         ),
-        Scope.JOBS_READ: frozenset({Action.JOB_READ}),
+        Scope.JOBS_READ: frozenset({Action.JOB_READ, Action.WEBHOOK_READ}),
         Scope.AUDIT_READ: frozenset({Action.AUDIT_READ}),
     }
 )

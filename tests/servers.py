@@ -153,6 +153,8 @@ class SessionServers:
         for name in Env.model_fields:
             os.environ.pop(name.upper(), None)
         os.environ["FREEHOLD_DATA_DIR"] = str(self.data_dir)
+        # Receivers of webhooks stand on the loopback here, and nothing goes anywhere else.
+        os.environ["WEBHOOK_NETWORKS"] = "127.0.0.0/8, ::1"
 
     def start(self) -> None:
         """Copies the migrated cluster and starts both servers."""

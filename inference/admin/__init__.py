@@ -2,12 +2,15 @@
 
 from inference.admin.catalogue import WORKER_STATE_KINDS, Health, health_of
 from inference.admin.jobs import JOB_STATE_KINDS, timeline
+from inference.admin.webhooks import WebhookDeliveryAdmin, WebhookSecretAdmin
 from inference.admin.words import duration_text, money
 
 __all__ = [
     "JOB_STATE_KINDS",
     "WORKER_STATE_KINDS",
     "Health",
+    "WebhookDeliveryAdmin",
+    "WebhookSecretAdmin",
     "duration_text",
     "health_of",
     "money",

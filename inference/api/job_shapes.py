@@ -6,6 +6,7 @@ from rest_framework import serializers
 
 from inference.jobs.submission import DAY_SECONDS, MOST_METADATA, MOST_SECONDS
 from inference.models import Priority
+from inference.webhooks.targets import MOST_URL_CHARS
 
 _LEAST_SECONDS: Final = 60
 _NAME_CHARS: Final = 64
@@ -34,6 +35,13 @@ class JobOptionsSerializer(serializers.Serializer[Any]):
         child=serializers.CharField(max_length=_TEXT_CHARS, allow_blank=True),
         default=dict,
         help_text=f"Up to {MOST_METADATA} short texts of your own, kept in clear.",
+    )
+
+    callback_url = serializers.CharField(
+        max_length=MOST_URL_CHARS,
+        allow_null=True,
+        default=None,
+        help_text="A webhook tells this URL how the job ended; it needs a signing secret.",
     )
 
     def validate_metadata(self, metadata: dict[str, str]) -> dict[str, str]:

@@ -114,6 +114,7 @@ def _job_request(request: Request) -> JobRequest:
         result_seconds=options["result_ttl"],
         metadata=options["metadata"],
         idempotency_key=_idempotency_key(request),
+        callback_url=options["callback_url"],
     )
 
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from inference.api import jobs, views
+from inference.api import jobs, views, webhook_views
 
 urlpatterns = [
     path("jobs", jobs.JobsView.as_view(), name="jobs"),
@@ -10,6 +10,19 @@ urlpatterns = [
     path("jobs/<str:job_id>/cancel", jobs.CancelJobView.as_view(), name="job-cancel"),
     path("jobs/<str:job_id>/events", jobs.JobEventsView.as_view(), name="job-events"),
     path("jobs/<str:job_id>/result", jobs.JobResultView.as_view(), name="job-result"),
+    path("webhooks/deliveries", webhook_views.DeliveriesView.as_view(), name="webhook-deliveries"),
+    path(
+        "webhooks/deliveries/<str:delivery_id>",
+        webhook_views.DeliveryView.as_view(),
+        name="webhook-delivery",
+    ),
+    path(
+        "webhooks/deliveries/<str:delivery_id>/redeliver",
+        webhook_views.RedeliverView.as_view(),
+        name="webhook-redeliver",
+    ),
+    path("webhooks/test", webhook_views.TestView.as_view(), name="webhook-test"),
+    path("webhooks/secret", webhook_views.SecretView.as_view(), name="webhook-secret"),
     path("models", views.ModelsView.as_view(), name="models"),
     path("deployments", views.DeploymentsView.as_view(), name="deployments"),
 ]

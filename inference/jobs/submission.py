@@ -12,12 +12,14 @@ used is decided anew, as for every call.
 """
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Final
 from uuid import UUID
 
+import httpx
 import msgspec
 import structlog
 from django.db import transaction
@@ -45,6 +47,8 @@ from inference.jobs import store
 from inference.jobs.catalogue import served_models
 from inference.jobs.ciphers import payload_cipher
 from inference.models import Priority
+from inference.webhooks.services import NoSigningSecret, has_signing_secret, register_callbacks
+from inference.webhooks.targets import clean_url, origin_of, targets
 from portal.core.actors import Actor, ActorType, Context
 from portal.core.broker import Doorbell
 from portal.core.crypto import Cipher, InvalidCiphertext
@@ -80,6 +84,7 @@ class JobRequest:
         result_seconds: how long its answer is kept once it has ended.
         metadata: the caller's own words about it, kept in clear.
         idempotency_key: the caller's name for this submission, unique for its API key.
+        callback_url: where a webhook tells how the job ended.
         action: the name of its audit events; what follows "inference." is the job's kind.
     """
 
@@ -89,6 +94,7 @@ class JobRequest:
     result_seconds: int = DAY_SECONDS
     metadata: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
+    callback_url: str | None = None
     action: str = JOB
 
 
@@ -279,6 +285,7 @@ class _Submission:
             if isinstance(parsed, PortalError):
                 raise parsed
             generation, call = _call(request, parsed, models, credential)
+            self._require_receiver(request)
         except PortalError as refusal:
             refused = Call(credential, refusal=refusal)
             return Pending(request.action, origin, refused, self._arrived_at)
@@ -305,12 +312,40 @@ class _Submission:
                 rows.append(_without_generation(refused_row(pending, verdict)))
                 self._outcomes[number] = Outcome(error=verdict.error)
         store.write(ledger, rows)
+        register_callbacks(tenant_id=self._tenant_id, urls=self._callbacks(pendings))
+
+    # -- callbacks -------------------------------------------------------------------------
+
+    def _require_receiver(self, request: JobRequest) -> None:
+        """Refuses a callback that could not be sent, or not signed."""
+        if request.callback_url is None:
+            return
+        clean_url(request.callback_url, targets(), "callback_url")
+        if not self._signs:
+            raise NoSigningSecret
+
+    @cached_property
+    def _signs(self) -> bool:
+        return has_signing_secret(self._tenant_id)
+
+    def _callbacks(self, numbers: Iterable[int]) -> dict[UUID, httpx.URL]:
+        """The callback URLs of those that were admitted, by job."""
+        return {
+            job_id: clean_url(url, targets())
+            for n in numbers
+            if (job_id := self._outcomes[n].job_id) is not None
+            and (url := self._requests[n].callback_url) is not None
+        }
+
+    # -- rows ------------------------------------------------------------------------------
 
     def _row(self, number: int, pending: Pending, verdict: Admitted, ledger: Ledger) -> Row:
         request = self._requests[number]
         row = _without_generation(admitted_row(pending, verdict, _cipher(verdict.key)))
         assert row.detail is not None
         row.detail["priority"] = request.priority.name.lower()
+        if request.callback_url is not None:
+            row.detail["receiver"] = origin_of(clean_url(request.callback_url, targets()))
         more: dict[str, Any] = {
             "deadline": ledger.now + timedelta(seconds=request.wait_seconds),
             "priority": request.priority.value,
@@ -394,6 +429,7 @@ def _fingerprint_text(request: JobRequest) -> bytes:
         request.wait_seconds,
         request.result_seconds,
         dict(request.metadata),
+        request.callback_url,
     ]
     return msgspec.json.encode(asked, order="sorted")
 

@@ -12,7 +12,7 @@ STORAGE = "ALTER TABLE inference_filechunk ALTER COLUMN content SET STORAGE EXTE
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("inference", "0005_jobs"),
+        ("inference", "0006_webhooks"),
         ("tenants", "0006_usage"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]

@@ -12,6 +12,12 @@ from inference.models.batches import (
 from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion
 from inference.models.dispatch import DeploymentClock, FairShare, QueueForecast, Worker
 from inference.models.jobs import IdempotencyKey, Job, JobPayload, JobState, Priority
+from inference.models.webhooks import (
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookSecret,
+    WebhookState,
+)
 
 __all__ = [
     "LIVE_BATCH_STATES",
@@ -35,5 +41,9 @@ __all__ = [
     "ModelVersion",
     "Priority",
     "QueueForecast",
+    "WebhookAttempt",
+    "WebhookDelivery",
+    "WebhookSecret",
+    "WebhookState",
     "Worker",
 ]

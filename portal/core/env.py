@@ -9,8 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from portal.core.http import parse_network
 
 DatabaseRole = Literal["app", "gateway", "sealer", "owner"]
 
@@ -121,6 +123,29 @@ class Env(BaseSettings):
     export_keep_hours: float = Field(
         168.0, gt=0, description="How long the file of a tenant's export is kept for download."
     )
+
+    webhook_networks: str = Field(
+        "public",
+        description="Where webhooks may go, by commas: `public` for every public address, by https "
+        "alone, and networks (CIDR) such as `10.0.0.0/8`, by http too. Private and loopback "
+        "addresses only if listed; link-local and cloud metadata addresses never.",
+    )
+    webhook_slots: int = Field(
+        64, ge=0, description="Webhooks that an io worker sends at once; with 0 it sends none."
+    )
+    webhook_ca_file: Path | None = Field(
+        None,
+        description="PEM file of certificate authorities that webhooks' receivers may have, beside "
+        "the public ones.",
+    )
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _known_networks(cls, text: str) -> str:
+        for entry in filter(None, map(str.strip, text.split(","))):
+            if entry != "public":
+                parse_network(entry)
+        return text
 
     def database_url(self, role: DatabaseRole) -> str:
         """The PostgreSQL URL of a login role.

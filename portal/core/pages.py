@@ -52,6 +52,11 @@ def on_refusal(words: Callable[[str], str]) -> None:
     _words = words
 
 
+def in_words(message: str) -> str:
+    """A sentence of a service in the reader's language, or as it is where it has no translation."""
+    return _words(message)
+
+
 def context_of(request: HttpRequest) -> Context:
     """Who calls, as the middleware found out."""
     context: Context = request.portal  # type: ignore[attr-defined]

@@ -46,6 +46,20 @@ _TENANT = (
     _Item(_("Playground"), "admin:playground", "forum", Action.PLAYGROUND_USE, True),
     _Item(_("API keys"), "admin:tenants_apikey_changelist", "key", Action.KEY_READ, True),
     _Item(_("Jobs"), "admin:inference_job_changelist", "list_alt", Action.JOB_READ, True),
+    _Item(
+        _("Webhooks"),
+        "admin:inference_webhookdelivery_changelist",
+        "webhook",
+        Action.WEBHOOK_READ,
+        True,
+    ),
+    _Item(
+        _("Webhook secret"),
+        "admin:inference_webhooksecret_changelist",
+        "verified_user",
+        Action.WEBHOOK_READ,
+        True,
+    ),
     _Item(_("Quotas"), "admin:tenants_quota_changelist", "speed", Action.QUOTA_READ, True),
     _Item(
         _("Default quotas"),

@@ -55,6 +55,8 @@ READ_AUDIT = {"auditor", AUDIT, "key audit:read"}
 READ_JOBS = {*PEOPLE, SYSTEM, "key jobs:read"}
 # Of its own jobs alone, of which there is none here.
 FOLLOW_JOBS = {*READ_JOBS, "key inference"}
+SEND_WEBHOOKS = {"owner", "developer", "key inference"}
+READ_WEBHOOKS = {"owner", "developer", "key jobs:read"}
 EDIT_KEYS = {"owner", "developer", "key keys:write"}
 READ_MEMBERS = {"owner", SYSTEM, SECURITY, "key members:read", "key members:write"}
 EDIT_MEMBERS = {"owner", SYSTEM, "key members:write"}
@@ -116,6 +118,12 @@ TABLE = [
     Row("GET", "jobs/{id}/events", FOLLOW_JOBS),
     Row("GET", "jobs/{id}/result", {"key inference"}),
     Row("POST", "jobs/{id}/cancel", {"owner", "key inference"}),
+    Row("GET", "webhooks/deliveries", READ_WEBHOOKS),
+    Row("GET", "webhooks/deliveries/{id}", READ_WEBHOOKS),
+    Row("POST", "webhooks/deliveries/{id}/redeliver", SEND_WEBHOOKS, {}),
+    Row("POST", "webhooks/test", SEND_WEBHOOKS, {}),
+    Row("GET", "webhooks/secret", READ_WEBHOOKS),
+    Row("POST", "webhooks/secret", {"owner"}, {"overlap_seconds": -1}),
     Row("GET", "models", {"owner", "developer", "viewer", SYSTEM, "key inference"}),
     Row("GET", "deployments", {SYSTEM}),
     Row("GET", "audit/events", READ_AUDIT),

@@ -35,6 +35,8 @@ UNGOVERNED = {
     "tenants_apikeyuse": "when keys were used; their calls are events of their own",
     "inference_job": "recorded by two job events each",
     "inference_jobpayload": "prompts never enter the trail",
+    "inference_webhookdelivery": "what ends it, or begins it anew, is an event of its own",
+    "inference_webhookattempt": "append-only by itself",
     "inference_fairshare": "virtual clocks",
     "inference_file": "uploads and deletions are events of their own",
     "inference_filechunk": "contents never enter the trail",

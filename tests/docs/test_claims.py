@@ -10,6 +10,7 @@ from audit.models import AuditEvent, Category, Outcome
 from inference.engines import engine_names
 from inference.gateway import calls
 from inference.gateway.app import UnknownRoute, routes
+from inference.webhooks.events import WebhookEvent
 from portal.core.actors import PlatformRole, TenantRole
 from portal.core.database_roles import DatabaseRoles
 from tenants.events import TEXTS, TenantsEvent
@@ -93,7 +94,7 @@ def test_audit_lists_every_action() -> None:
     text = page("audit.md")
     of_calls = {value for name, value in vars(calls).items() if name.isupper()}
     assert {calls.CHAT, calls.COUNT_TOKENS} <= of_calls
-    named = of_calls | {e.value for e in TenantsEvent}
+    named = of_calls | {e.value for e in TenantsEvent} | {e.value for e in WebhookEvent}
     for _, source in sources("audit", "tenants", "inference", "portal"):
         named |= {name for pair in _INTENT.findall(source) for name in pair if name}
         named |= set(_EVENT.findall(source))

@@ -43,6 +43,8 @@ EXPORT = _object("tenants_tenantexport")
 
 FILE, BATCH = _object("inference_file"), _object("inference_batch")
 
+WEBHOOK = _object("inference_webhookdelivery")
+
 CONTROL_PLANE: dict[str, Shows] = {
     "": OPEN,
     "admin/": LISTING,
@@ -114,6 +116,12 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/inference/job/": LISTING,
     "admin/inference/job/<uuid:object_id>/": JOB,
     "admin/inference/job/<uuid:object_id>/cancel/": JOB,
+    "admin/inference/webhookdelivery/": LISTING,
+    "admin/inference/webhookdelivery/add/": LISTING,
+    "admin/inference/webhookdelivery/<uuid:object_id>/": WEBHOOK,
+    "admin/inference/webhookdelivery/<uuid:object_id>/redeliver/": WEBHOOK,
+    "admin/inference/webhooksecret/": LISTING,
+    "admin/inference/webhooksecret/add/": LISTING,
     "admin/inference/deployment/": PLATFORM,
     "admin/inference/deployment/<uuid:object_id>/": PLATFORM,
     "admin/inference/deployment/<uuid:object_id>/enable/": PLATFORM,
@@ -157,6 +165,11 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/jobs/<str:job_id>/cancel": JOB,
     "api/v1/jobs/<str:job_id>/events": JOB,
     "api/v1/jobs/<str:job_id>/result": JOB,
+    "api/v1/webhooks/deliveries": LISTING,
+    "api/v1/webhooks/deliveries/<str:delivery_id>": WEBHOOK,
+    "api/v1/webhooks/deliveries/<str:delivery_id>/redeliver": WEBHOOK,
+    "api/v1/webhooks/secret": LISTING,
+    "api/v1/webhooks/test": LISTING,
     "api/v1/models": PLATFORM,
     "api/v1/deployments": PLATFORM,
     "api/v1/audit/events": LISTING,

@@ -78,7 +78,7 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             "window_start": now, "level": 50, "maximum": 2, "taken": 1, "warned_at": now,
         },
         "tenants_tenantdatakey": {
-            "id": uuid7(), "version": 32_000, "wrapped": b"w", "created_at": now,
+            "id": uuid7(), "version": 0, "wrapped": b"w", "created_at": now,
         },
         "tenants_ledgerentry": {
             "id": uuid7(), "job_id": uuid7(), "model_id": uuid7(), "sku": "m@1",
@@ -126,6 +126,19 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             "api_key_id": references.get("api_key_id"), "key": "seen",
             "job_id": references.get("job_id"), "pepper_version": 1, "body_hmac": b"h",
             "expires_at": now,
+        },
+        "inference_webhooksecret": {
+            "id": uuid7(), "generation": 1, "data_key_version": 1, "sealed": b"s",
+            "created_at": now,
+        },
+        "inference_webhookdelivery": {
+            "id": uuid7(), "job_id": references.get("job_id"), "origin": "https://hooks.test",
+            "data_key_version": 1, "sealed_url": b"u", "state": 2, "attempts": 1, "tries": 1,
+            "last_error": "", "created_at": now, "finished_at": now,
+        },
+        "inference_webhookattempt": {
+            "id": uuid7(), "delivery_id": references.get("delivery_id"), "number": 1,
+            "sent_at": now, "milliseconds": 1, "status": 204, "error": "",
         },
         "inference_fairshare": {"deployment_id": uuid7(), "virtual_time": 0},
         "inference_file": {
@@ -193,6 +206,9 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
         "job_id",
         {"api_key_id": "tenants_apikey", "job_id": "inference_job"},
     ),
+    "inference_webhooksecret": ("id", {}),
+    "inference_webhookdelivery": ("id", {"job_id": "inference_job"}),
+    "inference_webhookattempt": ("id", {"delivery_id": "inference_webhookdelivery"}),
     "inference_fairshare": ("deployment_id", {}),
     "inference_file": ("id", {"api_key_id": "tenants_apikey"}),
     "inference_filechunk": ("file_id", {"file_id": "inference_file"}),

@@ -1,0 +1,1 @@
+"""Webhooks: signed HTTP calls that tell a receiver how its job ended."""
