@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from inference.models import WebhookSecret
 from inference.models.webhooks import WebhookState
 from inference.webhooks import services, signing
-from portal.core.errors import Forbidden, Invalid, NotFound
+from portal.core.errors import Conflict, Forbidden, Invalid, NotFound
 from portal.core.tenancy import tenant_scope
 from tests.factories import Organisation
 from tests.inference.webhooks.hooks import Hooks
@@ -236,7 +236,7 @@ def test_redeliver_is_refused_while_the_job_runs_and_while_it_is_sent(
         [under_way],
     )
     for delivery_id in (waiting, under_way):
-        with pytest.raises(services.Conflict):
+        with pytest.raises(Conflict):
             services.redeliver_webhook(context=hooks.tenant.context, delivery_id=delivery_id)
 
 
