@@ -1,5 +1,6 @@
-"""Admin pages of jobs, and of what serves them."""
+"""Admin pages of jobs and batches, and of what serves them."""
 
+from inference.admin import batches
 from inference.admin.catalogue import WORKER_STATE_KINDS, Health, health_of
 from inference.admin.jobs import JOB_STATE_KINDS, timeline
 from inference.admin.words import duration_text, money
@@ -8,6 +9,7 @@ __all__ = [
     "JOB_STATE_KINDS",
     "WORKER_STATE_KINDS",
     "Health",
+    "batches",
     "duration_text",
     "health_of",
     "money",

@@ -59,6 +59,8 @@ SENTENCES: Final = (
     _("Ask for at most %(n)s days at once."),
     _("A playground key needs a session."),
     _("An API key is made in a person's name."),
+    _("There is no such batch."),
+    _("The batch has ended, or is about to: it can't be cancelled."),
 )
 UNFOLD: Final = (
     _("Type to search"),
