@@ -255,9 +255,9 @@ def test_get_events_streams_them_and_frees_the_slot_when_the_client_goes_away(
     (job_id,) = submit_jobs(bench, key)
 
     async def listen() -> tuple[Any, dict[str, str]]:
-        client = AsyncClient(headers={"Authorization": f"Bearer {key.token}"})
-        response: Any = await client.get(
-            f"/api/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}
+        response: Any = await AsyncClient().get(
+            f"/api/v1/jobs/{job_id}/events",
+            headers={"Accept": "text/event-stream", "Authorization": f"Bearer {key.token}"},
         )
         event = await next_event(response.streaming_content)
         await asyncio.to_thread(response.close)
