@@ -1,7 +1,7 @@
 """A job's events, told from its row: what it is now, and what of that a client has not seen.
 
 Nothing is stored for it. Each event's id says how far the job was: its fence, the phase within
-that claim, a count that grows within the phase, and the place in the queue. Ids ascend, so that a
+that claim, a step that grows within the phase, and the place in the queue. Ids ascend, so that a
 client that comes again with the last one it saw is told what has changed since, and nothing twice.
 A state that lasts less than a second may go by untold.
 """
@@ -28,7 +28,7 @@ class Position(NamedTuple):
 
     fence: int
     phase: int
-    count: int
+    step: int
     place: int
 
     @classmethod

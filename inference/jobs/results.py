@@ -80,6 +80,7 @@ def read_result(*, context: Context, job_id: UUID) -> bytes:
             )
         version, answer = kept
         wrapped = TenantDataKey.objects.values_list("wrapped", flat=True).get(version=version)
+    assert answer is not None, "row-level security shows none without an answer"
     cipher = payload_cipher(job.tenant_id, version, bytes(wrapped))
     text = cipher.decrypt(bytes(answer), row_id=job.pk).decode()
     reason: FinishReason = "length" if job.finish_reason == "length" else "stop"

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from inference.models import JobState
+from portal.core.actors import PlatformRole
 from portal.core.ids import uuid7
 from tenants.services import CreatedKey, set_quota
 from tests import factories
@@ -237,9 +238,7 @@ def test_result_is_read_by_no_session_and_no_administrator(
     succeed(bench, claimed(bench, job_id))
     for user in (tenant_a.owner.user, tenant_a.auditor.user):
         assert session_caller(user).get(f"jobs/{job_id}/result").status_code == 403
-    entered = session_caller(
-        factories.administrator(factories.PlatformRole.SYSTEM).user, tenant_a.id
-    )
+    entered = session_caller(factories.administrator(PlatformRole.SYSTEM).user, tenant_a.id)
     assert entered.get(f"jobs/{job_id}").status_code == 200
     assert entered.get(f"jobs/{job_id}/result").status_code == 403
 

@@ -190,7 +190,7 @@ def test_a_stream_follows_a_job_to_its_end_and_is_resumed_where_it_was_left(
 
     async def follow() -> None:
         first = EventStream(tenant_a.id, job_id, None)
-        chunks = aiter(first)
+        chunks: Any = aiter(first)
         queued = await next_event(chunks)
         assert queued["event"] == "queued"
         job = await asyncio.to_thread(claimed, bench, job_id)

@@ -89,8 +89,8 @@ def test_an_interactive_call_is_in_the_next_claim_whatever_waits_in_other_classe
             tenant, priority, size, count = event
             queue.admit([asked(tenant, priority, size)] * count)
     queue.admit([asked(caller, Priority.INTERACTIVE, tokens)])
-    ((_, _, who, priority, _),) = queue.claim(1)
-    assert (who, priority) == (str(caller), Priority.INTERACTIVE)
+    ((_, _, who, level, _),) = queue.claim(1)
+    assert (who, level) == (str(caller), Priority.INTERACTIVE)
 
 
 def test_a_tenants_interactive_calls_do_not_wait_behind_its_batch_jobs() -> None:
@@ -112,7 +112,7 @@ def test_busy_flows_share_by_tenant_weight_times_class(
     queue = Queue()
     for tenant, priority in flows:
         queue.admit([asked(tenant, priority)] * 700)
-    served = Counter((who, priority) for _, _, who, priority, _ in queue.claim(700))
+    served = Counter((who, level) for _, _, who, level, _ in queue.claim(700))
     weights = {
         (str(tenant), priority): flow_weight(KEYS[tenant].weight, priority)
         for tenant, priority in flows
