@@ -34,7 +34,7 @@ class BatchSerializer(serializers.ModelSerializer[Batch]):
     api_key_name = serializers.CharField(source="api_key.name")
     user_id = serializers.UUIDField()
     user = serializers.CharField(source="user.email")
-    errors = FaultSerializer(many=True)
+    faults = FaultSerializer(source="errors", many=True)
     waiting_for = serializers.CharField(help_text="Why nothing more is run now; empty if it is.")
 
     class Meta:
@@ -53,7 +53,7 @@ class BatchSerializer(serializers.ModelSerializer[Batch]):
             "failed",
             "prompt_tokens",
             "completion_tokens",
-            "errors",
+            "faults",
             "waiting_for",
             "created_at",
             "in_progress_at",
