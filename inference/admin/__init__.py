@@ -1,5 +1,6 @@
-"""Admin pages of jobs, and of what serves them."""
+"""Admin pages of jobs and batches, and of what serves them."""
 
+from inference.admin import batches
 from inference.admin.catalogue import WORKER_STATE_KINDS, Health, health_of
 from inference.admin.jobs import JOB_STATE_KINDS, timeline
 from inference.admin.webhooks import WebhookDeliveryAdmin, WebhookSecretAdmin
@@ -11,6 +12,7 @@ __all__ = [
     "Health",
     "WebhookDeliveryAdmin",
     "WebhookSecretAdmin",
+    "batches",
     "duration_text",
     "health_of",
     "money",

@@ -59,6 +59,7 @@ FINISH_TEXTS: dict[str, Text] = {
 KIND_TEXTS: dict[str, Text] = {
     "chat": _("Chat completion"),
     "job": _("Submitted job"),
+    "batch": _("Request of a batch"),
 }
 
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from inference.api import jobs, views, webhook_views
+from inference.api import batches, jobs, views, webhook_views
 
 urlpatterns = [
     path("jobs", jobs.JobsView.as_view(), name="jobs"),
@@ -23,6 +23,8 @@ urlpatterns = [
     ),
     path("webhooks/test", webhook_views.TestView.as_view(), name="webhook-test"),
     path("webhooks/secret", webhook_views.SecretView.as_view(), name="webhook-secret"),
+    path("batches", batches.BatchesView.as_view(), name="batches"),
+    path("batches/<str:batch_id>", batches.BatchView.as_view(), name="batch"),
     path("models", views.ModelsView.as_view(), name="models"),
     path("deployments", views.DeploymentsView.as_view(), name="deployments"),
 ]

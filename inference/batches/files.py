@@ -139,6 +139,7 @@ def _result_file(batch: Batch, suffix: str) -> File:
     file = File(
         tenant_id=batch.tenant_id,
         api_key_id=batch.api_key_id,
+        user_id=batch.user_id,
         filename=f"batch_{batch.id.hex}_{suffix}.jsonl",
         purpose=FilePurpose.BATCH_OUTPUT,
         state=FileState.INCOMPLETE,

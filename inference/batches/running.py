@@ -6,7 +6,6 @@ did stands or falls with what it noted, so a process that dies in it leaves noth
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Final
 from uuid import UUID
 
@@ -32,12 +31,12 @@ from inference.gateway.answers import error_of
 from inference.gateway.wire import errors
 from inference.gateway.wire.common import FinishReason, Usage
 from inference.gateway.wire.response import completion
+from inference.jobs.ciphers import payload_cipher
 from inference.jobs.submission import JobRequest, Outcome, key_context, submit
 from inference.models import Batch, BatchLine, BatchState, File, FileState, JobState, Priority
-from inference.payloads import Ciphers
 from inference.returns import End
 from portal.core.actors import Context
-from portal.core.crypto import Cipher, InvalidCiphertext, Keyring
+from portal.core.crypto import Cipher, InvalidCiphertext
 from portal.core.env import env
 from portal.core.errors import PortalError
 from tenants.models import ApiKey, TenantDataKey
@@ -242,8 +241,10 @@ def _answer(batch: Batch, line: EndedLine) -> bytes | None:
     """The completion of a line that succeeded; None if it did not, or its answer is gone."""
     if line.state != JobState.SUCCEEDED or line.answer is None or line.data_key_version is None:
         return None
-    cipher = _payload_cipher(batch, line.data_key_version)
+    version = line.data_key_version
+    key = TenantDataKey.objects.get(tenant_id=batch.tenant_id, version=version)
     try:
+        cipher = payload_cipher(batch.tenant_id, version, bytes(key.wrapped))
         text = cipher.decrypt(bytes(line.answer), row_id=line.job_id).decode()
     except InvalidCiphertext as fault:
         log.error("answer.unreadable", job_id=str(line.job_id), error=str(fault))
@@ -272,16 +273,6 @@ def _failure(line: EndedLine) -> PortalError:
         ),
         "messages",
     )
-
-
-@cache
-def _payload_ciphers() -> Ciphers:
-    return Ciphers(Keyring.parse(env().encryption_keys.get_secret_value()))
-
-
-def _payload_cipher(batch: Batch, version: int) -> Cipher:
-    key = TenantDataKey.objects.get(tenant_id=batch.tenant_id, version=version)
-    return _payload_ciphers().of(batch.tenant_id, version, bytes(key.wrapped))
 
 
 def _line_cipher(batch: Batch) -> Cipher:

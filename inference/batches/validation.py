@@ -112,6 +112,7 @@ class Validation:
         batch = self._batch
         BatchLine.objects.filter(tenant_id=batch.tenant_id, batch_id=batch.id).delete()
         batch.total = 0
+        batch.errors.sort(key=lambda fault: fault["line"] or 0)
         batch.state, batch.ended_at = BatchState.FAILED, timezone.now()
 
 

@@ -42,7 +42,7 @@ class ListBatches(Recorded):
         page = parse_page(
             scope["query_string"], BATCH, default=_LISTED, most=_MOST_LISTED, filters=set()
         )
-        found, more = await self._gateway.batches.page(key.tenant_id, page)
+        found, more = await self._gateway.batches.page(key, page)
         return Done(answer_json(listing([batch_object(f) for f in found], more=more)))
 
 
@@ -52,7 +52,7 @@ class ReadBatch(Recorded):
 
     async def act(self, key: KeyFacts, scope: Scope, arrived: Arrival, receive: Receive) -> Done:
         batch_id = parse_name(BATCH, scope["path_params"]["batch"])
-        return _done(await self._gateway.batches.find(key.tenant_id, batch_id))
+        return _done(await self._gateway.batches.find(key, batch_id))
 
 
 class CancelBatch(Recorded):
@@ -61,7 +61,7 @@ class CancelBatch(Recorded):
 
     async def act(self, key: KeyFacts, scope: Scope, arrived: Arrival, receive: Receive) -> Done:
         batch_id = parse_name(BATCH, scope["path_params"]["batch"])
-        return _done(await self._gateway.batches.cancel(key.tenant_id, batch_id))
+        return _done(await self._gateway.batches.cancel(key, batch_id))
 
 
 def _done(facts: BatchFacts, more: dict[str, str] | None = None) -> Done:

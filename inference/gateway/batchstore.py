@@ -26,7 +26,8 @@ _LIVE: Final = f"ARRAY{[state.value for state in LIVE_BATCH_STATES]}"
 # Held until the batch is there, so that its input can't be deleted in between.
 _INPUT: Final = f"""
 SELECT purpose FROM inference_file
- WHERE tenant_id = %(tenant)s AND id = %(input)s AND state = {FileState.READY.value}
+ WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND id = %(input)s
+   AND state = {FileState.READY.value}
    AND (expires_at IS NULL OR expires_at > clock_timestamp())
    FOR SHARE
 """
@@ -49,19 +50,21 @@ _FACTS: Final = """
 SELECT id, endpoint, model, metadata, input_file_id, output_file_id, error_file_id, state, errors,
        total, completed, failed, prompt_tokens, completion_tokens, created_at, expires_at,
        in_progress_at, finalizing_at, cancelling_at, ended_at
-  FROM inference_batch WHERE tenant_id = %(tenant)s
+  FROM inference_batch WHERE tenant_id = %(tenant)s AND user_id = %(user)s
 """
 
 _CANCEL: Final = f"""
 UPDATE inference_batch SET state = {BatchState.CANCELLING.value},
        cancelling_at = clock_timestamp(), wake_at = clock_timestamp()
- WHERE tenant_id = %(tenant)s AND id = %(batch)s
+ WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND id = %(batch)s
    AND state IN ({BatchState.VALIDATING.value}, {BatchState.IN_PROGRESS.value})
 """
 
 
 class BatchStore:
-    """The batches of all tenants; each call names the one that it is for.
+    """The batches of all tenants; each call names the key that it is for.
+
+    A batch belongs to the person who owns the key that it was made with, as files do.
 
     Args:
         most_live: batches that a tenant may have which have not ended.
@@ -112,43 +115,49 @@ class BatchStore:
             raise no_input(purpose)
         if live >= self._most_live:
             raise too_many_batches(self._most_live)
-        return await self.find(key.tenant_id, batch_id)
+        return await self.find(key, batch_id)
 
-    async def find(self, tenant_id: UUID, batch_id: UUID) -> BatchFacts:
-        """A batch of the tenant.
+    async def find(self, key: KeyFacts, batch_id: UUID) -> BatchFacts:
+        """A batch of the key's owner.
 
         Raises:
             NotFound: none.
         """
         found = await self._read(
-            _FACTS + " AND id = %(batch)s", {"tenant": tenant_id, "batch": batch_id}
+            _FACTS + " AND id = %(batch)s",
+            {"tenant": key.tenant_id, "user": key.user_id, "batch": batch_id},
         )
         if not found:
             raise no_such(BATCH, batch_name(batch_id))
         return found[0]
 
-    async def page(self, tenant_id: UUID, page: Page) -> tuple[list[BatchFacts], bool]:
-        """A page of the tenant's batches, newest first, and whether more follow it."""
+    async def page(self, key: KeyFacts, page: Page) -> tuple[list[BatchFacts], bool]:
+        """A page of the owner's batches, newest first, and whether more follow it."""
         query = f"""{_FACTS} AND (%(after)s::uuid IS NULL OR id < %(after)s)
  ORDER BY id DESC LIMIT %(limit)s"""
-        names = {"tenant": tenant_id, "after": page.after, "limit": page.limit + 1}
+        names = {
+            "tenant": key.tenant_id,
+            "user": key.user_id,
+            "after": page.after,
+            "limit": page.limit + 1,
+        }
         found = await self._read(query, names)
         return found[: page.limit], len(found) > page.limit
 
-    async def cancel(self, tenant_id: UUID, batch_id: UUID) -> BatchFacts:
+    async def cancel(self, key: KeyFacts, batch_id: UUID) -> BatchFacts:
         """Lets a batch end early; one that is being cancelled already stays as it is.
 
         Raises:
             NotFound: none.
             Conflict: it has ended, or is about to.
         """
-        names = {"tenant": tenant_id, "batch": batch_id}
+        names = {"tenant": key.tenant_id, "user": key.user_id, "batch": batch_id}
 
         async def work(connection: psycopg.AsyncConnection[Any]) -> None:
             await connection.execute(_CANCEL, names)
 
         await self._link.use(work)
-        facts = await self.find(tenant_id, batch_id)
+        facts = await self.find(key, batch_id)
         if facts.state not in (BatchState.CANCELLING, BatchState.CANCELLED):
             raise over_already(batch_id, facts.state)
         return facts

@@ -109,7 +109,7 @@ class ListFiles(Recorded):
             most=_MOST_LISTED,
             filters={"purpose"},
         )
-        found, more = await self._gateway.files.page(key.tenant_id, page)
+        found, more = await self._gateway.files.page(key, page)
         return Done(answer_json(listing([wire.file_object(f) for f in found], more=more)))
 
 
@@ -119,7 +119,7 @@ class ReadFile(Recorded):
 
     async def act(self, key: KeyFacts, scope: Scope, arrived: Arrival, receive: Receive) -> Done:
         file_id = parse_name(FILE, scope["path_params"]["file"])
-        facts = await self._gateway.files.find(key.tenant_id, file_id)
+        facts = await self._gateway.files.find(key, file_id)
         detail = {"file": file_name(file_id)}
         return Done(answer_json(msgspec.json.encode(wire.file_object(facts))), detail)
 
@@ -130,7 +130,7 @@ class DeleteFile(Recorded):
 
     async def act(self, key: KeyFacts, scope: Scope, arrived: Arrival, receive: Receive) -> Done:
         file_id = parse_name(FILE, scope["path_params"]["file"])
-        await self._gateway.files.delete(key.tenant_id, file_id)
+        await self._gateway.files.delete(key, file_id)
         detail = {"file": file_name(file_id)}
         return Done(answer_json(msgspec.json.encode(wire.deleted_object(file_id))), detail)
 
@@ -141,14 +141,14 @@ class DownloadFile(Recorded):
 
     async def act(self, key: KeyFacts, scope: Scope, arrived: Arrival, receive: Receive) -> Done:
         file_id = parse_name(FILE, scope["path_params"]["file"])
-        files, tenant_id = self._gateway.files, key.tenant_id
-        facts = await files.find(tenant_id, file_id)
+        files = self._gateway.files
+        facts = await files.find(key, file_id)
 
         async def answer(send: Send, origin: Origin) -> None:
             await start(send, OPENAI, origin, 200, _BINARY, wire.content_headers(facts))
             for number in range(facts.chunks):
                 # One that can't be read breaks the answer off, short of its declared length.
-                body = await files.chunk(tenant_id, facts, number)
+                body = await files.chunk(key, facts, number)
                 await send({"type": "http.response.body", "body": body, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
 

@@ -24,10 +24,10 @@ from portal.core.crypto import InvalidCiphertext
 from portal.core.ids import uuid7
 
 _BEGIN: Final = f"""
-INSERT INTO inference_file (id, tenant_id, api_key_id, filename, purpose, state, size, chunks,
-                            data_key_version, created_at)
-VALUES (%(file)s, %(tenant)s, %(key)s, '', %(purpose)s, {FileState.INCOMPLETE.value}, 0, 0,
-        %(version)s, %(now)s)
+INSERT INTO inference_file (id, tenant_id, api_key_id, user_id, filename, purpose, state, size,
+                            chunks, data_key_version, created_at)
+VALUES (%(file)s, %(tenant)s, %(key)s, %(user)s, '', %(purpose)s, {FileState.INCOMPLETE.value}, 0,
+        0, %(version)s, %(now)s)
 """
 
 # Uploads of one tenant add their chunks one after the other, so that they can't outgrow its
@@ -58,7 +58,7 @@ SELECT f.id, f.filename, f.purpose, f.size, f.chunks, f.created_at, f.expires_at
        f.data_key_version, k.wrapped
   FROM inference_file f
   JOIN tenants_tenantdatakey k ON k.tenant_id = f.tenant_id AND k.version = f.data_key_version
- WHERE f.tenant_id = %(tenant)s AND f.state = {FileState.READY.value}
+ WHERE f.tenant_id = %(tenant)s AND f.user_id = %(user)s AND f.state = {FileState.READY.value}
    AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())
 """
 
@@ -67,7 +67,8 @@ SELECT EXISTS (SELECT 1 FROM inference_batch b
                 WHERE b.tenant_id = f.tenant_id AND b.input_file_id = f.id
                   AND b.state = ANY(ARRAY{[s.value for s in LIVE_BATCH_STATES]}))
   FROM inference_file f
- WHERE f.tenant_id = %(tenant)s AND f.id = %(file)s AND f.state = {FileState.READY.value}
+ WHERE f.tenant_id = %(tenant)s AND f.user_id = %(user)s AND f.id = %(file)s
+   AND f.state = {FileState.READY.value}
    AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())
    FOR UPDATE OF f
 """
@@ -77,6 +78,10 @@ _DELETE: Final = f"""
 UPDATE inference_file SET state = {FileState.DELETED.value}, filename = ''
  WHERE tenant_id = %(tenant)s AND id = %(file)s
 """
+
+
+def _named(key: KeyFacts, **more: Any) -> dict[str, Any]:
+    return {"tenant": key.tenant_id, "user": key.user_id, **more}
 
 
 class Upload:
@@ -150,6 +155,7 @@ class Upload:
         return {
             "tenant": key.tenant_id,
             "key": key.id,
+            "user": key.user_id,
             "version": key.data_key_version,
             "file": self.file_id,
             **more,
@@ -157,7 +163,10 @@ class Upload:
 
 
 class FileStore:
-    """The files of all tenants; each call names the one that it is for.
+    """The files of all tenants; each call names the key that it is for.
+
+    A file belongs to the person who owns the key that it was made with: all keys of that person
+    see it, and nobody else's.
 
     Args:
         most_bytes: how much a tenant's files may take together.
@@ -176,55 +185,55 @@ class FileStore:
 
         await self.link.use(work)
 
-    async def find(self, tenant_id: UUID, file_id: UUID, *, param: str | None = None) -> FileFacts:
-        """A file of the tenant.
+    async def find(self, key: KeyFacts, file_id: UUID, *, param: str | None = None) -> FileFacts:
+        """A file of the key's owner.
 
         Raises:
             NotFound: none, or deleted, or expired.
         """
-        names = {"tenant": tenant_id, "file": file_id}
+        names = _named(key, file=file_id)
         rows = await self._rows(_FACTS + " AND f.id = %(file)s", names)
         if not rows:
             raise no_such(FILE, file_name(file_id), param)
         return FileFacts(*rows[0])
 
-    async def page(self, tenant_id: UUID, page: Page) -> tuple[list[FileFacts], bool]:
-        """A page of the tenant's files, and whether more follow it."""
+    async def page(self, key: KeyFacts, page: Page) -> tuple[list[FileFacts], bool]:
+        """A page of the owner's files, and whether more follow it."""
         sign, order = (">", "ASC") if page.ascending else ("<", "DESC")
         query = f"""{_FACTS}
    AND (%(purpose)s::text IS NULL OR f.purpose = %(purpose)s)
    AND (%(after)s::uuid IS NULL OR f.id {sign} %(after)s)
  ORDER BY f.id {order} LIMIT %(limit)s"""
-        names = {
-            "tenant": tenant_id,
-            "purpose": page.filters.get("purpose"),
-            "after": page.after,
-            "limit": page.limit + 1,
-        }
+        names = _named(
+            key,
+            purpose=page.filters.get("purpose"),
+            after=page.after,
+            limit=page.limit + 1,
+        )
         rows = await self._rows(query, names)
         return [FileFacts(*row) for row in rows[: page.limit]], len(rows) > page.limit
 
-    async def chunk(self, tenant_id: UUID, facts: FileFacts, number: int) -> bytes:
+    async def chunk(self, key: KeyFacts, facts: FileFacts, number: int) -> bytes:
         """A piece of a file's content.
 
         Raises:
             InvalidCiphertext: it was altered or is gone.
         """
-        names = {"tenant": tenant_id, "file": facts.id, "number": number}
+        names = _named(key, file=facts.id, number=number)
         rows = await self._rows(READ_CHUNK, names)
         if not rows:
             raise InvalidCiphertext("A piece of the file is missing.")
-        cipher = self.ciphers.of(tenant_id, facts.data_key_version, facts.data_key)
+        cipher = self.ciphers.of(key.tenant_id, facts.data_key_version, facts.data_key)
         return unseal(cipher, facts.id, number, rows[0][0])
 
-    async def delete(self, tenant_id: UUID, file_id: UUID) -> None:
+    async def delete(self, key: KeyFacts, file_id: UUID) -> None:
         """Deletes a file's content and name.
 
         Raises:
             NotFound: none.
             Conflict: a batch that has not ended reads it.
         """
-        names = {"tenant": tenant_id, "file": file_id}
+        names = _named(key, file=file_id)
 
         async def work(connection: psycopg.AsyncConnection[Any]) -> tuple[bool] | None:
             async with connection.transaction():

@@ -56,6 +56,16 @@ class Migration(migrations.Migration):
                 ("created_at", models.DateTimeField(verbose_name="created")),
                 ("expires_at", models.DateTimeField(null=True, verbose_name="expires")),
                 (
+                    "user",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
                     "api_key",
                     models.ForeignKey(
                         db_constraint=False,

@@ -30,6 +30,9 @@ class File(IdModel, TenantModel):
     api_key = models.ForeignKey(
         ApiKey, models.PROTECT, related_name="+", db_constraint=False, db_index=False
     )
+    user = models.ForeignKey(
+        User, models.PROTECT, related_name="+", db_constraint=False, db_index=False
+    )
     filename = models.CharField(_("name"), max_length=255, blank=True)
     purpose = models.CharField(_("purpose"), max_length=16, choices=FilePurpose)
     state = models.SmallIntegerField(_("state"), choices=FileState, default=FileState.INCOMPLETE)

@@ -46,6 +46,7 @@ _TENANT = (
     _Item(_("Playground"), "admin:playground", "forum", Action.PLAYGROUND_USE, True),
     _Item(_("API keys"), "admin:tenants_apikey_changelist", "key", Action.KEY_READ, True),
     _Item(_("Jobs"), "admin:inference_job_changelist", "list_alt", Action.JOB_READ, True),
+    _Item(_("Batches"), "admin:inference_batch_changelist", "inventory_2", Action.JOB_READ, True),
     _Item(
         _("Webhooks"),
         "admin:inference_webhookdelivery_changelist",

@@ -109,6 +109,8 @@ SENTENCES: Final = (
     _("The call failed."),
     _("The callback URL can't be decrypted."),
     _("The tenant has no signing secret that can be read."),
+    _("There is no such batch."),
+    _("The batch has ended, or is about to: it can't be cancelled."),
 )
 UNFOLD: Final = (
     _("Type to search"),

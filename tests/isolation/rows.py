@@ -142,9 +142,9 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
         },
         "inference_fairshare": {"deployment_id": uuid7(), "virtual_time": 0},
         "inference_file": {
-            "id": uuid7(), "api_key_id": references.get("api_key_id"), "filename": "seen.jsonl",
-            "purpose": "batch", "state": 1, "size": 1, "chunks": 1, "data_key_version": 1,
-            "created_at": now,
+            "id": uuid7(), "api_key_id": references.get("api_key_id"), "user_id": user,
+            "filename": "seen.jsonl", "purpose": "batch", "state": 1, "size": 1, "chunks": 1,
+            "data_key_version": 1, "created_at": now,
         },
         "inference_filechunk": {
             "file_id": references.get("file_id"), "number": 0, "content": b"c",

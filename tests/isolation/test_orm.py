@@ -8,7 +8,7 @@ from django.apps import apps
 from django.db import models
 from django.db.utils import ProgrammingError
 
-from inference.models import FairShare, IdempotencyKey
+from inference.models import BatchLine, FairShare, FileChunk, IdempotencyKey
 from portal.core.database_roles import database_roles
 from portal.core.tenancy import role_scope, tenant_scope
 from portal.core.tenancy.models import TenantModel
@@ -42,6 +42,10 @@ def _key(populated: Populated, model: type[models.Model]) -> Any:
     key = populated.keys[model._meta.db_table][1]
     if model is IdempotencyKey:
         return (populated.id, populated.keys["tenants_apikey"][1], "seen")
+    if model is FileChunk:
+        return (populated.id, key, 0)
+    if model is BatchLine:
+        return (populated.id, key, 1)
     if model is FairShare:
         return (populated.id, key, 0)
     return (populated.id, key, 1) if model is ApiKeyUse else key

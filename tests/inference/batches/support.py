@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import psycopg
+
 from inference.batches.content import CHUNK_BYTES, file_ciphers
 from inference.batches.steps import take_step
 from inference.gateway.admission import Allowed, Call, KeyFacts
@@ -16,15 +18,21 @@ from inference.gateway.calls import CREATE_BATCH, Part, Pending
 from inference.gateway.filestore import FileStore, Upload
 from inference.gateway.wire.batches import BatchFacts, parse_batch
 from inference.gateway.wire.objects import file_name
-from inference.models import BatchState, JobState
+from inference.models import Batch, BatchState, JobState
+from portal.core.actors import Context
 from portal.core.crypto import Keyring
 from portal.core.env import env
+from portal.core.tenancy import tenant_scope
 from tenants.services import CreatedKey
 from tests.inference.bench import Bench, credential, origin
 from tests.inference.jobs.support import body
 
 ENDPOINT = "/v1/chat/completions"
 DAYS = 30 * 24 * 3600
+ALWAYS_DUE = datetime(2000, 1, 1, tzinfo=UTC)
+NEVER_DUE = datetime(3000, 1, 1, tzinfo=UTC)
+RESTS: dict[UUID, datetime] = {}
+"""When the next step of each batch would have been due, as its last one left it."""
 
 
 def line(bench: Bench, custom_id: str, *, prompt: str = "hi", **changes: Any) -> bytes:
@@ -44,6 +52,29 @@ def with_body(bench: Bench, custom_id: str, **changes: Any) -> bytes:
     return line(bench, custom_id, body=json.loads(body(bench, **changes)))
 
 
+def step_alone(tenant_id: UUID, batch_id: UUID) -> bool:
+    """The next step of a batch that no worker of a running portal finds due."""
+    with tenant_scope(Context.system("tests", tenant_id=tenant_id)):
+        found = Batch.objects.filter(pk=batch_id)
+        found.update(wake_at=ALWAYS_DUE, feed_at=None)
+        taken = take_step(tenant_id, batch_id)
+        RESTS[batch_id] = found.values_list("wake_at", flat=True).get()
+        found.update(wake_at=NEVER_DUE)
+    return taken
+
+
+class _Within:
+    """A link whose every use is part of one transaction."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+
+    async def use(self, work: Any) -> Any:
+        return await work(self._connection)
+
+    read = use
+
+
 @dataclass(slots=True)
 class Made:
     """One batch, and what its steps, its workers and its caller do."""
@@ -59,7 +90,7 @@ class Made:
     @property
     def facts(self) -> BatchFacts:
         """The batch as its caller reads it."""
-        facts: BatchFacts = self.bench.run(self.batches.find(self.key.tenant_id, self.id))
+        facts: BatchFacts = self.bench.run(self.batches.find(self.key, self.id))
         return facts
 
     @property
@@ -72,18 +103,9 @@ class Made:
         facts = self.facts
         return facts.total, facts.completed, facts.failed
 
-    def wake(self) -> None:
-        """What it waits for in time has come."""
-        self.bench.superuser.execute(
-            "UPDATE inference_batch SET wake_at = clock_timestamp() - interval '1 second', "
-            "feed_at = NULL WHERE id = %s AND state < 4",
-            [self.id],
-        )
-
     def step(self) -> bool:
         """The next step, whether or not it is due."""
-        self.wake()
-        return take_step(self.key.tenant_id, self.id)
+        return step_alone(self.key.tenant_id, self.id)
 
     def steps(self, until: BatchState, most: int = 50) -> None:
         """Steps until the batch is in a state."""
@@ -121,7 +143,7 @@ class Made:
         raise AssertionError(f"{self.facts} never ended")
 
     def cancel(self) -> None:
-        self.bench.run(self.batches.cancel(self.key.tenant_id, self.id))
+        self.bench.run(self.batches.cancel(self.key, self.id))
 
     def expire(self) -> None:
         """Its completion window has passed."""
@@ -140,10 +162,8 @@ class Made:
             return []
 
         async def read() -> bytes:
-            facts = await self.files.find(self.key.tenant_id, file_id)
-            pieces = [
-                await self.files.chunk(self.key.tenant_id, facts, n) for n in range(facts.chunks)
-            ]
+            facts = await self.files.find(self.key, file_id)
+            pieces = [await self.files.chunk(self.key, facts, n) for n in range(facts.chunks)]
             content = b"".join(pieces)
             assert len(content) == facts.size
             return content
@@ -169,16 +189,21 @@ def make_batch(bench: Bench, key: CreatedKey, lines: Iterable[bytes] | bytes) ->
         for at in range(0, len(content), CHUNK_BYTES):
             await upload.add(content[at : at + CHUNK_BYTES])
         facts = await upload.finish("in.jsonl", DAYS)
-        new = parse_batch(
-            json.dumps(
-                {
-                    "input_file_id": file_name(facts.id),
-                    "endpoint": ENDPOINT,
-                    "completion_window": "24h",
-                }
-            ).encode()
+        body = json.dumps(
+            {
+                "input_file_id": file_name(facts.id),
+                "endpoint": ENDPOINT,
+                "completion_window": "24h",
+            }
         )
-        return (await batches.create(verdict.key, new)).id, facts.id
+        url = bench.servers.url("gateway")
+        async with await psycopg.AsyncConnection.connect(url) as connection:
+            within = BatchStore(_Within(connection), most_live=100)  # type: ignore[arg-type]
+            made = await within.create(verdict.key, parse_batch(body.encode()))
+            await connection.execute(
+                "UPDATE inference_batch SET wake_at = %s WHERE id = %s", [NEVER_DUE, made.id]
+            )
+        return made.id, facts.id
 
     batch_id, input_id = bench.run(make())
     return Made(bench, verdict.key, files, batches, batch_id, input_id)

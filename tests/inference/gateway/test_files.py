@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from inference.batches.content import CHUNK_BYTES
+from tenants.services import create_api_key
 from tests import factories
 from tests.factories import Organisation
 from tests.live import LivePortal
@@ -142,6 +143,22 @@ def test_read_another_tenants_file_answers_as_if_there_were_none(
             assert theirs.value.body == _named(none.value.body, nowhere, made.id)
         assert list(other.files.list()) == []
     assert client.files.content(made.id).read() == LINE
+
+
+def test_read_another_persons_file_answers_not_found_and_ones_own_by_any_key(
+    live_portal: LivePortal, client: openai.OpenAI, tenant_a: Organisation
+) -> None:
+    made = upload(client)
+    with official(live_portal, factories.api_key(tenant_a).token) as same:
+        assert same.files.content(made.id).read() == LINE
+    theirs = create_api_key(
+        context=tenant_a.developer.context, name="another's", scopes=["inference"]
+    )
+    with official(live_portal, theirs.token) as other:
+        assert list(other.files.list()) == []
+        for call in (other.files.retrieve, other.files.content, other.files.delete):
+            with pytest.raises(openai.NotFoundError):
+                call(made.id)
 
 
 def _named(body: Any, old: str, new: str) -> Any:
