@@ -200,6 +200,12 @@ class UnknownRoute(Endpoint):
         await self._refuse(arrived, send, errors.unknown_url(scope["method"], scope["path"]))
 
 
+class UnknownMessages(UnknownRoute):
+    """The same below Anthropic's path, such as its batches."""
+
+    style = ANTHROPIC
+
+
 def routes(gateway: Gateway) -> list[Route]:
     """The data plane's routes."""
     return [
@@ -208,6 +214,7 @@ def routes(gateway: Gateway) -> list[Route]:
         Route("/v1/responses", Responses(gateway), methods=None),
         Route("/v1/messages", Messages(gateway), methods=None),
         Route("/v1/messages/count_tokens", CountTokens(gateway), methods=None),
+        Route("/v1/messages/{path:path}", UnknownMessages(gateway), methods=None),
         Route("/v1/models", Models(gateway), methods=None),
         Route("/v1/models/{model}", Models(gateway), methods=None),
         *file_routes(gateway),

@@ -196,6 +196,7 @@ DATA_PLANE: dict[str, Shows] = {
     "/v1/responses": LISTING,
     "/v1/messages": LISTING,
     "/v1/messages/count_tokens": LISTING,
+    "/v1/messages/{path:path}": OPEN,
     "/v1/models": PLATFORM,
     "/v1/models/{model}": PLATFORM,
     "/v1/files": LISTING,

@@ -102,7 +102,7 @@ UNSUPPORTED: Final = Unsupported(
         "parallel_tool_calls": (True,),
         "max_tool_calls": (),
         "text": (_PLAIN, {}, {**_PLAIN, "verbosity": "medium"}, {"verbosity": "medium"}),
-        "reasoning": ({},),
+        "reasoning": ({}, {"effort": None, "summary": None}),
         "include": ([],),
         "top_logprobs": (0,),
         "prompt": (),

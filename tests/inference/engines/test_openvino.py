@@ -80,6 +80,14 @@ def test_generate_greedily_answers_and_stops(
     assert len([e for e in sink.of("a") if isinstance(e, Token)]) > 3
 
 
+def test_generate_from_a_raw_text_continues_it(engine: Engine, sink: Sink, artefact: Path) -> None:
+    text = Message("", "The capital of France is")
+    ids = PromptEncoder.load(artefact).encode_raw([text])
+    engine.submit(generation("a", ids, max_tokens=8, temperature=0.0))
+    sink.done("a")
+    assert "Paris" in sink.text("a")
+
+
 def test_generate_to_max_tokens_ends_with_length(
     engine: Engine, sink: Sink, capital: list[int]
 ) -> None:

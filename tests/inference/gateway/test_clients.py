@@ -28,13 +28,13 @@ from tests.servers import SessionServers
 from tests.waiting import eventually
 
 
-@pytest.fixture(params=APIS.values(), ids=APIS)
+@pytest.fixture(params=list(APIS.values()), ids=list(APIS))
 def api(request: pytest.FixtureRequest) -> Api:
     made: Api = request.param
     return made
 
 
-@pytest.fixture(params=NEW.values(), ids=NEW)
+@pytest.fixture(params=list(NEW.values()), ids=list(NEW))
 def new_api(request: pytest.FixtureRequest) -> Api:
     made: Api = request.param
     return made
@@ -167,8 +167,9 @@ def test_pass_a_quota_raises_the_clients_own_exception_with_when_to_come_back(
                 assert headers["anthropic-ratelimit-requests-limit"] == "1"
                 assert headers["anthropic-ratelimit-requests-remaining"] == "0"
                 assert headers["anthropic-ratelimit-requests-reset"].endswith("Z")
-        limits = {"requests_minute": None, "cost_total": 0}
-        set_quota(context=factories.TESTS, tenant_id=tenant_a.id, **limits)
+        set_quota(
+            context=factories.TESTS, tenant_id=tenant_a.id, requests_minute=None, cost_total=0
+        )
         with pytest.raises(api.errors.RateLimitError) as spent:
             api.ask(client)
         assert spent.value.response.headers["x-should-retry"] == "false"
@@ -437,12 +438,14 @@ def test_refuse_in_anthropics_shape_names_type_code_and_request(
             ({"content": b" " * (4 * 1024 * 1024 + 1)}, 413, "request_too_large"),
         ):
             headers = {"content-type": "application/json"}
-            answer = client.post("/v1/messages", headers=headers, **sent)  # type: ignore[arg-type]
+            answer = client.post("/v1/messages", headers=headers, **sent)
             body = answer.json()
             assert (answer.status_code, body["type"], body["error"]["type"]) == (
                 status, "error", kind,
             )  # fmt: skip
             assert body["request_id"] == answer.headers["request-id"]
+        batches = client.get("/v1/messages/batches")
+        assert (batches.status_code, batches.json()["error"]["type"]) == (404, "not_found_error")
         wrong = client.get("/v1/messages")
         assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
         assert wrong.json()["type"] == "error"
@@ -456,6 +459,8 @@ def test_stream_with_the_helpers_of_the_clients_gives_the_final_answer(
         with anthropic_client.messages.stream(**MESSAGES.body(9)) as messages:
             text = "".join(messages.text_stream)
         assert text == MESSAGES.ask(anthropic_client, 9).text
+        beta = anthropic_client.beta.messages.create(**MESSAGES.body(9))
+        assert beta.content[0].text == text
         with client.responses.stream(model="fake-chat", input=QUESTION, max_output_tokens=9) as s:
             seen = [event for event in s if event.type == "response.output_text.delta"]
         assert seen[-1].snapshot == RESPONSES.ask(client, 9).text

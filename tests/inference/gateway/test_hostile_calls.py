@@ -9,7 +9,11 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
+from inference.gateway.app import Straight
 from inference.models import Deployment
 from inference.services import set_deployment_enabled
 from tests import factories
@@ -230,3 +234,22 @@ def _failing(api: Api) -> dict[str, Any]:
     turns = [{"role": "user", "content": "fail"}]
     (name,) = set(api.body(1)) & {"messages", "prompt", "input"}
     return {name: turns if name == "messages" else "fail"}
+
+
+@pytest.mark.parametrize("name", APIS)
+def test_meet_a_fault_of_ours_is_told_in_the_apis_shape(name: str) -> None:
+    api = APIS[name]
+
+    class Faulty:
+        async def __call__(self, *_: Any) -> None:
+            raise RuntimeError("a fault")
+
+    app = Straight(Starlette(), [Route(api.path, Faulty(), methods=None)])
+    client = TestClient(app, raise_server_exceptions=False)
+    response = client.post(api.path, json={})
+    body = response.json()
+    assert response.status_code == 500
+    assert body["request_id"] == response.headers["x-request-id"]
+    kind = {"messages": "api_error"}.get(name, "server_error")
+    assert body["error"]["type"] == kind
+    assert (response.headers.get("request-id") is not None) == (api is MESSAGES)

@@ -171,7 +171,7 @@ def test_encode_failure_of_a_response_that_has_begun_ends_it_as_failed() -> None
 def test_encode_failure_of_a_message_that_has_begun_raises_in_the_client() -> None:
     made = client(broken(MESSAGES), "text/event-stream", claude=True)
     events = made.messages.create(model="m", messages=[], max_tokens=1, stream=True)
-    seen = []
+    seen: list[str] = []
     with pytest.raises(anthropic.APIStatusError) as caught:
         seen.extend(event.type for event in events)
     assert seen[-1] == "content_block_delta"
