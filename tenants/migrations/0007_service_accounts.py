@@ -10,12 +10,12 @@ from portal.core.tenancy.operations import EnableTenantRLS, RoleSQL
 STAYS_HOME = """
 CREATE FUNCTION service_account_stays_home() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    of_service boolean := (SELECT u.kind = 'service' FROM tenants_user u WHERE u.id = NEW.user_id);
+    of_service boolean := (SELECT u.kind = 'service' FROM public.tenants_user u WHERE u.id = NEW.user_id);
 BEGIN
     IF of_service AND TG_TABLE_NAME = 'tenants_membership' THEN
         RAISE EXCEPTION 'a service account is no member' USING ERRCODE = 'check_violation';
     END IF;
-    IF of_service AND NOT EXISTS (SELECT 1 FROM tenants_serviceaccount s
+    IF of_service AND NOT EXISTS (SELECT 1 FROM public.tenants_serviceaccount s
                                    WHERE s.id = NEW.user_id AND s.tenant_id = NEW.tenant_id) THEN
         RAISE EXCEPTION 'the service account is of another tenant'
               USING ERRCODE = 'check_violation';

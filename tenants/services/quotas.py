@@ -5,6 +5,7 @@ from typing import Final
 from uuid import UUID
 
 from django.db.models import Prefetch, prefetch_related_objects
+from django.utils import timezone
 
 from audit.services import intent
 from portal.core.actors import Context
@@ -71,6 +72,14 @@ def _is_here(user_id: UUID) -> bool:
     )
 
 
+def _is_over(quota: Quota) -> bool:
+    """Whether whom a quota of the open scope limits can't call any more."""
+    if quota.api_key is not None:
+        ends = quota.api_key.expires_at
+        return quota.api_key.revoked_at is not None or (ends is not None and ends <= timezone.now())
+    return quota.user_id is not None and not _is_here(quota.user_id)
+
+
 def _set(
     context: Context,
     user_id: UUID | None,
@@ -119,7 +128,8 @@ def delete_quota(*, context: Context, quota_id: UUID) -> None:
 
     Generations under way go on, and are settled in the quotas that are left. A row that is made
     anew for the same scope counts from nothing: neither what was used nor what runs. A row that
-    follows a default is not deleted: it loses its own limits, and its counters go on.
+    follows a default is not deleted while its key or user can call: it loses its own limits, and
+    its counters go on.
 
     Raises:
         Forbidden: the caller may not.
@@ -144,7 +154,7 @@ def delete_quota(*, context: Context, quota_id: UUID) -> None:
             object_label=str(quota.api_key_id or quota.user_id or quota.model_id),
         ):
             _change(quota, dict.fromkeys(quota.own_limits))
-            if quota.inherited:
+            if quota.inherited and not _is_over(quota):
                 quota.save(update_fields=[*LIMITS, "inherited"])
             else:
                 quota.delete()

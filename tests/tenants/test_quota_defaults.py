@@ -19,6 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from inference.gateway.store import READ_WINDOWS, _window
 from portal.core.actors import Context, TenantRole
 from portal.core.errors import Forbidden, Invalid, NotFound
 from portal.core.ids import uuid7
@@ -155,6 +156,8 @@ def test_end_a_key_forgets_what_it_had_by_default_and_keeps_what_it_was_set(
         revoke_api_key(context=context, api_key_id=key.id, reason="over")
     assert limits_of(tenant_a, api_key=plain.id) == {}
     assert limits_of(tenant_a, api_key=own.id) == {"requests_day": 10, "tokens_day": 3}
+    delete_quota(context=context, quota_id=quota_of(tenant_a, own.id).id)
+    assert limits_of(tenant_a, api_key=own.id) == {}
 
 
 def test_leave_and_join_again_counts_on_under_the_default_of_now(
@@ -184,6 +187,19 @@ def test_warn_of_an_inherited_limit_as_of_any_other(
         "SELECT level FROM tenants_quotawarning WHERE quota_id = %s ORDER BY level", [quota.id]
     ).fetchall()
     assert levels == [(50,), (80,)]
+
+
+def test_admission_reads_the_inherited_limit_and_names_the_key_in_its_refusal(
+    tenant_a: Organisation, gateway_sql: psycopg.Connection
+) -> None:
+    set_quota_default(context=tenant_a.context, applies_to="api_key", requests_day=10)
+    key = api_key(tenant_a).api_key
+    rows = gateway_sql.execute(READ_WINDOWS, [[key.public_id]]).fetchall()
+    windows = [_window(row) for row in rows]
+    assert [(w.scope, w.limits) for w in windows if w.api_key_id == key.id] == [
+        ("API key", {"requests_day": 10})
+    ]
+    assert len(windows) == 2
 
 
 @pytest.mark.parametrize("role", [TenantRole.DEVELOPER, TenantRole.VIEWER, TenantRole.AUDITOR])
