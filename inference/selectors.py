@@ -109,8 +109,8 @@ def _backlog(forecast: QueueForecast) -> Backlog:
 
 
 def served_models() -> QuerySet[Model]:
-    """Models with an enabled deployment, and what they cost now."""
-    deployment = Deployment.objects.filter(model=OuterRef("pk"), enabled=True)
+    """Models with an enabled deployment, and what they cost now; of replicas the first by name."""
+    deployment = Deployment.objects.filter(model=OuterRef("pk"), enabled=True).order_by("name")
     price = ModelPrice.objects.filter(
         effective_from__lte=timezone.now(), version=OuterRef("served_version")
     ).order_by("-effective_from")

@@ -98,7 +98,7 @@ _BODIES: Final = insert_bodies(
 _PAYLOADS_KEPT: Final = """
 ), kept AS (
     UPDATE inference_jobpayload p SET answer = decode(c.answer, 'base64'), prompt = '',
-        delete_after = clock_timestamp() + interval '1 minute'
+        fallbacks = NULL, delete_after = clock_timestamp() + interval '1 minute'
       FROM charged c
      WHERE p.job_id = c.id AND c.answer IS NOT NULL
        AND p.job_id = ANY(ARRAY(SELECT id FROM charged WHERE answer IS NOT NULL))
@@ -178,6 +178,7 @@ class Settlement(msgspec.Struct, frozen=True):
         lapsed: settle only if the lease has run out (the sweeper must not end a job whose
             worker has just renewed it).
         answer: encrypted answer to keep for a minute, where the caller could not be reached.
+        shown: whether the caller may have seen text; it ends for good then, see `fallback`.
     """
 
     job_id: UUID
@@ -193,6 +194,7 @@ class Settlement(msgspec.Struct, frozen=True):
     answer: str | None = None
     digest: str = ""
     first_token_at: datetime | None = None
+    shown: bool = True
 
     def row(self) -> "_Row":
         return _Row(

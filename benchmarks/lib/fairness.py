@@ -73,7 +73,8 @@ async def _admit(token: str, jobs: int, sizes: random.Random) -> None:
         abandon=lambda job_ids: None,
         used=lambda key, at: None,
     )
-    served = next(s for s in await Catalogue(queries).models() if s.queue == LIMIT)
+    named = (await Catalogue(queries).names()).values()
+    served = next(s for s in named if isinstance(s, Served) and s.queue == LIMIT)
     try:
         for begun in range(0, jobs, _AT_ONCE):
             count = min(_AT_ONCE, jobs - begun)

@@ -14,10 +14,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from inference.gateway.admission import Admitted, Call, Refused, Verdict
+from inference.gateway.admission import Admitted, Call, KeyFacts, Refused, Verdict
 from inference.gateway.answers import respond, respond_error
 from inference.gateway.calls import CHAT, LIST_MODELS, UNKNOWN_ROUTE, Pending
-from inference.gateway.catalogue import model_info
+from inference.gateway.catalogue import Named, Routed, model_info
 from inference.gateway.core import Gateway
 from inference.gateway.requests import (
     Arrival,
@@ -28,6 +28,7 @@ from inference.gateway.requests import (
     pending_chat,
     refused,
 )
+from inference.gateway.routing import Choice, reach
 from inference.gateway.stream import answer_stream
 from inference.gateway.waiting import watch
 from inference.gateway.whole import answer_whole
@@ -124,21 +125,33 @@ class ListModels(_Endpoint):
     action = LIST_MODELS
 
     async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
-        served = await self._gateway.catalogue.models()
+        names = await self._gateway.catalogue.names()
         name = scope["path_params"].get("model")
-        found = next((s for s in served if s.model_name == name), None)
+        found = None if name is None else names.get(name)
         unknown = errors.model_not_found(name) if name is not None and found is None else None
         call = Call(arrived.credential, refusal=unknown, model_name=name)
+        if isinstance(found, Routed):
+            call = Call(arrived.credential, choice=Choice(found.meaning, 0.0, {}))
         pending = Pending(self.action, arrived.origin, call, arrived.arrived_at)
         verdict = await self._admit(pending, send)
         if verdict is None:
             return
         if found is not None:
-            await respond(send, arrived.origin, 200, response.model_object(model_info(found)))
+            info = model_info(name, found)
+            await respond(send, arrived.origin, 200, response.model_object(info))
             return
-        allowed = verdict.key.allowed_models  # type: ignore[union-attr]
-        models = [s for s in served if allowed is None or s.model_name in allowed]
-        await respond(send, arrived.origin, 200, response.models_list(map(model_info, models)))
+        key = verdict.key
+        assert key is not None, "who is let in has a key"
+        models = [model_info(n, named) for n, named in names.items() if _may_use(key, named)]
+        await respond(send, arrived.origin, 200, response.models_list(models))
+
+
+def _may_use(key: KeyFacts, named: Named) -> bool:
+    """Whether the key may call something by a name."""
+    allowed = key.allowed_models
+    if isinstance(named, Routed):
+        return bool(reach(named.meaning, key.tenant_id, allowed))
+    return allowed is None or named.model_name in allowed
 
 
 class UnknownRoute(_Endpoint):

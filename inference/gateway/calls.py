@@ -1,11 +1,14 @@
 """A call on its way through the gateway."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
-from inference.gateway.admission import Call
+from inference.gateway.admission import Admitted, Call
 from inference.gateway.catalogue import Served
 from inference.payloads import Prompt
 
@@ -33,10 +36,22 @@ class Generation(msgspec.Struct, frozen=True):
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """One call in admission's batch."""
+    """One call in admission's batch.
+
+    ``options`` holds, of a call that has a choice, what it would run on each deployment.
+    """
 
     action: str
     origin: Origin
     call: Call
     arrived_at: datetime
     generation: Generation | None = None
+    options: Mapping[UUID, Generation] | None = None
+
+    def served_by(self, verdict: Admitted) -> "Pending":
+        """The call with what was chosen for it."""
+        ask = verdict.ask
+        if ask is None or self.options is None:
+            return self
+        call = replace(self.call, ask=ask)
+        return replace(self, call=call, generation=self.options[ask.deployment_id])

@@ -64,6 +64,7 @@ class Gateway:
             job_seconds=env.queue_timeout_seconds,
             running=self.room.__len__,
             backlogs=self._backlogs.now,
+            live=self._backlogs.live,
             ring=self._ringer.ring,
             abandon=self.canceller.cancel_all,
             used=self.uses.note,

@@ -11,7 +11,8 @@ import msgspec
 
 from inference.gateway.admission import Ask, Call, Credential
 from inference.gateway.calls import Generation, Origin, Pending
-from inference.gateway.catalogue import Catalogue, Served
+from inference.gateway.catalogue import Catalogue, Routed, Served
+from inference.gateway.options import prepare_options
 from inference.gateway.wire import errors
 from inference.gateway.wire.headers import (
     client_request_id,
@@ -146,10 +147,17 @@ async def pending_chat(
         patience = min(_patience(arrived.headers), queue_seconds)
         body = await read_body(arrived, receive, max_body_bytes)
         request = parse_chat_request(body)
-        served = await catalogue.find(request.model)
-        if served is None:
+        named = await catalogue.find(request.model)
+        if named is None:
             raise errors.model_not_found(request.model)
-        generation, ask = await _prepare(request, served, patience)
+        if isinstance(named, Routed):
+            choice, options = await prepare_options(
+                named, lambda served: _prepare(request, served, patience)
+            )
+            call = Call(arrived.credential, choice=choice)
+            pending = Pending(action, arrived.origin, call, arrived.arrived_at, options=options)
+            return pending, request
+        generation, ask = await _prepare(request, named, patience)
     except PortalError as refusal:
         return refused(action, arrived, refusal), None
     call = Call(arrived.credential, ask)

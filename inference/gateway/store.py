@@ -129,7 +129,10 @@ _BODIES: Final = insert_bodies(
     },
 )
 
-WRITE: Final = f"""
+
+def _write(column: str, field: str) -> str:
+    """The statement; ``column`` and ``field`` name what rows with fallbacks have beyond others."""
+    return f"""
 WITH moved AS (
     SELECT * FROM json_to_recordset(%(windows)s) AS x(quota_id uuid, minute_start timestamptz,
            day_start timestamptz, month_start timestamptz, tokens bigint, requests bigint,
@@ -148,7 +151,7 @@ WITH moved AS (
         AS x(tenant_id uuid, deployment_id uuid, virtual_time bigint)
     ON CONFLICT (tenant_id, deployment_id) DO UPDATE SET virtual_time = EXCLUDED.virtual_time
 ), calls AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%(calls)s) AS x({ROW_COLUMNS})
+    SELECT * FROM json_to_recordset(%(calls)s) AS x({ROW_COLUMNS}{field})
 ), jobs AS (
     INSERT INTO inference_job (id, tenant_id, deployment_id, model_id, api_key_id, user_id, sku,
         kind, state, stream, parameters, request_id, gateway, quota_ids, prompt_tokens,
@@ -163,12 +166,17 @@ WITH moved AS (
         %(deadline)s::timestamptz, 0, '', '', ''
       FROM calls WHERE job_id IS NOT NULL
 ), payloads AS (
-    INSERT INTO inference_jobpayload (job_id, tenant_id, data_key_version, prompt)
-    SELECT job_id, tenant_id, data_key_version, decode(prompt, 'base64')
+    INSERT INTO inference_jobpayload (job_id, tenant_id, data_key_version, prompt{column})
+    SELECT job_id, tenant_id, data_key_version, decode(prompt, 'base64'){column}
       FROM calls WHERE job_id IS NOT NULL
 ), events AS ({_EVENTS}), bodies AS ({_BODIES})
 SELECT 1
 """
+
+
+WRITE: Final = _write("", "")
+WRITE_FALLBACKS: Final = _write(", fallbacks", ", fallbacks jsonb")
+"""For batches in which a job has fallbacks: few, and each part of a statement has its price."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -308,4 +316,5 @@ def share_rows(shares: dict[tuple[UUID, UUID], Share]) -> list[dict[str, Any]]:
 
 def write(pipe: AsyncPipe, writes: Writes) -> None:
     """Adds one batch's rows to what is sent next; the end of the pipeline commits them."""
-    pipe.execute(WRITE, writes.parameters())
+    fallbacks = any(row.fallbacks is not None for row in writes.calls)
+    pipe.execute(WRITE_FALLBACKS if fallbacks else WRITE, writes.parameters())

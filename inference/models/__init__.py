@@ -1,6 +1,7 @@
 from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion
 from inference.models.dispatch import DeploymentClock, FairShare, QueueForecast, Worker
 from inference.models.jobs import Job, JobPayload, JobState
+from inference.models.routes import Route, RouteOverride, RouteTarget
 
 __all__ = [
     "Deployment",
@@ -13,5 +14,8 @@ __all__ = [
     "ModelPrice",
     "ModelVersion",
     "QueueForecast",
+    "Route",
+    "RouteOverride",
+    "RouteTarget",
     "Worker",
 ]
