@@ -38,7 +38,8 @@ _EVENTS: Final = insert_events(
         "tenant_id": "tenant_id",
         "category": "'job'",
         "action": f"'{FALLBACK_ACTION}'",
-        "outcome": "'success'",
+        # Not an outcome: the job has that once, at its end.
+        "outcome": "'requested'",
         "reason": "reason",
         "actor_type": "'api_key'",
         "actor_id": "api_key_id",
@@ -94,7 +95,7 @@ WITH x AS (
              JOIN inference_deployment d
                ON d.id = (f.target->>'deployment_id')::uuid AND d.enabled
             WHERE EXISTS (SELECT 1 FROM inference_worker w
-                           WHERE w.deployment_id = d.id AND {READY})
+                           WHERE w.deployment_id = d.id AND {READY} OFFSET 0)
             ORDER BY f.n LIMIT 1) n
       JOIN tenants_tenant t ON t.id = h.tenant_id
 ), placed AS (

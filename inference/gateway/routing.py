@@ -107,9 +107,11 @@ def choose(
     usable = [t for t in targets if t.deployment_id in fits]
     if not usable:
         return refusal or errors.not_served(name)
-    live = [t for t in usable if ledger.live is None or t.deployment_id in ledger.live]
-    first, *others = (fits[t.deployment_id] for t in in_order(live or usable, choice.draw))
-    return first, others
+    order = in_order(usable, choice.draw)
+    live = (t for t in order if ledger.live is None or t.deployment_id in ledger.live)
+    first = next(live, order[0])
+    # One that is not live now stays a fallback: it is looked at again when one is needed.
+    return fits[first.deployment_id], [fits[t.deployment_id] for t in order if t is not first]
 
 
 def reach(meaning: Meaning, tenant_id: UUID, allowed_models: frozenset[str] | None) -> list[Target]:

@@ -150,7 +150,7 @@ def test_fallback_keeps_the_job_and_charges_once_at_the_price_of_who_served(
     assert bench.payloads(job_id) == 0
     assert bench.outcomes(job_id) == [
         ("requested", ""),
-        ("success", "engine_failed"),
+        ("requested", "engine_failed"),
         ("success", ""),
     ]
 

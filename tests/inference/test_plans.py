@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from inference.fallback import MOVE
 from inference.gateway import store
 from inference.pipelining import numbered
 from inference.settlement import LOCK_WINDOWS, SETTLE, SETTLE_KEEPING
@@ -22,12 +23,14 @@ STATEMENTS = {
     "read keys": store.READ_KEYS,
     "read windows": store.READ_WINDOWS,
     "write": store.WRITE,
+    "write, with fallbacks": store.WRITE_FALLBACKS,
     "lock windows": LOCK_WINDOWS,
     "settle": SETTLE,
     "settle, keeping answers": SETTLE_KEEPING,
     "claim": CLAIM,
     "renew": RENEW,
     "release": RELEASE,
+    "move": MOVE,
 }
 
 # Enough that a plan that walks a table would be chosen nowhere by chance.

@@ -37,6 +37,7 @@ LISTING, PLATFORM, OPEN = Shows(Kind.LISTING), Shows(Kind.PLATFORM), Shows(Kind.
 TENANT, KEY = _object("tenants_tenant"), _object("tenants_apikey")
 MEMBER, QUOTA = _object("tenants_membership"), _object("tenants_quota")
 JOB, EVENT, USER = _object("inference_job"), _object("audit_event"), _object("tenants_user")
+OVERRIDE = _object("inference_routeoverride")
 
 CONTROL_PLANE: dict[str, Shows] = {
     "": OPEN,
@@ -93,6 +94,13 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/inference/deployment/<uuid:object_id>/disable/": PLATFORM,
     "admin/inference/worker/": PLATFORM,
     "admin/inference/worker/<uuid:object_id>/": PLATFORM,
+    "admin/inference/route/": PLATFORM,
+    "admin/inference/route/add/": PLATFORM,
+    "admin/inference/route/<uuid:object_id>/": PLATFORM,
+    "admin/inference/route/<uuid:object_id>/edit/": PLATFORM,
+    "admin/inference/route/<uuid:object_id>/assign/": PLATFORM,
+    "admin/inference/route/<uuid:object_id>/withdraw/": PLATFORM,
+    "admin/inference/route/<uuid:object_id>/delete/": PLATFORM,
     "admin/inference/model/": PLATFORM,
     "admin/inference/model/<uuid:object_id>/": PLATFORM,
     "api/v1/tenants": LISTING,
@@ -112,6 +120,10 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/jobs/<str:job_id>": JOB,
     "api/v1/models": PLATFORM,
     "api/v1/deployments": PLATFORM,
+    "api/v1/routes": PLATFORM,
+    "api/v1/routes/<str:route_id>": PLATFORM,
+    "api/v1/routes/<str:route_id>/overrides": PLATFORM,
+    "api/v1/route-overrides/<str:override_id>": OVERRIDE,
     "api/v1/audit/events": LISTING,
     "api/v1/audit/events/<str:event_id>": EVENT,
     "api/v1/openapi.yaml": OPEN,

@@ -99,6 +99,10 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             "job_id": references.get("job_id"), "data_key_version": 1, "prompt": b"p",
         },
         "inference_fairshare": {"deployment_id": uuid7(), "virtual_time": 0},
+        "inference_routeoverride": {
+            "id": uuid7(), "name": "seen", "route_id": references.get("route_id"),
+            "created_at": now,
+        },
         "audit_event": {
             "id": uuid7(), "category": "intent", "action": "test.seen", "outcome": "success",
             "actor_type": "system", "recorded_at": now,
@@ -135,6 +139,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "inference_job": ("id", {"api_key_id": "tenants_apikey"}),
     "inference_jobpayload": ("job_id", {"job_id": "inference_job"}),
     "inference_fairshare": ("deployment_id", {}),
+    "inference_routeoverride": ("id", {}),
     "audit_event": ("id", {}),
     "audit_body": ("event_id", {"event_id": "audit_event"}),
     "audit_leaf": ("event_id", {"event_id": "audit_event"}),
@@ -147,7 +152,7 @@ def populate(
     """Gives an organisation one row in every table of tenants' rows.
 
     Args:
-        served: ``deployment_id`` and ``model_id`` of what its job ran on.
+        served: ``deployment_id`` and ``model_id`` of what its job ran on, and a ``route_id``.
     """
     membership = superuser.execute(
         "SELECT id FROM tenants_membership WHERE user_id = %s", [organisation.viewer.user.id]

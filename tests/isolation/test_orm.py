@@ -14,8 +14,8 @@ from portal.core.tenancy.models import TenantModel
 from tenants.models import ApiKeyUse, Tenant
 from tests.isolation.rows import Populated
 
-# What portal_app may not read: its rows are the data plane's business.
-UNREADABLE = {"inference.JobPayload", "inference.FairShare"}
+# What portal_app may not read: its rows are the data plane's business, or the platform's.
+UNREADABLE = {"inference.JobPayload", "inference.FairShare", "inference.RouteOverride"}
 
 MODELS: list[type[models.Model]] = [
     Tenant,

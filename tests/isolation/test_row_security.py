@@ -82,6 +82,7 @@ def _visible(app: psycopg.Connection, table: str, key: str) -> set[UUID] | None:
 UNREADABLE = {
     "inference_jobpayload",
     "inference_fairshare",
+    "inference_routeoverride",
     "audit_event",
     "audit_body",
     "audit_leaf",

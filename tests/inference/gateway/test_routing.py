@@ -161,7 +161,8 @@ def test_every_target_disabled_is_not_available() -> None:
 
 def test_target_without_live_worker_is_passed_over_while_another_has_one() -> None:
     verdict = one(decide([routed(targets(A, B))], ledger(clocks=CLOCKS, live=frozenset({B}))))
-    assert served(verdict) == (B, [])
+    # It stays a fallback: who is live is asked again when one is needed.
+    assert served(verdict) == (B, [A])
 
 
 def test_no_live_worker_anywhere_queues_at_the_first() -> None:
