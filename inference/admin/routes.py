@@ -149,7 +149,7 @@ class RouteForm(ServiceForm):
         widget = self.fields["targets"].widget
         assert isinstance(widget, TargetsWidget)
         found = Deployment.objects.select_related("model").prefetch_related("workers")
-        widget.deployments = found.order_by("name")[:_MOST_LISTED]
+        widget.deployments = list(found.order_by("name")[:_MOST_LISTED])
 
     def initial_of(self, subject: Route) -> Mapping[str, Any]:
         targets = {

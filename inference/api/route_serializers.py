@@ -52,12 +52,14 @@ class RouteChangeSerializer(serializers.Serializer[Any]):
     description = serializers.CharField(required=False, allow_blank=True, max_length=2000)
     reserved = serializers.BooleanField(required=False)
     enabled = serializers.BooleanField(required=False)
-    targets = NewTargetSerializer(many=True, required=False, max_length=MOST_TARGETS)
+    targets = serializers.ListField(
+        child=NewTargetSerializer(), required=False, max_length=MOST_TARGETS
+    )
 
 
 class NewRouteSerializer(RouteChangeSerializer):
     name = serializers.CharField(max_length=80)
-    targets = NewTargetSerializer(many=True, max_length=MOST_TARGETS)
+    targets = serializers.ListField(child=NewTargetSerializer(), max_length=MOST_TARGETS)
 
 
 class OverrideSerializer(serializers.ModelSerializer[RouteOverride]):

@@ -50,8 +50,11 @@ class Pending(msgspec.Struct, frozen=True):
 
     def served_by(self, verdict: Admitted) -> "Pending":
         """The call with what was chosen for it."""
-        ask = verdict.ask
-        if ask is None or self.options is None:
+        ask, choice = verdict.ask, self.call.choice
+        if ask is None or choice is None or self.options is None:
             return self
-        call = replace(self.call, ask=ask)
-        return replace(self, call=call, generation=self.options[ask.deployment_id])
+        generation = self.options[ask.deployment_id]
+        if choice.meaning.name != ask.model_name:
+            parameters = {**generation.parameters, "route": choice.meaning.name}
+            generation = replace(generation, parameters=parameters)
+        return replace(self, call=replace(self.call, ask=ask), generation=generation)

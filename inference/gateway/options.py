@@ -23,9 +23,6 @@ async def prepare_options(
 
     A prompt is encoded once for each artefact among the targets.
     """
-    name = routed.meaning.name
-    # A model that is called by its own name and has replicas is no route.
-    routes = any(served.model_name != name for served in routed.served.values())
     options: dict[UUID, Generation] = {}
     asks: dict[UUID, Ask | PortalError] = {}
     for deployment_id, served in routed.served.items():
@@ -33,9 +30,6 @@ async def prepare_options(
         try:
             if twin is None:
                 generation, ask = await prepare(served)
-                if routes:
-                    parameters = {**generation.parameters, "route": name}
-                    generation = replace(generation, parameters=parameters)
             else:
                 generation = replace(twin, served=served)
                 ask = _ask_of_twin(asks[twin.served.deployment_id], served)

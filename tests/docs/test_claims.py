@@ -8,6 +8,7 @@ from django.apps import apps
 
 from audit.models import AuditEvent, Category, Outcome
 from inference.engines import engine_names
+from inference.fallback import FALLBACK_ACTION
 from inference.gateway import calls
 from inference.gateway.app import UnknownRoute, routes
 from portal.core.actors import PlatformRole, TenantRole
@@ -92,6 +93,7 @@ def test_audit_lists_every_field_category_and_outcome() -> None:
 def test_audit_lists_every_action() -> None:
     text = page("audit.md")
     named = {calls.CHAT, calls.LIST_MODELS, calls.UNKNOWN_ROUTE, *(e.value for e in TenantsEvent)}
+    named |= {FALLBACK_ACTION}
     for _, source in sources("audit", "tenants", "inference", "portal"):
         named |= {name for pair in _INTENT.findall(source) for name in pair if name}
         named |= set(_EVENT.findall(source))

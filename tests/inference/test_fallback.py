@@ -15,12 +15,14 @@ from inference.models.jobs import JobState
 from inference.payloads import unpack_prompt
 from inference.route_services import NewTarget, create_route
 from inference.services import set_deployment_enabled
-from inference.settlement import Settlement
+from inference.settlement import Settled, Settlement
 from inference.worker.claims import Claimed, Progress
+from inference.worker.database import Queue
 from portal.core.ids import uuid7
 from tests import factories, live
 from tests.factories import Organisation, unique
 from tests.inference.bench import Bench, claim, credential
+from tests.waiting import eventually
 
 DEARER = (5_000_000, 7_000_000)
 
@@ -35,7 +37,8 @@ class Pair:
 
     @property
     def first_id(self) -> UUID:
-        return self.bench.served.deployment_id
+        first: UUID = self.bench.served.deployment_id
+        return first
 
     def admit(self, organisation: Organisation, **options: Any) -> UUID:
         """A job on the first deployment that may fall back on the second."""
@@ -251,6 +254,36 @@ def test_stream_that_has_shown_a_token_never_falls_back(pair: Pair, tenant_a: Or
     pair.kill(pair.first_id)
     assert bench.sweep().moved == 0
     assert bench.job(job_id)["state"] == JobState.FAILED
+
+
+def test_worker_that_settles_moves_the_job_and_rings_where_it_waits_now(
+    pair: Pair, tenant_a: Organisation
+) -> None:
+    bench = pair.bench
+    job_id = pair.admit(tenant_a)
+    (first,) = bench.claim()
+    rung: list[set[str]] = []
+    told: list[tuple[list[Settled], list[Settlement]]] = []
+    queue = Queue(
+        bench.servers.url("gateway"),
+        deployment_id=pair.first_id,
+        worker="w1",
+        lease_seconds=60,
+        capacity=lambda: 0,
+        on_claimed=lambda claimed: None,
+        on_settled=lambda ended, asked: told.append((ended, asked)),
+        on_more=lambda: None,
+        on_moved=rung.append,
+    )
+    queue.start()
+    settlement = failed(first)
+    queue.settle([settlement])
+    eventually(lambda: bool(rung), what="the queue of the other deployment was rung")
+    queue.stop()
+    assert rung == [{pair.second.queue}]
+    # The slot is free, and nobody is told of an end.
+    assert told == [([], [settlement])]
+    assert bench.job(job_id)["deployment_id"] == pair.second.id
 
 
 def test_stale_claim_moves_nothing(pair: Pair, tenant_a: Organisation) -> None:

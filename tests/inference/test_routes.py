@@ -142,7 +142,9 @@ def test_override_is_served_from_admission_to_the_job(
         ran[organisation.id] = bench.job(verdict.job_id)
     assert ran[tenant_a.id]["deployment_id"] == world.second.id
     assert ran[tenant_a.id]["sku"] == f"{world.second.model.name}@1"
+    assert ran[tenant_a.id]["parameters"]["route"] == name
     assert ran[tenant_b.id]["deployment_id"] == world.first.id
+    assert "route" not in ran[tenant_b.id]["parameters"]
 
 
 def test_limit_of_a_model_holds_when_it_is_called_by_a_route(
@@ -307,18 +309,27 @@ def test_edit_that_leaves_the_targets_alone_changes_no_target(
 
 
 def test_override_is_told_in_the_tenants_own_trail(
-    world: World, tenant_a: Organisation, tenant_b: Organisation
+    world: World,
+    tenant_a: Organisation,
+    tenant_b: Organisation,
+    owner_sql: psycopg.Connection,
 ) -> None:
     made = create_route(context=TESTS, name=unique("own"), targets=world.to(world.first))
     override = set_route_override(
         context=TESTS, tenant_id=tenant_a.id, name="mine", route_id=made.id
     )
     delete_route_override(context=TESTS, override_id=override.id)
-    told = [e.action for e in events_of_tenant(tenant_a.id) if e.object_id == str(override.id)]
+    told = [
+        e.action
+        for e in events_of_tenant(owner_sql, tenant_a.id)
+        if e.object_id == str(override.id)
+    ]
     assert sorted(told) == [
         "inference.routeoverride.delete",
         "inference.routeoverride.insert",
         "route.override",
         "route.remove_override",
     ]
-    assert [e for e in events_of_tenant(tenant_b.id) if e.object_id == str(override.id)] == []
+    assert [
+        e for e in events_of_tenant(owner_sql, tenant_b.id) if e.object_id == str(override.id)
+    ] == []
