@@ -19,6 +19,13 @@ from inference.models.jobs import JobState
 WORKER_SECONDS: Final = 10
 """A worker whose heartbeat is older than this has died or hangs."""
 
+READY: Final = f"""w.state = 'ready'
+               AND w.heartbeat_at > now() - interval '{WORKER_SECONDS} seconds'"""
+"""Condition on a worker ``w`` that holds its model and takes work."""
+
+LIVE: Final = f"SELECT DISTINCT w.deployment_id FROM inference_worker w WHERE {READY}"
+"""Deployments that have such a worker."""
+
 READ: Final = f"""
 SELECT q.id, q.head, q.pace,
        (SELECT json_agg(json_build_array(s.tenant_id, s.priority, s.virtual_time,
@@ -33,8 +40,7 @@ SELECT q.id, q.head, q.pace,
              ORDER BY j.start_tag, j.id LIMIT 1) AS head,
            -- A worker that has not been full yet is taken for an average one.
            (SELECT avg(w.pace) * count(*) FROM inference_worker w
-             WHERE w.deployment_id = d.id AND w.state = 'ready'
-               AND w.heartbeat_at > now() - interval '{WORKER_SECONDS} seconds') AS pace
+             WHERE w.deployment_id = d.id AND {READY}) AS pace
       FROM inference_deployment d
       JOIN inference_deploymentclock c ON c.deployment_id = d.id
      WHERE d.enabled) q

@@ -1,15 +1,17 @@
 """Reads of the inference app that join several models."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from django.db.models import OuterRef, Prefetch, QuerySet, Subquery
+from django.db.models import Exists, OuterRef, Prefetch, QuerySet, Subquery
 from django.utils import timezone
 
-from inference.backlog import Backlog
+from inference.backlog import WORKER_SECONDS, Backlog
 from inference.models import (
     Deployment,
     Job,
@@ -18,9 +20,14 @@ from inference.models import (
     ModelPrice,
     Priority,
     QueueForecast,
+    Route,
+    RouteTarget,
+    Worker,
 )
+from inference.models.dispatch import WorkerState
+from portal.core.actors import Context
 from portal.core.errors import NotFound
-from portal.core.tenancy import current_context
+from portal.core.tenancy import current_context, platform_scope
 from tenants.models import ApiKey
 
 # Written every second while something waits.
@@ -123,8 +130,8 @@ def backlog_of(forecast: QueueForecast) -> Backlog:
 
 
 def served_models() -> QuerySet[Model]:
-    """Models with an enabled deployment, and what they cost now."""
-    deployment = Deployment.objects.filter(model=OuterRef("pk"), enabled=True)
+    """Models with an enabled deployment, and what they cost now; of replicas the first by name."""
+    deployment = Deployment.objects.filter(model=OuterRef("pk"), enabled=True).order_by("name")
     price = ModelPrice.objects.filter(
         effective_from__lte=timezone.now(), version=OuterRef("served_version")
     ).order_by("-effective_from")
@@ -149,3 +156,32 @@ def served_models() -> QuerySet[Model]:
 def deployments() -> QuerySet[Deployment]:
     """All deployments with model and version."""
     return Deployment.objects.select_related("model", "version")
+
+
+@contextmanager
+def routes_scope(context: Context) -> Iterator[None]:
+    """The platform's scope, which alone sees routes and the tenants that have their own."""
+    with platform_scope(replace(context, tenant_id=None), reason="routes are listed"):
+        yield
+
+
+def routes() -> QuerySet[Route]:
+    """All routes with their targets, of which ``live`` says whether a worker is ready."""
+    fresh = timezone.now() - timedelta(seconds=WORKER_SECONDS)
+    ready = Worker.objects.filter(
+        deployment=OuterRef("deployment"), state=WorkerState.READY, heartbeat_at__gt=fresh
+    )
+    targets = RouteTarget.objects.select_related("deployment__model").annotate(live=Exists(ready))
+    return Route.objects.prefetch_related(Prefetch("targets", targets))
+
+
+def get_route(route_id: UUID) -> Route:
+    """A route with its targets.
+
+    Raises:
+        NotFound: there is none.
+    """
+    route = routes().filter(pk=route_id).first()
+    if route is None:
+        raise NotFound("There is no such route.")
+    return route

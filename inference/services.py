@@ -153,7 +153,7 @@ def create_deployment(
 
     Raises:
         Forbidden, NotFound, Invalid: naming the field that is wrong.
-        Conflict: name or queue are taken, or the model has an enabled deployment.
+        Conflict: name or queue are taken.
     """
     require(context, Action.DEPLOYMENT_EDIT)
     with _catalogue(context, "a deployment is made"):
@@ -178,10 +178,7 @@ def create_deployment(
             object_label=name,
             detail={"version": version.sku},
         ):
-            _insert(
-                deployment,
-                "The name or the queue is taken, or the model has an enabled deployment.",
-            )
+            _insert(deployment, "The name or the queue is taken.")
             DeploymentClock.objects.create(deployment=deployment)
     return deployment
 
@@ -228,9 +225,10 @@ def edit_deployment(
 def set_deployment_enabled(*, context: Context, deployment_id: UUID, enabled: bool) -> Deployment:
     """Lets calls be admitted to a deployment, or refuses new ones; jobs under way go on.
 
+    Calls of a model that has several enabled deployments are shared among them.
+
     Raises:
         Forbidden, NotFound.
-        Conflict: another deployment of the model is enabled.
     """
     require(context, Action.DEPLOYMENT_EDIT)
     with _catalogue(context, "a deployment is enabled or disabled"):
@@ -242,13 +240,7 @@ def set_deployment_enabled(*, context: Context, deployment_id: UUID, enabled: bo
             object_label=deployment.name,
         ):
             deployment.enabled = enabled
-            try:
-                with transaction.atomic():
-                    deployment.save(update_fields=["enabled"])
-            except IntegrityError:
-                raise Conflict(
-                    "Another deployment of this model is enabled: disable it first."
-                ) from None
+            deployment.save(update_fields=["enabled"])
     return deployment
 
 

@@ -99,6 +99,7 @@ _BODIES: Final = insert_bodies(
 _PAYLOADS_KEPT: Final = """
 ), kept AS (
     UPDATE inference_jobpayload p SET answer = decode(c.answer, 'base64'), prompt = '',
+        fallbacks = NULL,
         delete_after = clock_timestamp() + coalesce(p.result_seconds, 60) * interval '1 second'
       FROM charged c
      WHERE p.job_id = c.id AND c.answer IS NOT NULL
@@ -181,6 +182,7 @@ class Settlement(msgspec.Struct, frozen=True):
         answer: encrypted answer to keep: a business system's, or one whose caller could not be
             reached.
         stop: the place of the stop sequence that ended it, or -1; told to the caller, not kept.
+        shown: whether the caller may have seen text; it ends for good then, see `fallback`.
     """
 
     job_id: UUID
@@ -197,6 +199,7 @@ class Settlement(msgspec.Struct, frozen=True):
     digest: str = ""
     first_token_at: datetime | None = None
     stop: int = -1
+    shown: bool = True
 
     def row(self) -> "_Row":
         return _Row(

@@ -1,8 +1,8 @@
 """The sweeper: nothing stays live that nobody works on.
 
-It finds jobs whose lease has run out or whose time is up, puts back what may run again, ends
-what may not, rings for queues with waiting jobs, writes down how long those are, and drops
-payloads and idempotency keys that were kept long enough.
+It finds jobs whose lease has run out or whose time is up, puts back what may run again, moves
+what may go on elsewhere, ends the rest, rings for queues with waiting jobs, writes down how long
+those are, and drops payloads and idempotency keys that were kept long enough.
 """
 
 import threading
@@ -15,6 +15,7 @@ import redis
 import structlog
 
 from inference import backlog
+from inference.fallback import move_of, moved, send_moves, stranded
 from inference.models.jobs import JobState
 from inference.returns import (
     FIELD,
@@ -81,6 +82,7 @@ class Sweep:
     requeued: int
     ended: int
     waiting_queues: tuple[str, ...]
+    moved: int = 0
 
 
 class Sweeper:
@@ -135,6 +137,7 @@ class Sweeper:
             ids, fences = [i for i, _ in requeue], [f for _, f in requeue]
             connection.execute(_REQUEUE, [ids, fences])
         ends += _overdue(connection)
+        count = _move(connection, ends)
         ended = _end(connection, ends)
         connection.execute(_OVERRUN)
         connection.execute(_EXPIRED)
@@ -142,7 +145,7 @@ class Sweeper:
         connection.execute(_GONE)
         connection.execute(backlog.WRITE)
         waiting = connection.execute(_WAITING).fetchall()
-        swept = Sweep(len(requeue), len(ended), tuple(row[0] for row in waiting))
+        swept = Sweep(len(requeue), len(ended), tuple(row[0] for row in waiting), count)
         return swept, ended, {s.job_id: s for s in ends}
 
 
@@ -167,6 +170,7 @@ def _sort_lapsed(
                     error_message=message,
                     measure=Measure.ESTIMATED,
                     lapsed=True,
+                    shown=shown,
                 )
             )
         else:
@@ -192,6 +196,17 @@ def _overdue(connection: psycopg.Connection[Any]) -> list[Settlement]:
             Settlement(job_id, JobState.QUEUED, state, error_code=code, error_message=message)
         )
     return ends
+
+
+def _move(connection: psycopg.Connection[Any], ends: list[Settlement]) -> int:
+    """Moves what would end and may go on elsewhere, and what waits where nobody works."""
+    moves = [m for m in map(move_of, ends) if m is not None]
+    moves += stranded(connection, _BATCH)
+    if not moves:
+        return 0
+    with connection.transaction():
+        ids = [m.job_id for m in moves]
+        return len(moved(send_moves(connection, moves, with_windows_of=ids)))
 
 
 def _end(connection: psycopg.Connection[Any], ends: list[Settlement]) -> list[Settled]:

@@ -44,8 +44,8 @@ def _sweeper() -> Sweeper:
 def sweep_jobs() -> None:
     """One round of the sweeper, then a ring for every queue with waiting jobs."""
     result = _sweeper().sweep()
-    if result.requeued or result.ended:
-        log.info("jobs.swept", requeued=result.requeued, ended=result.ended)
+    if result.requeued or result.ended or result.moved:
+        log.info("jobs.swept", requeued=result.requeued, ended=result.ended, moved=result.moved)
     with RespClient(env().redis_url.get_secret_value()) as client:
         bell = Doorbell(client)
         for queue in result.waiting_queues:

@@ -53,6 +53,8 @@ class Action(StrEnum):
     MODEL_EDIT = "model.edit"
     DEPLOYMENT_READ = "deployment.read"
     DEPLOYMENT_EDIT = "deployment.edit"
+    ROUTE_READ = "route.read"
+    ROUTE_EDIT = "route.edit"
     PLAYGROUND_USE = "playground.use"
     INFERENCE_CALL = "inference.call"
     AUDIT_READ = "audit.read"
@@ -97,6 +99,8 @@ PLATFORM_ACTIONS: Final[Mapping[PlatformRole, frozenset[Action]]] = MappingProxy
                 Action.MODEL_EDIT,
                 Action.DEPLOYMENT_READ,
                 Action.DEPLOYMENT_EDIT,
+                Action.ROUTE_READ,
+                Action.ROUTE_EDIT,
             }
         ),
         PlatformRole.SECURITY: frozenset(

@@ -26,7 +26,8 @@ RULES: Final = {
     "jobs_without_one_admission": """
         SELECT count(*) FROM inference_job j
          WHERE 1 <> (SELECT count(*) FROM audit_event e
-                      WHERE e.object_id = j.id::text AND e.outcome = 'requested')""",
+                      WHERE e.object_id = j.id::text AND e.outcome = 'requested'
+                        AND e.action = 'inference.' || j.kind)""",
     "jobs_without_one_outcome": """
         SELECT count(*) FROM inference_job j
          WHERE 1 <> (SELECT count(*) FROM audit_event e

@@ -74,7 +74,8 @@ async def _admit(token: str, jobs: int, sizes: random.Random) -> None:
         used=lambda key, at: None,
         committed=lambda size, seconds: None,
     )
-    served = next(s for s in await Catalogue(queries).models() if s.queue == LIMIT)
+    named = (await Catalogue(queries).names()).values()
+    served = next(s for s in named if isinstance(s, Served) and s.queue == LIMIT)
     try:
         for begun in range(0, jobs, _AT_ONCE):
             count = min(_AT_ONCE, jobs - begun)

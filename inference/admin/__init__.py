@@ -3,6 +3,7 @@
 from inference.admin import batches
 from inference.admin.catalogue import WORKER_STATE_KINDS, Health, health_of
 from inference.admin.jobs import JOB_STATE_KINDS, timeline
+from inference.admin.routes import RouteAdmin
 from inference.admin.webhooks import WebhookDeliveryAdmin, WebhookSecretAdmin
 from inference.admin.words import duration_text, money
 
@@ -10,6 +11,7 @@ __all__ = [
     "JOB_STATE_KINDS",
     "WORKER_STATE_KINDS",
     "Health",
+    "RouteAdmin",
     "WebhookDeliveryAdmin",
     "WebhookSecretAdmin",
     "batches",

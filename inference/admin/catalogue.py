@@ -142,7 +142,7 @@ class DeploymentAdmin(_PlatformPage):
             ServiceForm,
             lambda request, deployment, _data: _set_enabled(request, deployment, enabled=False),
             button=_("Disable deployment"),
-            intro=_("New calls of its model are refused; jobs under way are finished."),
+            intro=_("It gets no new calls; jobs under way are finished."),
             done=_("The deployment is disabled."),
             danger=True,
             offered=lambda deployment: deployment.enabled,

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from inference.api import batches, jobs, views, webhook_views
+from inference.api import batches, jobs, route_views, views, webhook_views
 
 urlpatterns = [
     path("jobs", jobs.JobsView.as_view(), name="jobs"),
@@ -27,4 +27,16 @@ urlpatterns = [
     path("batches/<str:batch_id>", batches.BatchView.as_view(), name="batch"),
     path("models", views.ModelsView.as_view(), name="models"),
     path("deployments", views.DeploymentsView.as_view(), name="deployments"),
+    path("routes", route_views.RoutesView.as_view(), name="routes"),
+    path("routes/<str:route_id>", route_views.RouteView.as_view(), name="route"),
+    path(
+        "routes/<str:route_id>/overrides",
+        route_views.RouteOverridesView.as_view(),
+        name="route-overrides",
+    ),
+    path(
+        "route-overrides/<str:override_id>",
+        route_views.RouteOverrideView.as_view(),
+        name="route-override",
+    ),
 ]

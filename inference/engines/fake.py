@@ -5,7 +5,7 @@ import time
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -43,6 +43,7 @@ class FakeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         text: repeated as the answer, a token a word.
         fail_on: a request with this in a message fails.
         fail_after: tokens that such a request still gets.
+        fail_code: what it fails with: the request was refused, or the engine itself died.
     """
 
     token_ms: Annotated[float, msgspec.Meta(ge=0)] = 5.0
@@ -52,6 +53,7 @@ class FakeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: Annotated[str, msgspec.Meta(min_length=1)] = _WORDS
     fail_on: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     fail_after: Annotated[int, msgspec.Meta(ge=0)] = 0
+    fail_code: Literal["request_refused", "engine_failed"] = "request_refused"
 
 
 class _Run:
@@ -166,7 +168,7 @@ class FakeEngine(StepEngine):
         del self._runs[request_id]
         if run.fail_at is not None and run.emitted == run.fail_at and not piece.stopped:
             message = "The fake engine fails this request as its options say."
-            events.append(Failed(request_id, "request_refused", message))
+            events.append(Failed(request_id, self._options.fail_code, message))
             return
         reason: StopReason = "stop" if piece.stopped else run.reason
         prompt = len(run.request.prompt_ids)

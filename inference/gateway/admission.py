@@ -6,7 +6,7 @@ is used and held never passes a limit, and nothing changes for a call that is re
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -18,10 +18,11 @@ from msgspec.structs import replace
 
 from inference.backlog import Backlog
 from inference.fair_order import flow_weight, start_tag, virtual_cost
+from inference.gateway.routing import Choice, choose, cover, fallbacks_of
 from inference.gateway.wire import errors
 from inference.gateway.wire.headers import Allowance
 from portal.core.crypto import Peppers
-from portal.core.errors import Forbidden, PortalError, Unavailable
+from portal.core.errors import Forbidden, PortalError
 from portal.core.http import address_within
 from portal.core.ids import uuid7
 from tenants.key_secrets import proven_generation
@@ -87,7 +88,9 @@ class Ask(msgspec.Struct, frozen=True):
     """What a generation needs, counted before it is admitted.
 
     ``patience`` is how many seconds its caller waits for it to begin, ``priority`` the class of
-    ``inference.models.jobs.Priority``.
+    ``inference.models.jobs.Priority``. Of a call that has a choice of deployments ``room`` is the
+    longest answer that fits behind the prompt, and what is reserved is at least ``least_tokens``
+    and ``least_cost``.
     """
 
     model_id: UUID
@@ -99,18 +102,23 @@ class Ask(msgspec.Struct, frozen=True):
     completion_price: int
     patience: float = math.inf
     priority: int = 0
+    room: int = 0
+    currency: str = ""
+    least_tokens: int = 0
+    least_cost: int = 0
 
     @property
     def tokens(self) -> int:
         """Tokens to reserve: the prompt and the longest possible answer."""
-        return self.prompt_tokens + self.max_tokens
+        return max(self.least_tokens, self.prompt_tokens + self.max_tokens)
 
     @property
     def cost(self) -> int:
         """Nano-units of currency to reserve, rounded up; prices are micro-units a million."""
-        return cost_of(
+        cost = cost_of(
             self.prompt_tokens, self.max_tokens, self.prompt_price, self.completion_price
         )
+        return max(self.least_cost, cost)
 
 
 def cost_of(
@@ -125,13 +133,20 @@ class Call(msgspec.Struct, frozen=True):
 
     A call without an ``ask`` only needs a valid key (listing the models, or looking up the one
     of ``model_name``). ``refusal`` is what its parsing found wrong: a caller with a bad key
-    learns of the key first.
+    learns of the key first. A call with a ``choice`` gets its ask from there.
     """
 
     credential: Credential | Vouched | None
     ask: Ask | None = None
     refusal: PortalError | None = None
     model_name: str | None = None
+    choice: Choice | None = None
+
+    def deployments(self) -> Iterable[UUID]:
+        """Every deployment that it may be given."""
+        if self.choice is not None:
+            return self.choice.asks
+        return () if self.ask is None else (self.ask.deployment_id,)
 
 
 @dataclass(slots=True)
@@ -226,7 +241,10 @@ class Share:
 
 @dataclass(slots=True)
 class Ledger:
-    """What a batch decides over; windows and shares carry what the admitted add to them."""
+    """What a batch decides over; windows and shares carry what the admitted add to them.
+
+    ``live`` are the deployments that have a ready worker; None while that is not known.
+    """
 
     keys: Mapping[str, KeyFacts]
     windows: Sequence[Window]
@@ -235,6 +253,7 @@ class Ledger:
     now: datetime
     peppers: Peppers
     backlogs: Mapping[UUID, Backlog] = field(default_factory=dict)
+    live: frozenset[UUID] | None = None
     _by_tenant: dict[UUID, list[Window]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -247,7 +266,11 @@ class Ledger:
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """The call goes on as a job."""
+    """The call goes on as a job.
+
+    Of a call that had a choice, ``ask`` is what was chosen, and ``fallbacks`` are where the job
+    may go on if that fails, in order.
+    """
 
     key: KeyFacts
     job_id: UUID
@@ -255,6 +278,8 @@ class Admitted(msgspec.Struct, frozen=True):
     quota_ids: tuple[UUID, ...]
     requests: Allowance | None
     tokens: Allowance | None
+    ask: Ask | None = None
+    fallbacks: tuple[Ask, ...] = ()
 
 
 class Allowed(msgspec.Struct, frozen=True):
@@ -287,6 +312,8 @@ def _decide_one(call: Call, ledger: Ledger) -> Verdict:
     refusal = _elsewhere(key, call) or _not_entitled(key) or call.refusal
     if refusal is not None:
         return Refused(refusal, key)
+    if call.choice is not None:
+        return _decide_choice(call.choice, key, ledger)
     ask = call.ask
     name = call.model_name if ask is None else ask.model_name
     if name is not None and key.allowed_models is not None and name not in key.allowed_models:
@@ -294,22 +321,41 @@ def _decide_one(call: Call, ledger: Ledger) -> Verdict:
     if ask is None:
         return Allowed(key)
     if ask.deployment_id not in ledger.clocks:
-        return Refused(
-            Unavailable(
-                f"The model '{ask.model_name}' is not served at the moment; try again shortly.",
-                code="model_not_available",
-                retry_after=5,
-            ),
-            key,
-        )
-    windows = ledger.windows_of(key, ask.model_id)
+        return Refused(errors.not_served(ask.model_name), key)
+    return _decide_ask(ask, key, ledger.windows_of(key, ask.model_id), ask.model_name, ledger)
+
+
+def _decide_ask(
+    ask: Ask, key: KeyFacts, windows: Sequence[Window], name: str, ledger: Ledger
+) -> Admitted | Refused:
+    """The verdict on a call whose deployment is known; ``name`` is what its caller asked for."""
     full = _first_full(windows, ask, ledger.now)
     if full is not None:
         return Refused(full, key, *_allowances(windows, ledger.now))
-    late = _too_late(key, ask, ledger)
+    late = _too_late(key, ask, name, ledger)
     if late is not None:
         return Refused(late, key, *_allowances(windows, ledger.now))
     return _admit(key, ask, windows, ledger)
+
+
+def _decide_choice(choice: Choice, key: KeyFacts, ledger: Ledger) -> Verdict:
+    """The verdict on a call that has a choice of deployments."""
+    chosen = choose(choice, key, ledger)
+    if chosen is None:
+        return Allowed(key)
+    if isinstance(chosen, PortalError):
+        return Refused(chosen, key)
+    ask, others = chosen
+    windows = ledger.windows_of(key, ask.model_id)
+    fallbacks = fallbacks_of(ask, others, key, windows, ledger)
+    covering = cover(ask, fallbacks)
+    if fallbacks and _first_full(windows, covering, ledger.now) is not None:
+        # What fits under the limits by itself is not refused for what it could fall back on.
+        covering, fallbacks = ask, ()
+    verdict = _decide_ask(covering, key, windows, choice.meaning.name, ledger)
+    if isinstance(verdict, Admitted):
+        return replace(verdict, ask=covering, fallbacks=fallbacks)
+    return verdict
 
 
 def _authenticate(credential: Credential | Vouched | None, ledger: Ledger) -> KeyFacts | None:
@@ -407,7 +453,7 @@ def _over(window: Window, metric: str, span: str, now: datetime) -> PortalError:
     )
 
 
-def _too_late(key: KeyFacts, ask: Ask, ledger: Ledger) -> PortalError | None:
+def _too_late(key: KeyFacts, ask: Ask, name: str, ledger: Ledger) -> PortalError | None:
     """The refusal of a call that would not begin within its caller's patience."""
     backlog = ledger.backlogs.get(ask.deployment_id)
     if backlog is None:
@@ -418,7 +464,7 @@ def _too_late(key: KeyFacts, ask: Ask, ledger: Ledger) -> PortalError | None:
     wait = backlog.wait_seconds(start, clock=clock, own=own)
     if wait is None or wait <= ask.patience:
         return None
-    return errors.queue_too_long(ask.model_name, wait=wait, patience=ask.patience)
+    return errors.queue_too_long(name, wait=wait, patience=ask.patience)
 
 
 def _stands_at(key: KeyFacts, ask: Ask, ledger: Ledger) -> int:

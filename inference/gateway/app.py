@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from inference.gateway.admission import Admitted, Call
+from inference.gateway.admission import Admitted, Call, KeyFacts
 from inference.gateway.answers import Reply, respond
 from inference.gateway.batches import batch_routes
 from inference.gateway.calls import (
@@ -25,7 +25,7 @@ from inference.gateway.calls import (
     UNKNOWN_ROUTE,
     Pending,
 )
-from inference.gateway.catalogue import model_info
+from inference.gateway.catalogue import Named, Routed, model_info
 from inference.gateway.core import Gateway
 from inference.gateway.endpoint import Endpoint
 from inference.gateway.files import file_routes
@@ -37,6 +37,7 @@ from inference.gateway.requests import (
     pending_count,
     pending_generation,
 )
+from inference.gateway.routing import Choice, reach
 from inference.gateway.sending import Sending
 from inference.gateway.stream import answer_stream
 from inference.gateway.waiting import watch
@@ -80,6 +81,7 @@ class _Generation(Endpoint):
         if not isinstance(verdict, Admitted):
             return
         assert request is not None, "what is admitted was parsed"
+        pending = pending.served_by(verdict)
         waiter = gateway.room.enter(verdict.job_id, stream=request.stream)
         watching = watch(receive, waiter)
         answer = answer_stream if request.stream else answer_whole
@@ -142,28 +144,39 @@ class ListModels(Endpoint):
     action = LIST_MODELS
 
     async def serve(self, scope: Scope, arrived: Arrival, receive: Receive, send: Send) -> None:
-        served = await self._gateway.catalogue.models()
+        names = await self._gateway.catalogue.names()
         name = scope["path_params"].get("model")
-        found = next((s for s in served if s.model_name == name), None)
+        found = None if name is None else names.get(name)
         unknown = errors.model_not_found(name) if name is not None and found is None else None
         call = Call(arrived.credential, refusal=unknown, model_name=name)
+        if isinstance(found, Routed):
+            call = Call(arrived.credential, choice=Choice(found.meaning, 0.0, {}))
         pending = Pending(self.action, arrived.origin, call, arrived.arrived_at)
         verdict = await self._admit(pending, send)
         if verdict is None:
             return
         if found is not None:
-            await respond(send, self.style, arrived.origin, 200, self._one(model_info(found)))
+            body = self._one(model_info(name, found))
+            await respond(send, self.style, arrived.origin, 200, body)
             return
-        allowed = verdict.key.allowed_models  # type: ignore[union-attr]
-        models = [s for s in served if allowed is None or s.model_name in allowed]
-        body = self._all([model_info(model) for model in models])
-        await respond(send, self.style, arrived.origin, 200, body)
+        key = verdict.key
+        assert key is not None, "who is let in has a key"
+        models = [model_info(n, named) for n, named in names.items() if _may_use(key, named)]
+        await respond(send, self.style, arrived.origin, 200, self._all(models))
 
     def _one(self, model: ModelInfo) -> bytes:
         return response.model_object(model)
 
     def _all(self, models: Sequence[ModelInfo]) -> bytes:
         return response.models_list(models)
+
+
+def _may_use(key: KeyFacts, named: Named) -> bool:
+    """Whether the key may call something by a name."""
+    allowed = key.allowed_models
+    if isinstance(named, Routed):
+        return bool(reach(named.meaning, key.tenant_id, allowed))
+    return allowed is None or named.model_name in allowed
 
 
 class AnthropicModels(ListModels):

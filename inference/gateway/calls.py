@@ -1,12 +1,15 @@
 """A call on its way through the gateway."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum, auto
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
-from inference.gateway.admission import Call
+from inference.gateway.admission import Admitted, Call
 from inference.gateway.catalogue import Served
 from inference.payloads import Prompt
 
@@ -59,7 +62,8 @@ class Generation(msgspec.Struct, frozen=True):
 class Pending(msgspec.Struct, frozen=True):
     """One call in admission's batch.
 
-    ``detail`` is what the trail is to say of how a call without a generation ended.
+    ``detail`` is what the trail is to say of how a call without a generation ended. ``options``
+    holds, of a call that has a choice, what it would run on each deployment.
     """
 
     action: str
@@ -69,3 +73,15 @@ class Pending(msgspec.Struct, frozen=True):
     generation: Generation | None = None
     part: Part = Part.WHOLE
     detail: dict[str, Any] | None = None
+    options: Mapping[UUID, Generation] | None = None
+
+    def served_by(self, verdict: Admitted) -> "Pending":
+        """The call with what was chosen for it."""
+        ask, choice = verdict.ask, self.call.choice
+        if ask is None or choice is None or self.options is None:
+            return self
+        generation = self.options[ask.deployment_id]
+        if choice.meaning.name != ask.model_name:
+            parameters = {**generation.parameters, "route": choice.meaning.name}
+            generation = replace(generation, parameters=parameters)
+        return replace(self, call=replace(self.call, ask=ask), generation=generation)

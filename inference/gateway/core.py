@@ -77,6 +77,7 @@ class Gateway:
             job_seconds=env.queue_timeout_seconds,
             running=self.room.__len__,
             backlogs=self.backlogs.now,
+            live=self.backlogs.live,
             ring=self._ringer.ring,
             abandon=self.canceller.cancel_all,
             used=self.uses.note,

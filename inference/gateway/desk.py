@@ -63,6 +63,7 @@ class AdmissionDesk:
         job_seconds: how long an admitted job may wait and run.
         running: how many admitted calls have not ended.
         backlogs: what waits for each deployment, as it was a moment ago.
+        live: deployments that had a ready worker a moment ago; None while that is not known.
         ring: called with the queues of each batch, once it is committed.
         abandon: called with jobs that may have been admitted though their callers were told no.
         used: called with each key that a caller proved to hold, and when the call arrived.
@@ -79,6 +80,7 @@ class AdmissionDesk:
         job_seconds: float,
         running: Callable[[], int],
         backlogs: Callable[[], Mapping[UUID, Backlog]],
+        live: Callable[[], frozenset[UUID] | None] = lambda: None,
         ring: Callable[[set[str]], None],
         abandon: Callable[[Sequence[UUID]], None],
         used: Callable[[KeyFacts, datetime], None],
@@ -95,6 +97,7 @@ class AdmissionDesk:
         self._committed = committed
         self._running = running
         self._backlogs = backlogs
+        self._live = live
         self._batcher: NaturalBatcher[Pending, Verdict] = NaturalBatcher(
             self._commit, size=self._batch_size, retry_singly=_is_a_rows_fault
         )
@@ -122,11 +125,12 @@ class AdmissionDesk:
         for pending, verdict in zip(batch, verdicts, strict=True):
             if verdict.key is not None:
                 self._used(verdict.key, pending.arrived_at)
-        queues = {
-            pending.generation.served.queue
+        admitted = [
+            pending.served_by(verdict).generation
             for pending, verdict in zip(batch, verdicts, strict=True)
-            if isinstance(verdict, Admitted) and pending.generation is not None
-        }
+            if isinstance(verdict, Admitted)
+        ]
+        queues = {generation.served.queue for generation in admitted if generation is not None}
         if queues:
             self._ring(queues)
         return verdicts
@@ -158,9 +162,10 @@ class AdmissionDesk:
     ) -> list[Verdict]:
         calls = [pending.call for pending in batch]
         keys = {c.credential.public_id for c in calls if c.credential is not None}
-        deployments = {c.ask.deployment_id for c in calls if c.ask is not None}
+        deployments = {d for c in calls for d in c.deployments()}
         ledger = await store.read(pipe, list(keys), list(deployments), self._peppers)
         ledger.backlogs = self._backlogs()
+        ledger.live = self._live()
         verdicts = decide([self._readable(call, ledger) for call in calls], ledger)
         writes = self._writes(batch, verdicts, ledger)
         attempt.job_ids = [v.job_id for v in verdicts if isinstance(v, Admitted)]
@@ -175,7 +180,8 @@ class AdmissionDesk:
         calls: list[Row] = []
         for pending, verdict in zip(batch, verdicts, strict=True):
             if isinstance(verdict, Admitted):
-                calls.append(admitted_row(pending, verdict, self._cipher(verdict.key)))
+                chosen = pending.served_by(verdict)
+                calls.append(admitted_row(chosen, verdict, self._cipher(verdict.key)))
             elif isinstance(verdict, Refused):
                 calls.append(refused_row(pending, verdict))
             else:
@@ -191,7 +197,7 @@ class AdmissionDesk:
 
     def _readable(self, call: Call, ledger: Ledger) -> Call:
         """The call, refused if its tenant's data key can't be used: it must fail alone."""
-        if call.ask is None or call.credential is None:
+        if (call.ask is None and call.choice is None) or call.credential is None:
             return call
         key = ledger.keys.get(call.credential.public_id)
         if key is not None:

@@ -8,7 +8,7 @@ import msgspec
 import psycopg
 import structlog
 
-from inference.gateway.admission import Allowed, Call, KeyFacts, Refused, Verdict
+from inference.gateway.admission import Admitted, Allowed, Call, KeyFacts, Refused, Verdict
 from inference.gateway.answers import respond, respond_error
 from inference.gateway.calls import Origin, Part, Pending
 from inference.gateway.core import Gateway
@@ -84,8 +84,10 @@ class Endpoint:
             limits = self.style.limits(verdict.requests, verdict.tokens)
             await respond_error(send, self.style, pending.origin, verdict.error, limits)
             return None
-        if pending.generation is not None and isinstance(send, Sending):
-            send.model = pending.generation.served.model_name
+        if isinstance(verdict, Admitted) and isinstance(send, Sending):
+            chosen = pending.served_by(verdict).generation
+            assert chosen is not None, "only generations are admitted"
+            send.model = chosen.served.model_name
         return verdict
 
 

@@ -11,7 +11,9 @@ import msgspec
 
 from inference.gateway.admission import Ask, Call, Credential
 from inference.gateway.calls import Generation, Origin, Pending
-from inference.gateway.catalogue import Catalogue, Served
+from inference.gateway.catalogue import Catalogue, Named, Routed, Served
+from inference.gateway.options import prepare_options
+from inference.gateway.routing import Choice
 from inference.gateway.wire import errors
 from inference.gateway.wire.common import Dialect, ParsedRequest
 from inference.gateway.wire.headers import (
@@ -150,8 +152,15 @@ async def pending_generation(
         patience = min(_patience(arrived.headers), queue_seconds)
         body = await read_body(arrived, receive, max_body_bytes)
         request = dialect.parse(body)
-        served = await _find(catalogue, request.model)
-        generation, ask = await _prepare(request, served, patience)
+        named = await _find(catalogue, request.model)
+        if isinstance(named, Routed):
+            choice, options = await prepare_options(
+                named, lambda served: _prepare(request, served, patience)
+            )
+            call = Call(arrived.credential, choice=choice)
+            pending = Pending(action, arrived.origin, call, arrived.arrived_at, options=options)
+            return pending, request
+        generation, ask = await _prepare(request, named, patience)
     except PortalError as refusal:
         return refused(action, arrived, refusal), None
     call = Call(arrived.credential, ask)
@@ -172,19 +181,24 @@ async def pending_count(
         return refused(action, arrived, errors.invalid_api_key()), 0
     try:
         request = parse(await read_body(arrived, receive, max_body_bytes))
-        served = await _find(catalogue, request.model)
+        named = await _find(catalogue, request.model)
+        # Of a name that leads to several deployments the first one counts.
+        served = next(iter(named.served.values())) if isinstance(named, Routed) else named
         tokens = len(await _encode(request, served))
     except PortalError as refusal:
         return refused(action, arrived, refusal), 0
-    call = Call(arrived.credential, model_name=served.model_name)
+    if isinstance(named, Routed):
+        call = Call(arrived.credential, choice=Choice(named.meaning, 0.0, {}))
+    else:
+        call = Call(arrived.credential, model_name=served.model_name)
     return Pending(action, arrived.origin, call, arrived.arrived_at), tokens
 
 
-async def _find(catalogue: Catalogue, name: str) -> Served:
-    served = await catalogue.find(name)
-    if served is None:
+async def _find(catalogue: Catalogue, name: str) -> Named:
+    named = await catalogue.find(name)
+    if named is None:
         raise errors.model_not_found(name)
-    return served
+    return named
 
 
 def refused(action: str, arrived: Arrival, refusal: PortalError) -> Pending:

@@ -55,6 +55,7 @@ class Row(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     start_tag: int = 0
     data_key_version: int = 0
     prompt: str = ""
+    fallbacks: list[dict[str, Any]] | None = None
 
 
 ROW_COLUMNS: Final = """
@@ -112,7 +113,36 @@ def admitted_row(pending: Pending, verdict: Admitted, cipher: Cipher) -> Row:
         start_tag=verdict.start_tag,
         data_key_version=key.data_key_version,
         prompt=base64.b64encode(sealed).decode(),
+        fallbacks=fallback_rows(pending, verdict, cipher) if verdict.fallbacks else None,
     )
+
+
+def fallback_rows(pending: Pending, verdict: Admitted, cipher: Cipher) -> list[dict[str, Any]]:
+    """Where a job may go on, as its payload keeps it; see ``inference.fallback``.
+
+    Each keeps the prompt once more, unless all of them read the same token ids.
+    """
+    options = pending.options or {}
+    assert verdict.ask is not None, "a call that has fallbacks had a choice"
+    encoders = {
+        id(options[ask.deployment_id].served.encoder) for ask in (verdict.ask, *verdict.fallbacks)
+    }
+    rows: list[dict[str, Any]] = []
+    for ask in verdict.fallbacks:
+        generation = options[ask.deployment_id]
+        row = {
+            "deployment_id": ask.deployment_id,
+            "model_id": ask.model_id,
+            "sku": generation.served.sku,
+            "prompt_tokens": ask.prompt_tokens,
+            "prompt_price": ask.prompt_price,
+            "completion_price": ask.completion_price,
+        }
+        if len(encoders) > 1:
+            sealed = cipher.encrypt(pack_prompt(generation.prompt), row_id=verdict.job_id)
+            row["prompt"] = base64.b64encode(sealed).decode()
+        rows.append(row)
+    return rows
 
 
 def allowed_rows(pending: Pending, verdict: Allowed) -> list[Row]:
@@ -136,6 +166,8 @@ def refused_row(pending: Pending, verdict: Refused) -> Row:
         detail["param"] = error.param
     if pending.call.ask is not None:
         detail["model"] = pending.call.ask.model_name
+    elif pending.call.choice is not None:
+        detail["model"] = pending.call.choice.meaning.name
     if verdict.key is not None:
         detail["key_generation"] = verdict.key.generation
     return _event(pending, verdict.key, outcome, reason=error.error_code, detail=detail)

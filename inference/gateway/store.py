@@ -198,6 +198,10 @@ def _more(columns: Mapping[str, str]) -> tuple[str, str]:
 
 
 WRITE: Final = write_statement()
+WRITE_FALLBACKS: Final = write_statement(
+    row_columns=f"{ROW_COLUMNS}, fallbacks jsonb", payload_columns={"fallbacks": "fallbacks"}
+)
+"""For batches in which a job has fallbacks: few, and each part of a statement has its price."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -348,4 +352,5 @@ def share_rows(shares: Mapping[Flow, Share]) -> list[dict[str, Any]]:
 
 def write(pipe: AsyncPipe, writes: Writes) -> None:
     """Adds one batch's rows to what is sent next; the end of the pipeline commits them."""
-    pipe.execute(WRITE, writes.parameters())
+    fallbacks = any(row.fallbacks is not None for row in writes.calls)
+    pipe.execute(WRITE_FALLBACKS if fallbacks else WRITE, writes.parameters())

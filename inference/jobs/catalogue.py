@@ -1,34 +1,49 @@
-"""The served models as the control plane reads them: when it needs them, not every few seconds."""
+"""What names lead to, as the control plane reads it: when it needs it, inside a tenant's scope."""
 
 import threading
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import structlog
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 from psycopg.rows import namedtuple_row
 
-from inference.gateway.catalogue import QUERY, Served, served_of
+from inference.gateway.catalogue import (
+    OVERRIDES,
+    QUERY,
+    ROUTES,
+    Named,
+    Served,
+    named_of,
+    served_of,
+)
 from inference.prompts import PromptEncoder
 from portal.core.errors import PortalError
 
 log = structlog.get_logger(__name__)
-
-_NAMED: Final = f"{QUERY} AND m.name = ANY(%s)"
 
 # An artefact never changes; its encoder takes a moment to load and is safe to share.
 _encoders: dict[str, PromptEncoder] = {}
 _loading = threading.Lock()
 
 
-def served_models(names: Collection[str]) -> dict[str, Served]:
-    """Those of the named models that are served now; none whose artefact can't be read."""
+def named_models(names: Collection[str]) -> dict[str, Named]:
+    """What each of the names leads to in the scope's tenant; none that leads nowhere.
+
+    A deployment whose artefact can't be read is as if it were not there.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(_NAMED, [list(names)])
-        make_row = namedtuple_row(cursor.cursor)
-        found = [_serve(make_row(row)) for row in cursor.fetchall()]
-    return {served.model_name: served for served in found if served is not None}
+        rows, routes, overrides = (_rows(cursor, query) for query in (QUERY, ROUTES, OVERRIDES))
+    found = named_of([s for s in map(_serve, rows) if s is not None], routes, overrides)
+    return {name: found[name] for name in names if name in found}
+
+
+def _rows(cursor: CursorWrapper, query: str) -> list[Any]:
+    cursor.execute(query)
+    make_row = namedtuple_row(cursor.cursor)
+    return [make_row(row) for row in cursor.fetchall()]
 
 
 def _serve(row: Any) -> Served | None:

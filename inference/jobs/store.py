@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from inference.backlog import Backlog
+from inference.backlog import LIVE, Backlog
 from inference.gateway import store
 from inference.gateway.admission import Ledger
 from inference.gateway.rows import ROW_COLUMNS, Row
@@ -36,14 +36,14 @@ class JobRow(Row, omit_defaults=True, kw_only=True, gc=False):
 
 
 _COLUMNS: Final = f"""{ROW_COLUMNS}, deadline timestamptz, priority smallint,
-    result_seconds integer, idempotency_key text, pepper_version smallint, body_hmac text,
-    key_expires_at timestamptz"""
+    result_seconds integer, fallbacks jsonb, idempotency_key text, pepper_version smallint,
+    body_hmac text, key_expires_at timestamptz"""
 
 WRITE: Final = store.write_statement(
     row_columns=_COLUMNS,
     deadline="deadline",
     job_columns={"priority": "coalesce(priority, 0)"},
-    payload_columns={"result_seconds": "result_seconds"},
+    payload_columns={"result_seconds": "result_seconds", "fallbacks": "fallbacks"},
     further=""", keys AS (
     INSERT INTO inference_idempotencykey (tenant_id, api_key_id, key, job_id, pepper_version,
         body_hmac, expires_at)
@@ -97,6 +97,8 @@ def read(public_id: str, deployment_ids: Iterable[UUID], peppers: Peppers) -> Le
         windows = cursor.fetchall()
         cursor.execute(store.READ_KEYS, {"keys": [public_id], "deployments": deployments})
         ledger = store.ledger_of(windows, cursor.fetchall(), peppers)
+        cursor.execute(LIVE)
+        ledger.live = frozenset(deployment for (deployment,) in cursor.fetchall())
     ledger.backlogs = _backlogs(deployments)
     return ledger
 

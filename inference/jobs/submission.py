@@ -37,14 +37,16 @@ from inference.gateway.admission import (
     decide,
 )
 from inference.gateway.calls import JOB, Generation, Origin, Pending
-from inference.gateway.catalogue import Served
+from inference.gateway.catalogue import Named, Routed, Served
+from inference.gateway.options import Prepared, alike, choice_of
 from inference.gateway.requests import encoded, prepared
+from inference.gateway.routing import Choice
 from inference.gateway.rows import Row, admitted_row, refused_row
 from inference.gateway.wire import errors
 from inference.gateway.wire.common import ParsedRequest
 from inference.gateway.wire.request import parse_chat_request
 from inference.jobs import store
-from inference.jobs.catalogue import served_models
+from inference.jobs.catalogue import named_models
 from inference.jobs.ciphers import payload_cipher
 from inference.models import Priority
 from inference.webhooks.services import NoSigningSecret, has_signing_secret, register_callbacks
@@ -265,17 +267,16 @@ class _Submission:
         """The calls as a gateway would have them; what is wrong with one travels inside."""
         parsed = [_parse(self._requests[n]) for n in numbers]
         models = {p.model for p in parsed if isinstance(p, ParsedRequest)}
-        served = served_models(models) if models else {}
+        named = named_models(models) if models else {}
         return [
-            self._pending(self._requests[n], p, served)
-            for n, p in zip(numbers, parsed, strict=True)
+            self._pending(self._requests[n], p, named) for n, p in zip(numbers, parsed, strict=True)
         ]
 
     def _pending(
         self,
         request: JobRequest,
         parsed: ParsedRequest | PortalError,
-        models: Mapping[str, Served],
+        models: Mapping[str, Named],
     ) -> Pending:
         credential = Vouched(self._public_id, self._context.address)
         origin = Origin(
@@ -284,29 +285,37 @@ class _Submission:
         try:
             if isinstance(parsed, PortalError):
                 raise parsed
-            generation, call = _call(request, parsed, models, credential)
+            named = models.get(parsed.model)
+            if named is None:
+                raise errors.model_not_found(parsed.model)
             self._require_receiver(request)
+            if isinstance(named, Routed):
+                choice, options = _choice(request, parsed, named)
+                call = Call(credential, choice=choice)
+                return Pending(request.action, origin, call, self._arrived_at, options=options)
+            generation, ask = _prepared(request, parsed, named)
         except PortalError as refusal:
             refused = Call(credential, refusal=refusal)
             return Pending(request.action, origin, refused, self._arrived_at)
-        return Pending(request.action, origin, call, self._arrived_at, generation)
+        return Pending(request.action, origin, Call(credential, ask), self._arrived_at, generation)
 
     def _admit(self, pendings: Mapping[int, Pending]) -> None:
-        asks = [p.call.ask for p in pendings.values() if p.call.ask is not None]
-        ledger = store.read(self._public_id, {a.deployment_id for a in asks}, peppers())
+        deployments = {d for p in pendings.values() for d in p.call.deployments()}
+        ledger = store.read(self._public_id, deployments, peppers())
         readable = [_readable(p.call, ledger.keys.get(self._public_id)) for p in pendings.values()]
         rows: list[Row] = []
         for (number, pending), verdict in zip(
             pendings.items(), decide(readable, ledger), strict=True
         ):
             if isinstance(verdict, Admitted):
-                rows.append(self._row(number, pending, verdict, ledger))
+                chosen = pending.served_by(verdict)
+                rows.append(self._row(number, chosen, verdict, ledger))
                 self._outcomes[number] = Outcome(verdict.job_id)
-                assert pending.generation is not None
-                self.queues.add(pending.generation.served.queue)
+                assert chosen.generation is not None
+                self.queues.add(chosen.generation.served.queue)
             else:
                 assert isinstance(verdict, Refused), "every job has an ask"
-                if self._passes(pending.call.ask, verdict.error):
+                if self._passes(_an_ask(pending.call), verdict.error):
                     self._outcomes[number] = Outcome(error=verdict.error, passes=True)
                     continue
                 rows.append(_without_generation(refused_row(pending, verdict)))
@@ -377,12 +386,20 @@ def _parse(request: JobRequest) -> ParsedRequest | PortalError:
     return parsed
 
 
-def _call(
-    request: JobRequest, parsed: ParsedRequest, models: Mapping[str, Served], credential: Vouched
-) -> tuple[Generation, Call]:
-    served = models.get(parsed.model)
-    if served is None:
-        raise errors.model_not_found(parsed.model)
+def _choice(
+    request: JobRequest, parsed: ParsedRequest, routed: Routed
+) -> tuple[Choice, dict[UUID, Generation]]:
+    found: list[Prepared | PortalError] = []
+    groups = alike(routed)
+    for group in groups:
+        try:
+            found.append(_prepared(request, parsed, group[0]))
+        except PortalError as refusal:
+            found.append(refusal)
+    return choice_of(routed, zip(groups, found, strict=True))
+
+
+def _prepared(request: JobRequest, parsed: ParsedRequest, served: Served) -> Prepared:
     generation, ask = prepared(
         parsed,
         served,
@@ -394,12 +411,20 @@ def _call(
         # The caller's own words, kept in clear.
         metadata = {mask(name): mask(text) for name, text in request.metadata.items()}
         generation = replace(generation, parameters={**generation.parameters, "metadata": metadata})
-    return generation, Call(credential, ask)
+    return generation, ask
+
+
+def _an_ask(call: Call) -> Ask | None:
+    """What the call needs; of one with a choice, the least that it needs anywhere."""
+    if call.choice is None:
+        return call.ask
+    asks = [ask for ask in call.choice.asks.values() if isinstance(ask, Ask)]
+    return min(asks, key=lambda ask: (ask.tokens, ask.cost), default=None)
 
 
 def _readable(call: Call, key: KeyFacts | None) -> Call:
     """The call, refused if its tenant's data key can't be used."""
-    if call.ask is not None and key is not None:
+    if (call.ask is not None or call.choice is not None) and key is not None:
         try:
             _cipher(key)
         except InvalidCiphertext as fault:

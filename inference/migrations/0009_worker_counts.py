@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("inference", "0007_batches")]
+    dependencies = [("inference", "0008_routes")]
 
     operations = [
         migrations.AddField(

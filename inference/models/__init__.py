@@ -12,6 +12,7 @@ from inference.models.batches import (
 from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion
 from inference.models.dispatch import DeploymentClock, FairShare, QueueForecast, Worker
 from inference.models.jobs import IdempotencyKey, Job, JobPayload, JobState, Priority
+from inference.models.routes import Route, RouteOverride, RouteTarget
 from inference.models.webhooks import (
     WebhookAttempt,
     WebhookDelivery,
@@ -41,6 +42,9 @@ __all__ = [
     "ModelVersion",
     "Priority",
     "QueueForecast",
+    "Route",
+    "RouteOverride",
+    "RouteTarget",
     "WebhookAttempt",
     "WebhookDelivery",
     "WebhookSecret",

@@ -85,7 +85,8 @@ class ModelPrice(IdModel):
 class Deployment(IdModel):
     """A version that is served: by which engine, on which queue.
 
-    The queue is a Celery queue; the workers that consume it are the deployment's pool.
+    The queue is a Celery queue; the workers that consume it are the deployment's pool. Several
+    enabled deployments of a model are its replicas.
     """
 
     name = models.SlugField(_("name"), max_length=60, unique=True)
@@ -104,9 +105,6 @@ class Deployment(IdModel):
         verbose_name_plural = _("deployments")
         ordering = ["name"]
         constraints = [
-            models.UniqueConstraint(
-                fields=["model"], condition=Q(enabled=True), name="one_enabled_deployment_a_model"
-            ),
             models.CheckConstraint(
                 condition=Q(context_length__gt=0, default_max_tokens__gt=0),
                 name="deployment_lengths_positive",

@@ -149,6 +149,8 @@ class JobPayload(TenantModel):
     data_key_version = models.PositiveIntegerField()
     prompt = models.BinaryField()
     answer = models.BinaryField(null=True)
+    # Where else its route would have it run, in order; see `inference.fallback`.
+    fallbacks = models.JSONField(null=True)
     delete_after = models.DateTimeField(null=True)
     result_seconds = models.IntegerField(null=True)
 

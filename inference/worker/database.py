@@ -16,6 +16,7 @@ import psycopg
 import structlog
 
 from inference.fair_order import earliest_tag
+from inference.fallback import Move, move_of, moved, send_moves
 from inference.pipelining import Answer, Pipe
 from inference.settlement import Settled, Settlement, settle, settled
 from inference.worker import claims
@@ -46,6 +47,7 @@ class Queue:
         capacity: how many more jobs the engine can take now.
         on_claimed: receives claimed jobs, in fair order.
         on_settled: receives the settlements that were committed.
+        on_moved: receives the queues of other deployments in which jobs of this one wait now.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Queue:
         on_claimed: Callable[[list[Claimed]], None],
         on_settled: Callable[[list[Settled], list[Settlement]], None],
         on_more: Callable[[], None],
+        on_moved: Callable[[set[str]], None],
     ) -> None:
         self._url = url
         self._deployment_id = deployment_id
@@ -68,6 +71,7 @@ class Queue:
         self._on_claimed = on_claimed
         self._on_settled = on_settled
         self._on_more = on_more
+        self._on_moved = on_moved
         self._connection: psycopg.Connection[Any] | None = None
         self._pipe: Pipe | None = None
         self._settlements: deque[Settlement] = deque()
@@ -193,7 +197,7 @@ class Queue:
         releases = list(self._releases)
         if not (limit or settlements or marks or releases):
             return
-        taken, ended = self._transaction(limit, settlements, marks, releases)
+        taken, ended, rung = self._transaction(limit, settlements, marks, releases)
         # Only now that they are committed are they forgotten.
         for done, kept in (
             (settlements, self._settlements),
@@ -204,6 +208,8 @@ class Queue:
                 kept.popleft()
         if settlements:
             self._on_settled(ended, settlements)
+        if rung:
+            self._on_moved(rung)
         if self._settlements:
             self._turn.set()
         else:
@@ -230,8 +236,9 @@ class Queue:
         settlements: list[Settlement],
         marks: list[Progress],
         releases: list[Release],
-    ) -> tuple[list[Claimed], list[Settled]]:
+    ) -> tuple[list[Claimed], list[Settled], set[str]]:
         pipe = self._open()
+        moving = self._send_moves(pipe, settlements)
         ending = settle(pipe, settlements) if settlements else None
         if marks:
             claims.send_renewal(pipe, marks, lease_seconds=self._lease_seconds)
@@ -245,7 +252,16 @@ class Queue:
         return (
             claims.claimed(claiming) if claiming else [],
             settled(ending) if ending else [],
+            set(moved(moving).values()) if moving else set(),
         )
+
+    def _send_moves(self, connection: Pipe, settlements: list[Settlement]) -> Answer | None:
+        """Moves what may go on elsewhere: settling it then finds it gone."""
+        moves: list[Move] = [m for m in map(move_of, settlements) if m is not None]
+        if not moves:
+            return None
+        ids = [s.job_id for s in settlements]
+        return send_moves(connection, moves, with_windows_of=ids)
 
     def _send_claim(self, connection: Pipe, limit: int, *, lightly: bool) -> Answer:
         return claims.send_claim(

@@ -81,6 +81,7 @@ class InferenceRuntime:
             on_claimed=self._start_jobs,
             on_settled=self._settled,
             on_more=self._ring,
+            on_moved=self._ring_all,
         )
         self._heartbeat = Heartbeat(
             assignment.database_url,
@@ -194,6 +195,10 @@ class InferenceRuntime:
 
     def _ring(self) -> None:
         dispatch.ring(self._bell, self._assignment.queue)
+
+    def _ring_all(self, queues: set[str]) -> None:
+        for queue in queues:
+            dispatch.ring(self._bell, queue)
 
     def _start_jobs(self, claimed: list[Claimed]) -> None:
         self._counts.claimed(len(claimed))
@@ -335,6 +340,7 @@ class InferenceRuntime:
             digest=self._assignment.digest,
             first_token_at=job.first_token_at,
             stop=ending.stop if isinstance(ending, Done) else -1,
+            shown=job.shown,
         )
 
     def _settled(self, ended: list[Settled], asked: list[Settlement]) -> None:

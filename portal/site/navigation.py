@@ -100,6 +100,7 @@ _PLATFORM = (
         Action.DEPLOYMENT_READ,
         False,
     ),
+    _Item(_("Routes"), "admin:inference_route_changelist", "alt_route", Action.ROUTE_READ, False),
     _Item(
         _("Workers"), "admin:inference_worker_changelist", "memory", Action.DEPLOYMENT_READ, False
     ),

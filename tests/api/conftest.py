@@ -7,6 +7,7 @@ import pytest
 from django.conf import settings
 
 from inference.models import Deployment
+from inference.route_services import NewTarget, create_route
 from inference.services import set_deployment_enabled
 from portal.core.actors import PlatformRole, TenantRole
 from tenants.permissions import Scope
@@ -30,7 +31,14 @@ def served(servers: SessionServers, database: None) -> Iterator[dict[str, UUID]]
     """What the jobs in these tests ran on."""
     deployed = deploy(servers, factories.unique("api"))
     deployment = Deployment.objects.get(name=deployed.deployment)
-    yield {"deployment_id": deployment.id, "model_id": deployment.model_id}
+    route = create_route(
+        context=factories.TESTS, name=factories.unique("api"), targets=[NewTarget(deployment.id)]
+    )
+    yield {
+        "deployment_id": deployment.id,
+        "model_id": deployment.model_id,
+        "route_id": route.id,
+    }
     set_deployment_enabled(context=factories.TESTS, deployment_id=deployment.id, enabled=False)
 
 

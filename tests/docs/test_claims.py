@@ -8,6 +8,7 @@ from django.apps import apps
 
 from audit.models import AuditEvent, Category, Outcome
 from inference.engines import engine_names
+from inference.fallback import FALLBACK_ACTION
 from inference.gateway import calls
 from inference.gateway.app import UnknownRoute, routes
 from inference.webhooks.events import WebhookEvent
@@ -95,6 +96,7 @@ def test_audit_lists_every_action() -> None:
     of_calls = {value for name, value in vars(calls).items() if name.isupper()}
     assert {calls.CHAT, calls.COUNT_TOKENS} <= of_calls
     named = of_calls | {e.value for e in TenantsEvent} | {e.value for e in WebhookEvent}
+    named |= {FALLBACK_ACTION}
     for _, source in sources("audit", "tenants", "inference", "portal"):
         named |= {name for pair in _INTENT.findall(source) for name in pair if name}
         named |= set(_EVENT.findall(source))

@@ -17,12 +17,14 @@ from psycopg.rows import dict_row
 import portal.celery  # noqa: F401  (makes it the current Celery app, which rings)
 from inference.backlog import Backlog
 from inference.engines.base import Message
+from inference.fallback import Move, moved, send_moves
 from inference.gateway.admission import Admitted, Ask, Call, Credential, Verdict
 from inference.gateway.calls import CHAT, Generation, Origin, Pending
-from inference.gateway.catalogue import Catalogue, Served
+from inference.gateway.catalogue import Catalogue, Routed, Served
 from inference.gateway.desk import AdmissionDesk
 from inference.gateway.jobs import Canceller
 from inference.gateway.link import Link
+from inference.gateway.options import prepare_options
 from inference.gateway.uses import KeyUses
 from inference.models.jobs import JobState
 from inference.payloads import Ciphers, Prompt
@@ -118,7 +120,7 @@ class Bench:
 
     async def _serve(self) -> Served:
         served = await Catalogue(self._queries).find(self.deployed.model)
-        assert served is not None
+        assert isinstance(served, Served)
         return served
 
     async def _close(self) -> None:
@@ -137,10 +139,11 @@ class Bench:
         max_tokens: int = 8,
         stream: bool = False,
         call_origin: Origin | None = None,
+        served: Served | None = None,
     ) -> Pending:
         """A chat completion on its way to the desk."""
         messages = (Message("user", prompt),)
-        served = self.served
+        served = served or self.served
         ids = served.encoder.encode(messages)
         ask = Ask(
             served.model_id,
@@ -155,6 +158,21 @@ class Bench:
         generation = Generation(served, Prompt(ids, messages), max_tokens, stream, parameters)
         call = Call(caller, ask)
         return Pending(CHAT, call_origin or origin(), call, datetime.now(UTC), generation)
+
+    def pending_route(self, caller: Credential, name: str, **options: Any) -> Pending:
+        """A chat completion that asks for a name with a choice of deployments."""
+        named = self.run(Catalogue(self._queries).find(name))
+        assert isinstance(named, Routed)
+
+        async def prepare(served: Served) -> tuple[Generation, Ask]:
+            pending = self.pending(caller, served=served, **options)
+            assert pending.generation is not None
+            assert pending.call.ask is not None
+            return pending.generation, pending.call.ask
+
+        choice, found = self.run(prepare_options(named, prepare))
+        call = Call(caller, choice=choice)
+        return Pending(CHAT, origin(), call, datetime.now(UTC), options=found)
 
     def submit(self, pendings: Sequence[Pending]) -> list[Verdict | BaseException]:
         """What the desk says to calls that arrive at once."""
@@ -201,6 +219,12 @@ class Bench:
         """The jobs that these settlements ended."""
         with self.worker.transaction():
             return settled(settle(self.worker, settlements))
+
+    def move(self, *moves: Move) -> dict[UUID, str]:
+        """The jobs that were moved, and the queues they wait in."""
+        with self.worker.transaction():
+            ids = [m.job_id for m in moves]
+            return moved(send_moves(self.worker, moves, with_windows_of=ids))
 
     def end(self, job: Claimed, state: JobState, tokens: int = 0, **more: Any) -> list[Settled]:
         """Ends a claimed job as its worker would."""

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from inference.fallback import MOVE
 from inference.gateway import store
 from inference.metrics import QUEUES, RUNNING
 from inference.pipelining import numbered
@@ -23,6 +24,7 @@ STATEMENTS = {
     "read keys": store.READ_KEYS,
     "read windows": store.READ_WINDOWS,
     "write": store.WRITE,
+    "write, with fallbacks": store.WRITE_FALLBACKS,
     "lock windows": LOCK_WINDOWS,
     "settle": SETTLE,
     "settle, keeping answers": SETTLE_KEEPING,
@@ -30,6 +32,7 @@ STATEMENTS = {
     "claim lightly": CLAIM_LIGHTLY,
     "renew": RENEW,
     "release": RELEASE,
+    "move": MOVE,
 }
 
 # Enough that a plan that walks a table would be chosen nowhere by chance.

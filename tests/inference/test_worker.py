@@ -191,6 +191,7 @@ def test_settles_the_others_and_lets_go_of_a_job_whose_settlement_is_refused(
         capacity=lambda: 0,
         on_claimed=lambda claimed: None,
         on_settled=note,
+        on_moved=lambda queues: None,
         on_more=lambda: None,
     )
     queue.start()

@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from inference.models import Deployment
+from inference.route_services import NewTarget, create_route
 from inference.services import set_deployment_enabled
 from tests import factories
 from tests.isolation.rows import Populated, populate
@@ -29,7 +30,16 @@ def served(servers: SessionServers, database: None) -> Iterator[dict[str, UUID]]
     """What both tenants' jobs ran on."""
     deployed = deploy(servers, factories.unique("isolation"))
     deployment = Deployment.objects.get(name=deployed.deployment)
-    yield {"deployment_id": deployment.id, "model_id": deployment.model_id}
+    route = create_route(
+        context=factories.TESTS,
+        name=factories.unique("isolation"),
+        targets=[NewTarget(deployment.id)],
+    )
+    yield {
+        "deployment_id": deployment.id,
+        "model_id": deployment.model_id,
+        "route_id": route.id,
+    }
     set_deployment_enabled(context=factories.TESTS, deployment_id=deployment.id, enabled=False)
 
 

@@ -44,6 +44,7 @@ EXPORT = _object("tenants_tenantexport")
 FILE, BATCH = _object("inference_file"), _object("inference_batch")
 
 WEBHOOK = _object("inference_webhookdelivery")
+OVERRIDE = _object("inference_routeoverride")
 
 CONTROL_PLANE: dict[str, Shows] = {
     "": OPEN,
@@ -131,6 +132,13 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/inference/deployment/<uuid:object_id>/disable/": PLATFORM,
     "admin/inference/worker/": PLATFORM,
     "admin/inference/worker/<uuid:object_id>/": PLATFORM,
+    "admin/inference/route/": PLATFORM,
+    "admin/inference/route/add/": PLATFORM,
+    "admin/inference/route/<uuid:object_id>/": PLATFORM,
+    "admin/inference/route/<uuid:object_id>/edit/": PLATFORM,
+    "admin/inference/route/<uuid:object_id>/assign/": PLATFORM,
+    "admin/inference/route/<uuid:object_id>/withdraw/": PLATFORM,
+    "admin/inference/route/<uuid:object_id>/delete/": PLATFORM,
     "admin/inference/model/": PLATFORM,
     "admin/inference/model/<uuid:object_id>/": PLATFORM,
     "api/v1/tenants": LISTING,
@@ -177,6 +185,10 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/batches/<str:batch_id>": BATCH,
     "api/v1/models": PLATFORM,
     "api/v1/deployments": PLATFORM,
+    "api/v1/routes": PLATFORM,
+    "api/v1/routes/<str:route_id>": PLATFORM,
+    "api/v1/routes/<str:route_id>/overrides": PLATFORM,
+    "api/v1/route-overrides/<str:override_id>": OVERRIDE,
     "api/v1/audit/events": LISTING,
     "api/v1/audit/events/<str:event_id>": EVENT,
     "api/v1/openapi.yaml": OPEN,

@@ -161,6 +161,10 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             "batch_id": references.get("batch_id"), "number": 1, "custom_id": b"c",
             "custom_id_hmac": b"h", "start": 0, "length": 1, "state": 2,
         },
+        "inference_routeoverride": {
+            "id": uuid7(), "name": "seen", "route_id": references.get("route_id"),
+            "created_at": now,
+        },
         "audit_event": {
             "id": uuid7(), "category": "intent", "action": "test.seen", "outcome": "success",
             "actor_type": "system", "recorded_at": now,
@@ -217,6 +221,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
         {"api_key_id": "tenants_apikey", "input_file_id": "inference_file"},
     ),
     "inference_batchline": ("batch_id", {"batch_id": "inference_batch"}),
+    "inference_routeoverride": ("id", {}),
     "audit_event": ("id", {}),
     "audit_body": ("event_id", {"event_id": "audit_event"}),
     "audit_leaf": ("event_id", {"event_id": "audit_event"}),
@@ -229,7 +234,7 @@ def populate(
     """Gives an organisation one row in every table of tenants' rows.
 
     Args:
-        served: ``deployment_id`` and ``model_id`` of what its job ran on.
+        served: ``deployment_id`` and ``model_id`` of what its job ran on, and a ``route_id``.
     """
     membership = superuser.execute(
         "SELECT id FROM tenants_membership WHERE user_id = %s", [organisation.viewer.user.id]

@@ -23,6 +23,8 @@ WITHOUT_TENANT = {
     "inference_modelprice": "catalogue of the platform",
     "inference_deployment": "catalogue of the platform",
     "inference_deploymentclock": "one virtual clock a queue",
+    "inference_route": "catalogue of the platform",
+    "inference_routetarget": "catalogue of the platform",
     "inference_worker": "processes of the platform",
     "inference_queueforecast": "lengths of queues, without saying whose the jobs are",
     "tenants_usagewatermark": "one row: how far the ledger is rolled up",

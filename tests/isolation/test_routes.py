@@ -66,7 +66,7 @@ ROUTES_OF = {
 PARAMETER = re.compile(r"<\w+:\w+>")
 
 # An administrator of the platform sees these of every tenant, by the permission table.
-OF_ADMINISTRATORS = {"tenants_tenant", "tenants_user", "audit_event"}
+OF_ADMINISTRATORS = {"tenants_tenant", "tenants_user", "audit_event", "inference_routeoverride"}
 # The security administrator revokes a leaked key of any tenant, without entering it.
 ACROSS_TENANTS = {("api/v1/keys/<str:key_id>/revoke", "security")}
 

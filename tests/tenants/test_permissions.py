@@ -61,6 +61,8 @@ EXPECTED: dict[Action, set[str]] = {
     Action.MODEL_EDIT: {SYSTEM},
     Action.DEPLOYMENT_READ: {SYSTEM},
     Action.DEPLOYMENT_EDIT: {SYSTEM},
+    Action.ROUTE_READ: {SYSTEM},
+    Action.ROUTE_EDIT: {SYSTEM},
     Action.PLAYGROUND_USE: {OWNER, DEVELOPER},
     Action.INFERENCE_CALL: {OWNER, DEVELOPER, Scope.INFERENCE},
     Action.AUDIT_READ: {AUDITOR, AUDIT, Scope.AUDIT_READ},

@@ -86,6 +86,15 @@ def model_not_found(name: str) -> NotFound:
     )
 
 
+def not_served(name: str) -> Unavailable:
+    """503: the model has no deployment that is enabled now."""
+    return Unavailable(
+        f"The model '{name}' is not served at the moment; try again shortly.",
+        code="model_not_available",
+        retry_after=5,
+    )
+
+
 def context_length_exceeded(
     *, context: int, prompt_tokens: int, max_tokens: int | None, param: str = "messages"
 ) -> Invalid:

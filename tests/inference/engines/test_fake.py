@@ -190,6 +190,13 @@ def test_fail_on_marker_fails_that_request_alone(make: Make) -> None:
     assert sink.done("b").completion_tokens == 8
 
 
+def test_fail_on_marker_fails_as_the_options_say(make: Make) -> None:
+    engine, sink = make(token_ms=1, fail_on="boom", fail_code="engine_failed")
+    engine.submit(request("a", content="go boom now"))
+    assert sink.failed("a").code == "engine_failed"
+    assert sink.tokens("a") == 0
+
+
 @pytest.mark.parametrize(
     ("prompt", "max_tokens", "code"),
     [((1,) * 4000, 97, "context_length_exceeded"), ((), 1, "invalid_prompt")],
