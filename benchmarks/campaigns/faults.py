@@ -22,7 +22,7 @@ from typing import Any, Final
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from benchmarks.lib.books import Testimony, judge, show
+from benchmarks.lib.books import Depositions, judge, show
 from benchmarks.lib.business import Batcher, Receiver, Submitter
 from benchmarks.lib.portal import Portal
 from benchmarks.lib.scene import DEPLOYMENT, Actor, set_scene
@@ -110,8 +110,8 @@ class Crowd:
     def all(self) -> list[Witness]:
         return [*self.callers, *self.submitters, *self.batchers]
 
-    def testimony(self, receiver: Receiver) -> Testimony:
-        return Testimony(
+    def testimony(self, receiver: Receiver) -> Depositions:
+        return Depositions(
             [told for caller in self.callers for told in caller.told],
             [job for submitter in self.submitters for job in submitter.submitted],
             [batch for batcher in self.batchers for batch in batcher.batches],
@@ -160,7 +160,7 @@ def _await_a_gateway(portal: Portal, ports: Sequence[int]) -> None:
         time.sleep(0.2)
 
 
-def _figures(testimony: Testimony) -> dict[str, Any]:
+def _figures(testimony: Depositions) -> dict[str, Any]:
     calls, submitted, batches = testimony.calls, testimony.submitted, testimony.batches
     return {
         "calls": len(calls),

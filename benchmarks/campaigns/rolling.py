@@ -25,7 +25,7 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from benchmarks.lib.balancer import Balancer
-from benchmarks.lib.books import Testimony, judge, show
+from benchmarks.lib.books import Depositions, judge, show
 from benchmarks.lib.portal import Portal
 from benchmarks.lib.scene import DEPLOYMENT, Actor, set_scene
 from benchmarks.lib.witnesses import Told
@@ -167,7 +167,7 @@ def _figures(superuser_url: str, callers: Sequence[Caller]) -> dict[str, Any]:
         "whole_answers": sum(call.kind == "whole" for call in told),
         "streams": sum(call.kind == "stream" for call in told),
         "failed": failed.total(),
-        "broken": judge(superuser_url, Testimony(told), _QUIET_S),
+        "broken": judge(superuser_url, Depositions(told), _QUIET_S),
     }
 
 

@@ -82,7 +82,7 @@ _JOBS: Final = b"SELECT id, state, prompt_tokens, watermark FROM inference_job"
 
 
 @dataclass(frozen=True, slots=True)
-class Testimony:
+class Depositions:
     """What everybody was told.
 
     Attributes:
@@ -101,7 +101,7 @@ class Testimony:
         return [*self.calls, *results, *lines]
 
 
-def judge(superuser_url: str, testimony: Testimony, patience_s: float) -> dict[str, int]:
+def judge(superuser_url: str, testimony: Depositions, patience_s: float) -> dict[str, int]:
     """How often each rule and promise is broken, once the portal has come to rest.
 
     Args:
@@ -136,7 +136,7 @@ def broken_rules(connection: psycopg.Connection[Any]) -> dict[str, int]:
     return found
 
 
-def broken_promises(connection: psycopg.Connection[Any], testimony: Testimony) -> dict[str, int]:
+def broken_promises(connection: psycopg.Connection[Any], testimony: Depositions) -> dict[str, int]:
     """What callers were told and the rows, or the engine, gainsay."""
     jobs = {row[0]: row[1:] for row in connection.execute(_JOBS).fetchall()}
     found: Counter[str] = Counter()

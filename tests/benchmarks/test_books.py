@@ -6,7 +6,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from benchmarks.lib.books import RULES, Testimony, broken_promises, broken_rules
+from benchmarks.lib.books import RULES, Depositions, broken_promises, broken_rules
 from benchmarks.lib.witnesses import WORDS, Told, consecutive
 from inference.models.jobs import JobState
 from tests import factories
@@ -98,7 +98,7 @@ def test_sees_nothing_wrong_where_nothing_is(
     job = succeeded(bench, tenant_a, 3)
     (prompt,) = (row["prompt_tokens"] for row in [bench.job(job)])
     told = Told("whole", 200, job, list(WORDS[5:8]), (prompt, 3), finished=True)
-    assert not any(broken_promises(frozen, Testimony([told])).values())
+    assert not any(broken_promises(frozen, Depositions([told])).values())
 
 
 def test_sees_each_broken_promise(
@@ -109,7 +109,7 @@ def test_sees_each_broken_promise(
     words = list(WORDS[5:8])
 
     def broken(*told: Told) -> set[str]:
-        return {name for name, count in broken_promises(frozen, Testimony(told)).items() if count}
+        return {name for name, count in broken_promises(frozen, Depositions(told)).items() if count}
 
     gap = Told("stream", 200, job, [WORDS[5], WORDS[6], WORDS[8]], (prompt, 3), finished=True)
     assert broken(gap) == {"answers_with_a_gap"}
