@@ -25,6 +25,7 @@ PAGES = {
     "Tenants": "/admin/tenants/tenant/",
     "Users": "/admin/tenants/user/",
     "Deployments": "/admin/inference/deployment/",
+    "Routes": "/admin/inference/route/",
     "Workers": "/admin/inference/worker/",
 }
 MENUS = {
@@ -32,7 +33,16 @@ MENUS = {
     "developer": ["Overview", "Playground", "API keys", "Jobs", "Quotas", "Usage", "Models"],
     "viewer": ["Overview", "API keys", "Jobs", "Quotas", "Usage", "Models"],
     "auditor": ["Overview", "Jobs", "Audit trail"],
-    "system": ["Overview", "Tenants", "Users", "Deployments", "Workers", "Usage", "Models"],
+    "system": [
+        "Overview",
+        "Tenants",
+        "Users",
+        "Deployments",
+        "Routes",
+        "Workers",
+        "Usage",
+        "Models",
+    ],
     "security": ["Overview", "Tenants", "Users"],
     "audit": ["Overview", "Tenants", "Audit trail"],
 }

@@ -11,6 +11,7 @@ import pytest
 from inference.models import Deployment
 from inference.models.jobs import JobState
 from inference.route_services import NewTarget, create_route
+from tenants.services import create_api_key
 from tests import factories
 from tests.factories import unique
 from tests.faults.arena import Arena, Call, Callers
@@ -160,3 +161,29 @@ def test_answer_names_the_model_that_was_asked_for_and_calls_pass_over_who_is_no
     (job,) = route.first.balance()
     assert job["parameters"]["route"] == route.name
     assert job["sku"] == f"{route.second.deployed.model}@1"
+
+
+def test_key_whose_list_lacks_every_model_behind_a_route_neither_sees_nor_calls_it(
+    set_route: Callable[..., Routed],
+) -> None:
+    route = set_route()
+    statuses: dict[str, list[Any]] = {}
+    for allowed in (route.second.deployed.model, route.name, "another"):
+        key = create_api_key(
+            context=route.first.tenant.owner.context,
+            name="till",
+            scopes=["inference"],
+            allowed_models=[allowed],
+        )
+        headers = {"Authorization": f"Bearer {key.token}"}
+        with httpx.Client(base_url=route.first.gateway.url, headers=headers, timeout=60) as client:
+            listed = {model["id"] for model in client.get("/v1/models").json()["data"]}
+            found = client.get(f"/v1/models/{route.name}").status_code
+            body = {"model": route.name, "messages": [{"role": "user", "content": "go"}]}
+            refused = client.post("/v1/chat/completions", json={**body, "max_tokens": 10**6})
+            statuses[allowed] = [route.name in listed, found, refused.json()["error"]["code"]]
+    # Whoever may use it learns what is wrong with the request; to others there is no such name.
+    assert statuses[route.second.deployed.model] == [True, 200, "context_length_exceeded"]
+    assert statuses[route.name] == [False, 404, "model_not_found"]
+    assert statuses["another"] == [False, 404, "model_not_found"]
+    assert route.first.jobs() == []
