@@ -100,6 +100,7 @@ def test_set_quota_of_a_key_then_read_it_with_its_use(
     )
     assert limits["tokens_day"] == {
         "name": "tokens_day", "limit": 1000, "used": 0, "held": 0, "level": None, "warnings": [],
+        "origin": "own", "default_limit": None,
     }  # fmt: skip
     assert limits["tokens_total"]["resets_at"] is None
 

@@ -65,7 +65,7 @@ def test_key_of_a_service_account_names_it_in_every_list(
             "tenant_id": tenant_a.id, "id": uuid7(), "user_id": account, "api_key_id": key["id"],
             "job_id": uuid7(), "model_id": uuid7(), "sku": "m@1", "prompt_tokens": 2,
             "completion_tokens": 3, "cost": 4, "currency": "USD", "measure": "measured",
-            "admitted_at": now, "recorded_at": now,
+            "admitted_at": now, "recorded_at": datetime.now(UTC),
         },
     )  # fmt: skip
     roll_up_usage(context=TESTS)
