@@ -196,3 +196,12 @@ def test_match_secret_wrongly_is_false() -> None:
 def test_digest_secret_under_unknown_pepper_is_refused() -> None:
     with pytest.raises(KeyFault, match="no pepper 9"):
         Peppers({1: ONE}).digest(b"secret", 9)
+
+
+def test_decrypt_of_a_part_at_another_place_is_refused() -> None:
+    cipher, row = Cipher(new_data_key()), uuid4()
+    sealed = cipher.encrypt(b"a piece", row_id=row, part=1)
+    assert cipher.decrypt(sealed, row_id=row, part=1) == b"a piece"
+    for row_id, part in ((row, 0), (row, None), (uuid4(), 1)):
+        with pytest.raises(InvalidCiphertext):
+            cipher.decrypt(sealed, row_id=row_id, part=part)

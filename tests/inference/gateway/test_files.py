@@ -13,7 +13,7 @@ from inference.batches.content import CHUNK_BYTES
 from tenants.services import create_api_key
 from tests import factories
 from tests.factories import Organisation
-from tests.live import LivePortal
+from tests.live import LivePortal, Programs
 from tests.servers import SessionServers
 
 LINE = b'{"custom_id": "a", "secret": "grapefruit"}\n'
@@ -262,3 +262,41 @@ def test_call_with_another_method_is_refused_and_told_which_are_allowed(
 @pytest.mark.parametrize("name", ["", "x", "file-", "file-" + "g" * 32, "batch_" + "0" * 32])
 def test_read_file_by_a_name_that_is_none_answers_not_found(http: httpx.Client, name: str) -> None:
     assert http.get(f"/v1/files/{name or '%20'}").status_code == 404
+
+
+# -- bounds ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(servers: SessionServers, database: None) -> Iterator[str]:
+    """The address of a gateway that takes small files only."""
+    programs = Programs(servers)
+    try:
+        web = programs.web(
+            "small-files", FREEHOLD_PLANES="data", MAX_FILE_BYTES="5000", MAX_BODY_BYTES="2000"
+        )
+        web.wait_alive()
+        yield web.url
+    finally:
+        programs.stop()
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_upload_of_too_many_bytes_is_refused_and_leaves_nothing(
+    small: str, tenant_a: Organisation, superuser: psycopg.Connection, declared: bool
+) -> None:
+    whole = PURPOSE + FILE.replace(LINE, LINE * 3000) + END
+    pieces = (whole[at : at + 1000] for at in range(0, len(whole), 1000))
+    headers = {
+        "authorization": f"Bearer {factories.api_key(tenant_a).token}",
+        "content-type": FORM,
+    }
+    answer = httpx.post(
+        f"{small}/v1/files", content=whole if declared else pieces, headers=headers, timeout=60
+    )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "file_too_large")
+    assert kept(superuser, tenant_a) == (0, 0)
+    assert audited(superuser, tenant_a, "inference.files.create")[-1] == (
+        "failure",
+        "file_too_large",
+    )
