@@ -1,7 +1,7 @@
 """What was sent on one request."""
 
 import time
-from collections.abc import Awaitable, MutableMapping
+from collections.abc import Awaitable, MutableMapping, Sequence
 from typing import Any
 
 from inference.gateway.answers import EVENT_STREAM
@@ -30,6 +30,6 @@ class Sending:
         if not self.status and message["type"] == "http.response.start":
             self.status = message["status"]
             self.head_at = time.perf_counter()
-            headers = message.get("headers")
-            self.stream = headers is not None and headers[0][1] is EVENT_STREAM
+            headers: Sequence[Any] = message.get("headers") or ()
+            self.stream = bool(headers) and headers[0][1] is EVENT_STREAM
         return self._send(message)
