@@ -18,70 +18,15 @@ from msgspec.structs import replace
 
 from inference.backlog import Backlog
 from inference.fair_order import flow_weight, start_tag, virtual_cost
+from inference.gateway.keys import Credential, KeyFacts, Vouched, authenticate, entitlement_refusal
 from inference.gateway.routing import Choice, choose, cover, fallbacks_of
 from inference.gateway.wire import errors
 from inference.gateway.wire.headers import Allowance
 from portal.core.crypto import Peppers
-from portal.core.errors import Forbidden, PortalError
-from portal.core.http import address_within
+from portal.core.errors import PortalError
 from portal.core.ids import uuid7
-from tenants.key_secrets import proven_generation
 from tenants.models.quotas import METRICS
 from tenants.windows import window_end, window_starts
-
-INFERENCE_SCOPE: Final = "inference"
-
-
-class Credential(msgspec.Struct, frozen=True):
-    """What a caller sent, and from where: public id, secret, the browser session if any."""
-
-    public_id: str
-    secret: str
-    session_key: str | None = None
-    address: str | None = None
-
-
-class Vouched(msgspec.Struct, frozen=True):
-    """A key whose holder this process has authenticated already; no secret is at hand.
-
-    Whether the key may still be used, and for what, is decided as for any other. ``address`` is
-    where the call was sent from; where it is None the key's networks are not asked.
-    """
-
-    public_id: str
-    address: str | None = None
-
-
-class KeyFacts(msgspec.Struct, frozen=True):
-    """A key with its tenant and user, as the admission transaction reads them.
-
-    In a verdict ``generation`` is that of the secret that the caller sent.
-    """
-
-    public_id: str
-    id: UUID
-    tenant_id: UUID
-    user_id: UUID
-    name: str
-    kind: str
-    secret_hmac: bytes
-    pepper_version: int
-    generation: int
-    former_secret_hmac: bytes | None
-    former_pepper_version: int | None
-    former_until: datetime | None
-    session_hmac: bytes | None
-    scopes: frozenset[str]
-    allowed_models: frozenset[str] | None
-    allowed_networks: tuple[str, ...] | None
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    tenant_state: str
-    time_zone: str
-    weight: int
-    user_active: bool
-    data_key_version: int
-    data_key: bytes
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -306,10 +251,10 @@ def decide(calls: Sequence[Call], ledger: Ledger) -> list[Verdict]:
 
 
 def _decide_one(call: Call, ledger: Ledger) -> Verdict:
-    key = _authenticate(call.credential, ledger)
+    key = authenticate(call.credential, ledger.keys, peppers=ledger.peppers, now=ledger.now)
     if key is None:
         return Refused(errors.invalid_api_key(), None)
-    refusal = _elsewhere(key, call) or _not_entitled(key) or call.refusal
+    refusal = entitlement_refusal(key, call.credential) or call.refusal
     if refusal is not None:
         return Refused(refusal, key)
     if call.choice is not None:
@@ -356,69 +301,6 @@ def _decide_choice(choice: Choice, key: KeyFacts, ledger: Ledger) -> Verdict:
     if isinstance(verdict, Admitted):
         return replace(verdict, ask=covering, fallbacks=fallbacks)
     return verdict
-
-
-def _authenticate(credential: Credential | Vouched | None, ledger: Ledger) -> KeyFacts | None:
-    """The key that the credential proves; None for unknown, wrong, revoked, expired, unbound.
-
-    The secret may be the former one for as long as it works beside the present one.
-    """
-    if credential is None:
-        return None
-    key = ledger.keys.get(credential.public_id)
-    if key is None:
-        return None
-    if isinstance(credential, Credential):
-        key = _proven(credential, key, ledger)
-    elif key.session_hmac is not None:
-        # Nobody can vouch for a browser's session but its cookie.
-        return None
-    if key is None or key.revoked_at is not None:
-        return None
-    return None if key.expires_at is not None and key.expires_at <= ledger.now else key
-
-
-def _proven(credential: Credential, key: KeyFacts, ledger: Ledger) -> KeyFacts | None:
-    peppers = ledger.peppers
-    generation = proven_generation(credential.secret, key, peppers=peppers, now=ledger.now)
-    if generation is None:
-        return None
-    if key.session_hmac is not None:
-        session = (credential.session_key or "").encode()
-        if not peppers.matches(session, key.pepper_version, key.session_hmac):
-            return None
-    return key if generation == key.generation else replace(key, generation=generation)
-
-
-def _elsewhere(key: KeyFacts, call: Call) -> PortalError | None:
-    """The refusal of a key that may not be used from where it was sent."""
-    networks, credential = key.allowed_networks, call.credential
-    if networks is None:
-        return None
-    if isinstance(credential, Vouched) and credential.address is None:
-        return None
-    if credential is not None and address_within(credential.address, networks):
-        return None
-    return Forbidden(
-        "This API key may not be used from your network: call from a network that it allows, "
-        "or ask its owner to add yours.",
-        code="network_not_allowed",
-    )
-
-
-def _not_entitled(key: KeyFacts) -> PortalError | None:
-    if key.tenant_state != "active":
-        return Forbidden(
-            "This tenant is not active; ask your administrator.", code="tenant_not_active"
-        )
-    if not key.user_active:
-        return Forbidden("The owner of this API key is deactivated.", code="user_not_active")
-    if INFERENCE_SCOPE not in key.scopes:
-        return Forbidden(
-            "This API key may not call models: it lacks the scope 'inference'.",
-            code="insufficient_scope",
-        )
-    return None
 
 
 def _first_full(windows: Sequence[Window], ask: Ask, now: datetime) -> PortalError | None:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from inference.gateway.admission import Admitted, Call, KeyFacts
+from inference.gateway.admission import Admitted, Call
 from inference.gateway.answers import Reply, respond
 from inference.gateway.batches import batch_routes
 from inference.gateway.calls import (
@@ -29,6 +29,7 @@ from inference.gateway.catalogue import Named, Routed, model_info
 from inference.gateway.core import Gateway
 from inference.gateway.endpoint import Endpoint
 from inference.gateway.files import file_routes
+from inference.gateway.keys import KeyFacts
 from inference.gateway.requests import (
     Arrival,
     Receive,

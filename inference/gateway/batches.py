@@ -5,10 +5,10 @@ from typing import Final
 import msgspec
 from starlette.routing import Route
 
-from inference.gateway.admission import KeyFacts
 from inference.gateway.calls import CANCEL_BATCH, CREATE_BATCH, LIST_BATCHES, READ_BATCH
 from inference.gateway.core import Gateway
 from inference.gateway.endpoint import ByMethod, Done, Recorded, answer_json
+from inference.gateway.keys import KeyFacts
 from inference.gateway.requests import Arrival, Receive, Scope, read_body
 from inference.gateway.wire.batches import BatchFacts, batch_object, parse_batch
 from inference.gateway.wire.objects import (

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from inference.gateway.admission import KeyFacts
+from inference.gateway.keys import KeyFacts
 from inference.gateway.link import Link
 from inference.gateway.wire.batches import (
     WINDOW_SECONDS,

@@ -18,16 +18,9 @@ from msgspec.structs import replace
 
 from inference.backlog import Backlog
 from inference.gateway import store
-from inference.gateway.admission import (
-    Admitted,
-    Call,
-    KeyFacts,
-    Ledger,
-    Refused,
-    Verdict,
-    decide,
-)
+from inference.gateway.admission import Admitted, Call, Ledger, Refused, Verdict, decide
 from inference.gateway.calls import Pending
+from inference.gateway.keys import KeyFacts
 from inference.gateway.link import Link
 from inference.gateway.rows import Row, admitted_row, allowed_rows, refused_row
 from inference.gateway.wire import errors

@@ -8,10 +8,11 @@ import msgspec
 import psycopg
 import structlog
 
-from inference.gateway.admission import Admitted, Allowed, Call, KeyFacts, Refused, Verdict
+from inference.gateway.admission import Admitted, Allowed, Call, Refused, Verdict
 from inference.gateway.answers import respond, respond_error
 from inference.gateway.calls import Origin, Part, Pending
 from inference.gateway.core import Gateway
+from inference.gateway.keys import KeyFacts
 from inference.gateway.requests import Arrival, Receive, Scope, Send, arrival, refused
 from inference.gateway.sending import Sending
 from inference.gateway.wire import errors

@@ -7,7 +7,6 @@ import msgspec
 from starlette.routing import Route
 
 from inference.batches.content import CHUNK_BYTES
-from inference.gateway.admission import KeyFacts
 from inference.gateway.answers import start
 from inference.gateway.calls import (
     CREATE_FILE,
@@ -20,6 +19,7 @@ from inference.gateway.calls import (
 from inference.gateway.core import Gateway
 from inference.gateway.endpoint import ByMethod, Done, Recorded, answer_json
 from inference.gateway.filestore import Upload
+from inference.gateway.keys import KeyFacts
 from inference.gateway.requests import Arrival, Receive, Scope, Send
 from inference.gateway.wire import files as wire
 from inference.gateway.wire.multipart import Form, malformed

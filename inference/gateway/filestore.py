@@ -14,7 +14,7 @@ from inference.batches.content import (
     seal,
     unseal,
 )
-from inference.gateway.admission import KeyFacts
+from inference.gateway.keys import KeyFacts
 from inference.gateway.link import Link
 from inference.gateway.wire.files import FileFacts, in_use, no_room
 from inference.gateway.wire.objects import FILE, Page, file_name, no_such

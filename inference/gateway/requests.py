@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
-from inference.gateway.admission import Ask, Call, Credential
+from inference.gateway.admission import Ask, Call
 from inference.gateway.calls import Generation, Origin, Pending
 from inference.gateway.catalogue import Catalogue, Named, Routed, Served
+from inference.gateway.keys import Credential
 from inference.gateway.options import prepare_options
 from inference.gateway.routing import Choice
 from inference.gateway.wire import errors

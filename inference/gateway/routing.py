@@ -17,7 +17,8 @@ from inference.gateway.wire import errors
 from portal.core.errors import PortalError
 
 if TYPE_CHECKING:
-    from inference.gateway.admission import Ask, KeyFacts, Ledger, Window
+    from inference.gateway.admission import Ask, Ledger, Window
+    from inference.gateway.keys import KeyFacts
 
 MOST_FALLBACKS: Final = 3
 """Targets that a job may still move to: each may keep the prompt once more, in its own tokens."""

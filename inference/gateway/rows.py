@@ -8,8 +8,9 @@ from uuid import UUID
 import msgspec
 
 from audit.models import Outcome
-from inference.gateway.admission import Admitted, Allowed, KeyFacts, Refused
+from inference.gateway.admission import Admitted, Allowed, Refused
 from inference.gateway.calls import Part, Pending
+from inference.gateway.keys import KeyFacts
 from inference.payloads import fingerprint_text, pack_prompt
 from portal.core.actors import NIL_TENANT
 from portal.core.crypto import Cipher

@@ -15,7 +15,8 @@ from uuid import UUID
 import msgspec
 
 from audit.batch import insert_bodies, insert_events
-from inference.gateway.admission import Flow, KeyFacts, Ledger, Share, Window
+from inference.gateway.admission import Flow, Ledger, Share, Window
+from inference.gateway.keys import KeyFacts
 from inference.gateway.rows import ROW_COLUMNS, Row
 from inference.pipelining import AsyncPipe
 from portal.core.crypto import Peppers

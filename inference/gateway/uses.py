@@ -8,7 +8,7 @@ from typing import Any, Final
 import psycopg
 import structlog
 
-from inference.gateway.admission import KeyFacts
+from inference.gateway.keys import KeyFacts
 from inference.gateway.link import Link
 from tenants.key_uses import WRITE_EVERY_SECONDS, WRITE_USES, KeyUse, parameters
 

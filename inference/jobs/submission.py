@@ -26,18 +26,10 @@ from django.db import transaction
 from msgspec.structs import replace
 
 from inference import dispatch
-from inference.gateway.admission import (
-    Admitted,
-    Ask,
-    Call,
-    KeyFacts,
-    Ledger,
-    Refused,
-    Vouched,
-    decide,
-)
+from inference.gateway.admission import Admitted, Ask, Call, Ledger, Refused, decide
 from inference.gateway.calls import JOB, Generation, Origin, Pending
 from inference.gateway.catalogue import Named, Routed, Served
+from inference.gateway.keys import KeyFacts, Vouched
 from inference.gateway.options import Prepared, alike, choice_of
 from inference.gateway.requests import encoded, prepared
 from inference.gateway.routing import Choice

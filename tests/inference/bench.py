@@ -18,11 +18,12 @@ import portal.celery  # noqa: F401  (makes it the current Celery app, which ring
 from inference.backlog import Backlog
 from inference.engines.base import Message
 from inference.fallback import Move, moved, send_moves
-from inference.gateway.admission import Admitted, Ask, Call, Credential, Verdict
+from inference.gateway.admission import Admitted, Ask, Call, Verdict
 from inference.gateway.calls import CHAT, Generation, Origin, Pending
 from inference.gateway.catalogue import Catalogue, Routed, Served
 from inference.gateway.desk import AdmissionDesk
 from inference.gateway.jobs import Canceller
+from inference.gateway.keys import Credential
 from inference.gateway.link import Link
 from inference.gateway.options import prepare_options
 from inference.gateway.uses import KeyUses

@@ -25,12 +25,8 @@ from hypothesis.stateful import (
 )
 
 from inference.gateway import store
-from inference.gateway.admission import (
-    Admitted,
-    Credential,
-    Ledger,
-    Refused,
-)
+from inference.gateway.admission import Admitted, Ledger, Refused
+from inference.gateway.keys import Credential
 from inference.models.jobs import JobState
 from inference.worker.claims import Claimed, Progress
 from tenants.services import set_quota

@@ -25,7 +25,8 @@ from hypothesis.stateful import (
 )
 
 from inference.gateway import store
-from inference.gateway.admission import Admitted, Credential
+from inference.gateway.admission import Admitted
+from inference.gateway.keys import Credential
 from inference.models.jobs import JobState
 from inference.worker.claims import Claimed
 from tenants import warner

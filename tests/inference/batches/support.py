@@ -12,10 +12,11 @@ import psycopg
 
 from inference.batches.content import CHUNK_BYTES, file_ciphers
 from inference.batches.steps import take_step
-from inference.gateway.admission import Allowed, Call, KeyFacts
+from inference.gateway.admission import Allowed, Call
 from inference.gateway.batchstore import BatchStore
 from inference.gateway.calls import CREATE_BATCH, Part, Pending
 from inference.gateway.filestore import FileStore, Upload
+from inference.gateway.keys import KeyFacts
 from inference.gateway.wire.batches import BatchFacts, parse_batch
 from inference.gateway.wire.objects import file_name
 from inference.models import Batch, BatchState, JobState

@@ -7,15 +7,8 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from inference.gateway.admission import (
-    Ask,
-    Call,
-    Credential,
-    KeyFacts,
-    Ledger,
-    Refused,
-    Window,
-)
+from inference.gateway.admission import Ask, Call, Ledger, Refused, Window
+from inference.gateway.keys import Credential, KeyFacts
 from portal.core.crypto import Peppers
 from tenants.models.quotas import METRICS, WINDOWS
 from tenants.windows import window_starts

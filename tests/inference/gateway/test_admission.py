@@ -6,14 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from inference.gateway.admission import (
-    Admitted,
-    Allowed,
-    Credential,
-    KeyFacts,
-    Refused,
-    decide,
-)
+from inference.gateway.admission import Admitted, Allowed, Refused, decide
+from inference.gateway.keys import Credential, KeyFacts
 from inference.gateway.wire.headers import retry_headers
 from portal.core.errors import Invalid
 from tenants.models.quotas import METRICS, WINDOWS

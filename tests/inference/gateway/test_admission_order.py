@@ -10,16 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.fair_order import VIRTUAL_UNIT
-from inference.gateway.admission import (
-    Admitted,
-    Call,
-    KeyFacts,
-    Refused,
-    Share,
-    Window,
-    cost_of,
-    decide,
-)
+from inference.gateway.admission import Admitted, Call, Refused, Share, Window, cost_of, decide
+from inference.gateway.keys import KeyFacts
 from inference.gateway.wire import errors
 from tenants.models.quotas import METRICS, WINDOWS
 from tenants.windows import window_end, window_starts

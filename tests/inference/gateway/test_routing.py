@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from inference.gateway.admission import Admitted, Allowed, Ask, Call, Credential, decide
+from inference.gateway.admission import Admitted, Allowed, Ask, Call, decide
+from inference.gateway.keys import Credential
 from inference.gateway.routing import MOST_FALLBACKS, Choice, Meaning, Target, in_order
 from inference.gateway.wire import errors
 from portal.core.errors import PortalError

@@ -7,7 +7,8 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from inference.gateway.admission import Credential, Refused
+from inference.gateway.admission import Refused
+from inference.gateway.keys import Credential
 from inference.gateway.link import Link
 from inference.gateway.uses import KeyUses
 from portal.core.ids import uuid7

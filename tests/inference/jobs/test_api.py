@@ -97,7 +97,7 @@ def test_post_by_a_browser_session_is_refused_with_what_to_do(
         ({"stream": True}, "stream"),
         ({"messages": []}, "messages"),
         ({"seed": 10**30}, "seed"),
-        ({"callback_url": "https://example.test"}, "callback_url"),
+        ({"callback_url": "ftp://example.test"}, "callback_url"),
     ],
 )
 def test_post_of_what_is_wrong_names_it(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from inference.gateway.admission import Credential
+from inference.gateway.keys import Credential
 from inference.models.jobs import JobState
 from inference.models.webhooks import WebhookState
 from inference.webhooks import services
