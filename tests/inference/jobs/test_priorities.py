@@ -76,7 +76,7 @@ arrivals = st.lists(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 @given(arrivals, st.integers(0, TENANTS - 1), st.integers(2, 500))
 def test_an_interactive_call_is_in_the_next_claim_whatever_waits_in_other_classes(
     history: list[tuple[int, Priority, int, int] | int], caller: int, tokens: int
@@ -102,7 +102,7 @@ def test_a_tenants_interactive_calls_do_not_wait_behind_its_batch_jobs() -> None
     assert classes == [Priority.INTERACTIVE] * 5 + [Priority.BATCH]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, TENANTS - 1), CLASSES), min_size=2, max_size=6, unique=True)
 )
@@ -121,6 +121,7 @@ def test_busy_flows_share_by_tenant_weight_times_class(
         assert abs(served[flow] - 700 * weight / sum(weights.values())) <= len(flows) + 1
 
 
+@settings(max_examples=10, deadline=None)
 @given(st.integers(1, 20))
 def test_nobody_starves_behind_a_steady_stream_of_interactive_calls(size: int) -> None:
     queue = Queue()
