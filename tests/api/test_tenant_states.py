@@ -84,6 +84,7 @@ def test_call_in_each_state_follows_the_table(
     assert made.status_code == expected.writes
     _reads_of_the_platform(tenant_a, session_caller(system), session_caller(auditor), state)
     inside = session_caller(system, tenant_a.id)
+    assert inside.get("usage").status_code == 200
     asked = inside.post(f"tenants/{tenant_a.id}/export", {})
     assert asked.status_code == expected.export
     added = inside.post("members", {"email": f"new@{tenant_a.tenant.slug}.example.test",
