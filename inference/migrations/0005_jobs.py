@@ -9,7 +9,10 @@ SHARES = (
     "ALTER TABLE inference_fairshare ADD COLUMN priority smallint NOT NULL DEFAULT 0, "
     "DROP CONSTRAINT inference_fairshare_pkey, "
     "ADD CONSTRAINT inference_fairshare_pkey PRIMARY KEY (tenant_id, deployment_id, priority)",
+    # The owner is bound by row-level security too, and no policy names it.
+    "ALTER TABLE inference_fairshare NO FORCE ROW LEVEL SECURITY",
     "DELETE FROM inference_fairshare WHERE priority <> 0",
+    "ALTER TABLE inference_fairshare FORCE ROW LEVEL SECURITY",
     "ALTER TABLE inference_fairshare DROP CONSTRAINT inference_fairshare_pkey, "
     "ADD CONSTRAINT inference_fairshare_pkey PRIMARY KEY (tenant_id, deployment_id), "
     "DROP COLUMN priority",

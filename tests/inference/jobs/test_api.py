@@ -158,6 +158,9 @@ def test_read_shows_a_key_its_own_jobs_and_no_other_of_its_tenant(
     for path in ("", "/events", "/result"):
         assert other.get(f"jobs/{job_id}{path}").status_code == 404
     assert other.post(f"jobs/{job_id}/cancel", {}).status_code == 404
+    succeed(bench, claimed(bench, job_id))
+    assert caller.get(f"jobs/{job_id}/result").status_code == 200
+    assert other.get(f"jobs/{job_id}/result").status_code == 404
     reader = key_caller(factories.api_key(tenant_a, scopes=["jobs:read"]).token)
     assert reader.get(f"jobs/{job_id}").status_code == 200
     assert reader.get(f"jobs/{job_id}/result").status_code == 403
@@ -181,7 +184,7 @@ def test_list_filters_by_kind_and_priority(
 
 
 def test_result_of_each_state_says_what_it_is(caller: Caller, bench: Bench) -> None:
-    job_id = submitted(caller, bench, result_ttl=60)
+    job_id = submitted(caller, bench, result_ttl=120)
     path = f"jobs/{job_id}/result"
 
     def told() -> tuple[int, str]:
@@ -203,7 +206,7 @@ def test_result_of_each_state_says_what_it_is(caller: Caller, bench: Bench) -> N
         "prompt_tokens": prompt, "completion_tokens": 4, "total_tokens": prompt + 4
     }  # fmt: skip
     until = datetime.fromisoformat(caller.get(f"jobs/{job_id}").json()["result_expires_at"])
-    assert timedelta(seconds=50) < until - timezone.now() <= timedelta(seconds=60)
+    assert timedelta(seconds=100) < until - timezone.now() <= timedelta(seconds=120)
     bench.superuser.execute(
         "UPDATE inference_jobpayload SET delete_after = now() WHERE job_id = %s", [job_id]
     )
@@ -337,6 +340,17 @@ def test_a_job_whose_worker_is_lost_midway_runs_again_and_is_charged_once(
     assert bench.end(first, JobState.SUCCEEDED, 3) == []
     succeed(bench, second)
     assert bench.charges(job_id) == [(second.prompt_tokens, 3)]
+
+
+def test_a_job_that_is_put_back_tells_no_progress_of_the_run_that_was_given_up(
+    caller: Caller, bench: Bench
+) -> None:
+    job_id = submitted(caller, bench)
+    job = claimed(bench, job_id)
+    bench.renew(progress_of(job))
+    bench.release(job, forgive=True)
+    waiting = caller.get(f"jobs/{job_id}").json()
+    assert (waiting["state"], waiting["completion_tokens"], waiting["attempts"]) == ("queued", 0, 0)
 
 
 def test_a_job_whose_workers_are_all_lost_is_a_dead_letter_and_costs_nothing(

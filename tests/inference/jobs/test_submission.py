@@ -178,6 +178,30 @@ def test_submit_refuses_what_the_gateway_refuses_and_records_it(
     ]
 
 
+def test_submit_refuses_what_would_not_begin_in_the_time_it_may_wait(
+    bench: Bench, tenant_a: Organisation
+) -> None:
+    context = context_of(factories.api_key(tenant_a))
+    submit(context=context, requests=[JobRequest(body(bench))] * 10)
+    (share,) = bench.rows(
+        "SELECT virtual_time FROM inference_fairshare WHERE tenant_id = %s", tenant_a.id
+    )
+    # A token a second: some 200 tokens wait before the next.
+    bench.superuser.execute(
+        "INSERT INTO inference_queueforecast (deployment_id, read_at, head, pace, shares, ranks) "
+        "VALUES (%s, now() + interval '1 minute', %s, 1, jsonb_build_array(jsonb_build_array("
+        "%s::bigint, 0.25)), '[]') ON CONFLICT (deployment_id) DO UPDATE SET "
+        "read_at = EXCLUDED.read_at, head = EXCLUDED.head, pace = 1, shares = EXCLUDED.shares",
+        [bench.served.deployment_id, 0, share["virtual_time"]],
+    )
+    asked = [JobRequest(body(bench), wait_seconds=seconds) for seconds in (60, 24 * 60 * 60)]
+    outcomes = submit(context=context, requests=asked)
+    bench.superuser.execute(
+        "DELETE FROM inference_queueforecast WHERE deployment_id = %s", [bench.served.deployment_id]
+    )
+    assert codes(outcomes) == ["queue_too_long", ""]
+
+
 def test_submit_keeps_the_prompt_encrypted_and_the_job_unclaimed_by_any_gateway(
     bench: Bench, tenant_a: Organisation
 ) -> None:
