@@ -86,6 +86,8 @@ TABLE = [
     Row("GET", "jobs/{id}/events", FOLLOW_JOBS),
     Row("GET", "jobs/{id}/result", {"key inference"}),
     Row("POST", "jobs/{id}/cancel", {"owner", "key inference"}),
+    Row("GET", "batches", READ_JOBS),
+    Row("GET", "batches/{id}", READ_JOBS),
     Row("GET", "models", {"owner", "developer", "viewer", SYSTEM, "key inference"}),
     Row("GET", "deployments", {SYSTEM}),
     Row("GET", "audit/events", READ_AUDIT),
