@@ -102,7 +102,7 @@ WITH x AS (
             ORDER BY f.n LIMIT 1) n
       JOIN tenants_tenant t ON t.id = h.tenant_id
 ), placed AS (
-    SELECT f.*, {EARLIEST_TAG_SQL.format(tag="at")} | priority AS start_tag
+    SELECT f.*, {EARLIEST_TAG_SQL.format(tag="at::bigint")} | priority AS start_tag
       FROM (SELECT f.*, greatest(
                (SELECT virtual_time FROM inference_deploymentclock WHERE deployment_id = f.to_id),
                (SELECT max(s.virtual_time) FROM inference_fairshare s

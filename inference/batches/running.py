@@ -213,12 +213,12 @@ def collect(batch: Batch) -> None:
     ended = store.ended_lines(batch, _RESULTS_A_STEP)
     if not ended:
         return
-    cipher = _line_cipher(batch)
+    cipher, payloads = _line_cipher(batch), _payload_ciphers(batch, ended)
     answered: list[bytes] = []
     failed: list[bytes] = []
     for line in ended:
         custom_id = opened_id(cipher, batch, line.number, line.custom_id)
-        answer = _answer(batch, line)
+        answer = _answer(batch, line, payloads)
         name, request_id = line_name(batch.id, line.number), str(line.job_id)
         if line.state == JobState.SUCCEEDED or line.completion_tokens:
             # As it was charged.
@@ -237,14 +237,22 @@ def collect(batch: Batch) -> None:
     batch.failed += len(failed)
 
 
-def _answer(batch: Batch, line: EndedLine) -> bytes | None:
+def _payload_ciphers(batch: Batch, ended: list[EndedLine]) -> dict[int, Cipher]:
+    """The ciphers of the lines' answers, by the version of their data key."""
+    versions = {line.data_key_version for line in ended if line.data_key_version is not None}
+    keys = TenantDataKey.objects.filter(tenant_id=batch.tenant_id, version__in=versions)
+    return {
+        key.version: payload_cipher(batch.tenant_id, key.version, bytes(key.wrapped))
+        for key in keys
+    }
+
+
+def _answer(batch: Batch, line: EndedLine, ciphers: dict[int, Cipher]) -> bytes | None:
     """The completion of a line that succeeded; None if it did not, or its answer is gone."""
     if line.state != JobState.SUCCEEDED or line.answer is None or line.data_key_version is None:
         return None
-    version = line.data_key_version
-    key = TenantDataKey.objects.get(tenant_id=batch.tenant_id, version=version)
     try:
-        cipher = payload_cipher(batch.tenant_id, version, bytes(key.wrapped))
+        cipher = ciphers[line.data_key_version]
         text = cipher.decrypt(bytes(line.answer), row_id=line.job_id).decode()
     except InvalidCiphertext as fault:
         log.error("answer.unreadable", job_id=str(line.job_id), error=str(fault))

@@ -30,6 +30,14 @@ SELECT l.number, l.custom_id, j.id, j.state, j.sku, j.admitted_at, j.prompt_toke
  ORDER BY l.number LIMIT %s
 """
 
+_ADD: Final = f"""
+INSERT INTO inference_batchline (tenant_id, batch_id, number, custom_id, custom_id_hmac, start,
+                                 length, state)
+SELECT %s, %s, x.number, x.custom_id, x.hmac, x.start, x.length, {LineState.WAITING.value}
+  FROM unnest(%s::integer[], %s::bytea[], %s::bytea[], %s::bigint[], %s::integer[])
+       AS x(number, custom_id, hmac, start, length)
+"""
+
 _SET: Final = """
 UPDATE inference_batchline l SET state = %s, job_id = x.job_id
   FROM unnest(%s::integer[], %s::uuid[]) AS x(number, job_id)
@@ -77,6 +85,18 @@ class EndedLine(msgspec.Struct, frozen=True):
     error_message: str
     answer: bytes | None
     data_key_version: int | None
+
+
+def add_lines(batch: Batch, lines: Sequence[WaitingLine], hmacs: Sequence[bytes]) -> None:
+    """Adds lines that wait, each with the HMAC of its custom id."""
+    values = [
+        [line.number for line in lines],
+        [line.custom_id for line in lines],
+        list(hmacs),
+        [line.start for line in lines],
+        [line.length for line in lines],
+    ]
+    _execute(_ADD, [batch.tenant_id, batch.id, *values])
 
 
 def waiting_lines(batch: Batch, limit: int) -> list[WaitingLine]:

@@ -7,7 +7,7 @@ from django.utils import timezone
 from inference.batches.files import InputFile, line_cipher
 from inference.batches.lines import Line, LineFault, Request, check_line, read_lines
 from inference.batches.results import fault_object
-from inference.batches.store import known_ids
+from inference.batches.store import WaitingLine, add_lines, known_ids
 from inference.models import Batch, BatchLine, BatchState
 from portal.core.crypto import Cipher
 from portal.core.env import env
@@ -25,7 +25,7 @@ class Validation:
         self._batch = batch
         self._cipher = line_cipher(batch.tenant_id, batch.input_file.data_key_version)
         self._faults: list[LineFault] = []
-        self._new: dict[bytes, BatchLine] = {}
+        self._new: dict[bytes, WaitingLine] = {}
 
     def step(self) -> None:
         """Reads on where the step before left off; the batch is saved.
@@ -91,20 +91,13 @@ class Validation:
             self._faults.append(_duplicate(line.number))
             return
         assert line.content is not None
-        self._new[hmac] = BatchLine(
-            tenant_id=batch.tenant_id,
-            batch_id=batch.id,
-            number=line.number,
-            custom_id=sealed_id(self._cipher, batch, line.number, custom_id),
-            custom_id_hmac=hmac,
-            start=line.start,
-            length=len(line.content),
-        )
+        sealed = sealed_id(self._cipher, batch, line.number, custom_id)
+        self._new[hmac] = WaitingLine(line.number, sealed, line.start, len(line.content))
 
     def _keep_new(self) -> None:
         for hmac in known_ids(self._batch, list(self._new)):
             self._faults.append(_duplicate(self._new.pop(hmac).number))
-        BatchLine.objects.bulk_create(self._new.values())
+        add_lines(self._batch, list(self._new.values()), list(self._new))
         self._batch.total += len(self._new)
 
     def _fail(self) -> None:

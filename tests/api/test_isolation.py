@@ -67,6 +67,7 @@ ROUTES: list[tuple[str, str, str, Any, str]] = [
     ("owner", "GET", "jobs/{id}", None, "inference_job"),
     ("owner", "GET", "jobs/{id}/events", None, "inference_job"),
     ("owner", "POST", "jobs/{id}/cancel", {}, "inference_job"),
+    ("owner", "GET", "batches/{id}", None, "inference_batch"),
     ("owner", "PUT", "quotas", {"api_key_id": "{id}", "tokens_day": 0}, "tenants_apikey"),
     ("owner", "GET", "quotas/{id}", None, "tenants_quota"),
     ("owner", "PATCH", "quotas/{id}", {"tokens_day": 0}, "tenants_quota"),
@@ -145,6 +146,7 @@ def test_list_anything_shows_the_own_tenant_alone(
         (owner, "keys"),
         (owner, "quotas"),
         (owner, "jobs"),
+        (owner, "batches"),
         (auditor, "audit/events?limit=200"),
     ):
         text = caller.get(path).content.decode()

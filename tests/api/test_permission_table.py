@@ -124,6 +124,8 @@ TABLE = [
     Row("POST", "webhooks/test", SEND_WEBHOOKS, {}),
     Row("GET", "webhooks/secret", READ_WEBHOOKS),
     Row("POST", "webhooks/secret", {"owner"}, {"overlap_seconds": -1}),
+    Row("GET", "batches", READ_JOBS),
+    Row("GET", "batches/{id}", READ_JOBS),
     Row("GET", "models", {"owner", "developer", "viewer", SYSTEM, "key inference"}),
     Row("GET", "deployments", {SYSTEM}),
     Row("GET", "routes", {SYSTEM}),

@@ -52,6 +52,7 @@ BODIES: dict[str, dict[str, Any]] = {
 # a job that another key submitted.
 OF_ANOTHER_STATE = {
     "api/v1/jobs/<str:job_id>/result",
+    "admin/inference/batch/<uuid:object_id>/cancel/",
     "admin/inference/job/<uuid:object_id>/cancel/",
     "admin/tenants/serviceaccount/<uuid:object_id>/enable/",
     "admin/tenants/tenant/<uuid:object_id>/resume/",
