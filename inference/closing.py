@@ -19,6 +19,28 @@ UPDATE inference_job SET cancel_requested_at = clock_timestamp()
 """
 _LIVE: Final = "SELECT count(*) FROM inference_job WHERE tenant_id = %s AND state + 0 IN (0, 1)"
 
+# Erased from the last to the first: a batch refers to its files, an attempt to its delivery.
+_ERASED: Final = (
+    "inference_job",
+    "inference_jobpayload",
+    "inference_fairshare",
+    "inference_routeoverride",
+    "inference_idempotencykey",
+    "inference_webhooksecret",
+    "inference_webhookdelivery",
+    "inference_webhookattempt",
+    "inference_file",
+    "inference_filechunk",
+    "inference_batch",
+    "inference_batchline",
+)
+
+_BATCHES: Final = """
+SELECT id, api_key_id, user_id, endpoint, model, input_file_id, output_file_id, error_file_id,
+       state, total, completed, failed, prompt_tokens, completion_tokens, created_at, expires_at,
+       ended_at
+  FROM inference_batch WHERE tenant_id = %(tenant)s ORDER BY id
+"""
 _JOBS: Final = """
 SELECT id, kind, sku, model_id, api_key_id, user_id, state, stream, parameters, request_id,
        prompt_tokens, watermark AS completion_tokens, finish_reason, error_code, attempts,
@@ -30,9 +52,10 @@ SELECT id, kind, sku, model_id, api_key_id, user_id, state, stream, parameters, 
 def register() -> None:
     """Says it, once, when the app starts."""
     quiesce_with("inference_job", cancel_jobs)
-    for table in ("inference_job", "inference_jobpayload", "inference_fairshare"):
+    for table in _ERASED:
         erase_rows(table)
     export_part("jobs.jsonl", _JOBS)
+    export_part("batches.jsonl", _BATCHES)
 
 
 def cancel_jobs(tenant_id: UUID) -> int:
