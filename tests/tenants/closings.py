@@ -25,7 +25,13 @@ MANY: Final = 1000
 
 def full_tenant(superuser: psycopg.Connection, name: str = "closing") -> Populated:
     """A tenant with a row in every table of tenants' rows, and further charges."""
-    populated = populate(superuser, factories.organisation(name), {})
+    route = superuser.execute(
+        "INSERT INTO inference_route (id, name, description, reserved, enabled, created_at) "
+        "VALUES (gen_random_uuid(), %s, '', false, true, now()) RETURNING id",
+        [factories.unique("route")],
+    ).fetchone()
+    assert route is not None
+    populated = populate(superuser, factories.organisation(name), {"route_id": route[0]})
     # It unwraps to nothing; the tenant has a real one.
     superuser.execute(
         "DELETE FROM tenants_tenantdatakey WHERE id = %s", [populated.keys[DATA_KEYS][1]]

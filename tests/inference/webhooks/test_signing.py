@@ -34,7 +34,7 @@ def verifies(secret: str, request: Received) -> bool:
 def documented_verify() -> Any:
     """The function that docs/api.md shows to receivers."""
     page = (REPOSITORY / "docs" / "api.md").read_text()
-    (sample,) = re.findall(r"```python\n(.*?def verify_webhook.*?)```", page, re.DOTALL)
+    (sample,) = re.findall(r"```python\n((?:(?!```).)*?def verify_webhook.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {}
     exec(sample, names)  # noqa: S102  (what readers run is run here)
     return names["verify_webhook"]
