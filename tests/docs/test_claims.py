@@ -93,7 +93,7 @@ def test_audit_lists_every_field_category_and_outcome() -> None:
 
 def test_audit_lists_every_action() -> None:
     text = page("audit.md")
-    of_calls = {value for name, value in vars(calls).items() if name.isupper()}
+    of_calls = {v for n, v in vars(calls).items() if n.isupper() and isinstance(v, str)}
     assert {calls.CHAT, calls.COUNT_TOKENS} <= of_calls
     named = of_calls | {e.value for e in TenantsEvent} | {e.value for e in WebhookEvent}
     named |= {FALLBACK_ACTION}

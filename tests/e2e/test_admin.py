@@ -17,11 +17,17 @@ PAGES = {
     "Playground": "/admin/playground/",
     "API keys": "/admin/tenants/apikey/",
     "Jobs": "/admin/inference/job/",
+    "Batches": "/admin/inference/batch/",
+    "Webhooks": "/admin/inference/webhookdelivery/",
+    "Webhook secret": "/admin/inference/webhooksecret/",
     "Quotas": "/admin/tenants/quota/",
+    "Default quotas": "/admin/tenants/quotadefault/",
     "Usage": "/admin/tenants/usagebucket/",
+    "Service accounts": "/admin/tenants/serviceaccount/",
     "Members": "/admin/tenants/membership/",
     "Models": "/admin/inference/model/",
     "Audit trail": "/admin/audit/auditevent/",
+    "Exports": "/admin/tenants/tenantexport/",
     "Tenants": "/admin/tenants/tenant/",
     "Users": "/admin/tenants/user/",
     "Deployments": "/admin/inference/deployment/",
@@ -29,10 +35,19 @@ PAGES = {
     "Workers": "/admin/inference/worker/",
 }
 MENUS = {
-    "owner": ["Overview", "Playground", "API keys", "Jobs", "Quotas", "Usage", "Members", "Models"],
-    "developer": ["Overview", "Playground", "API keys", "Jobs", "Quotas", "Usage", "Models"],
-    "viewer": ["Overview", "API keys", "Jobs", "Quotas", "Usage", "Models"],
-    "auditor": ["Overview", "Jobs", "Audit trail"],
+    "owner": [
+        *("Overview", "Playground", "API keys", "Jobs", "Batches", "Webhooks", "Webhook secret"),
+        *("Quotas", "Default quotas", "Usage", "Service accounts", "Members", "Models", "Exports"),
+    ],
+    "developer": [
+        *("Overview", "Playground", "API keys", "Jobs", "Batches", "Webhooks", "Webhook secret"),
+        *("Quotas", "Default quotas", "Usage", "Service accounts", "Models"),
+    ],
+    "viewer": [
+        *("Overview", "API keys", "Jobs", "Batches", "Quotas", "Default quotas", "Usage"),
+        *("Service accounts", "Models"),
+    ],
+    "auditor": ["Overview", "Jobs", "Batches", "Audit trail"],
     "system": [
         "Overview",
         "Tenants",
@@ -222,7 +237,7 @@ NOT_CHINESE = re.compile(r"[A-Za-z]{3,}")
 # Names, units and what users typed stay as they are.
 KEPT = re.compile(
     r"Freehold|OpenAI|English|System Administrator|API|UTC|Ctrl|Enter|Owner|Olive|GPU|SHA|"
-    r"Tenant-A\S*|tenant-a\S*|\S+@\S+|fake\S*|"
+    r"“model”|Tenant-A\S*|tenant-a\S*|\S+@\S+|fake\S*|"
     r"fh_\S+|worker-\S+|Till|Short-lived|Playground|till|req-\S+|\S*-chat"
 )
 
