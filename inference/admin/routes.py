@@ -9,10 +9,12 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
+from django.forms.renderers import BaseRenderer
 from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
@@ -172,10 +174,31 @@ class NewRouteForm(RouteForm):
     field_order = ("name",)
 
 
+class _TenantInput(forms.TextInput):
+    """A tenant's short name: typed, or picked from the first so many."""
+
+    def render(
+        self,
+        name: str,
+        value: Any,
+        attrs: dict[str, Any] | None = None,
+        renderer: BaseRenderer | None = None,
+    ) -> SafeString:
+        attrs = {**(attrs or {}), "list": "tenants", "autocomplete": "off"}
+        known = Tenant.objects.order_by("name").values_list("slug", "name")[:_MOST_LISTED]
+        options = format_html_join("", '<option value="{}">{}</option>', known)
+        field = super().render(name, value, attrs, renderer)
+        return format_html('{}<datalist id="tenants">{}</datalist>', field, options)
+
+
 class AssignForm(ServiceForm):
     """A tenant, and the name under which it gets the route."""
 
-    tenant = forms.ChoiceField(label=_("Tenant"), widget=forms.Select(attrs=INPUT))
+    tenant = forms.SlugField(
+        label=_("Tenant"),
+        help_text=_("The tenant's short name."),
+        widget=_TenantInput(attrs=INPUT),
+    )
     name = forms.CharField(
         label=_("Name"),
         max_length=80,
@@ -184,12 +207,12 @@ class AssignForm(ServiceForm):
         widget=forms.TextInput(attrs=INPUT),
     )
 
-    def __init__(self, request: HttpRequest, subject: Route, **kwargs: Any) -> None:
-        super().__init__(request, subject, **kwargs)
-        field = self.fields["tenant"]
-        assert isinstance(field, forms.ChoiceField)
-        tenants = Tenant.objects.order_by("name")[:_MOST_LISTED]
-        field.choices = [(str(tenant.pk), tenant.name) for tenant in tenants]
+    def clean_tenant(self) -> UUID:
+        """The id of the tenant of that short name."""
+        found = Tenant.objects.filter(slug=self.cleaned_data["tenant"]).first()
+        if found is None:
+            raise forms.ValidationError(_("There is no such tenant."))
+        return found.pk
 
 
 class WithdrawForm(ServiceForm):
@@ -223,7 +246,7 @@ def _edit(request: HttpRequest, route: Route, data: dict[str, Any]) -> str:
 def _assign(request: HttpRequest, route: Route, data: dict[str, Any]) -> str:
     set_route_override(
         context=context_of(request),
-        tenant_id=UUID(data["tenant"]),
+        tenant_id=data["tenant"],
         name=data["name"],
         route_id=route.pk,
     )

@@ -117,7 +117,10 @@ def test_assigning_to_a_tenant_and_withdrawing_stand_on_the_page(
     )
     page = f"{LIST}{made.pk}/"
     assert f"{page}withdraw/" not in system.get(page).content.decode()
-    body = {"tenant": str(tenant_a.id), "name": "chat-of-ours"}
+    body = {"tenant": "nobody-s", "name": "chat-of-ours"}
+    refused = system.post(f"{page}assign/", body)
+    assert "There is no such tenant." in refused.content.decode()
+    body["tenant"] = tenant_a.tenant.slug
     assert system.post(f"{page}assign/", body).status_code == 302
     shown = system.get(page).content.decode()
     assert tenant_a.tenant.name in shown

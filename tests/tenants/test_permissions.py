@@ -129,6 +129,7 @@ def test_allow_members_of_a_closing_tenant_to_read_and_export_alone() -> None:
     assert actions_of(owner) == {
         Action.TENANT_READ, Action.TENANT_EXPORT, Action.MEMBER_READ, Action.KEY_READ,
         Action.QUOTA_READ, Action.JOB_READ, Action.USAGE_READ, Action.MODEL_READ,
+        Action.SERVICE_ACCOUNT_READ, Action.WEBHOOK_READ,
     }  # fmt: skip
     auditor = replace(context_of(AUDITOR), tenant_read_only=True)
     assert actions_of(auditor) == actions_of(context_of(AUDITOR))
