@@ -35,7 +35,7 @@ _BATCHERS: Final = 3
 _REFUSED: Final = 0.1
 _KILLS: Final = 520
 _LEAST_KILLS: Final = 22
-_KILL_EVERY_S: Final = 2.4
+_KILL_EVERY_S: Final = 1.8
 _QUIET_S: Final = 150.0
 _SETTINGS: Final = {
     "LEASE_SECONDS": "4",
