@@ -15,7 +15,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,7 @@ _KILLS: Final = 520
 _LEAST_KILLS: Final = 22
 _KILL_EVERY_S: Final = 1.8
 _QUIET_S: Final = 150.0
+_REVIVE_EVERY_S: Final = 0.5
 _SETTINGS: Final = {
     "LEASE_SECONDS": "4",
     "HEARTBEAT_SECONDS": "1",
@@ -65,7 +67,8 @@ def main() -> None:
             ports, actors = set_scene(portal)
             urls = [f"http://{portal.host}:{port}" for port in ports]
             chance = random.Random(arguments.seed)
-            with Receiver(portal.host, lambda: chance.random() < _REFUSED) as receiver:
+            hears = Receiver(portal.host, lambda: chance.random() < _REFUSED)
+            with _revived(portal), hears as receiver:
                 receiver.secrets |= {actor.webhook_secret for actor in actors}
                 crowd = Crowd(urls, actors, receiver.url, arguments.seed)
                 killed = _play(portal, ports, crowd, kills, arguments.seed)
@@ -117,6 +120,24 @@ class Crowd:
             [batch for batcher in self.batchers for batch in batcher.batches],
             receiver.ended,
         )
+
+
+@contextmanager
+def _revived(portal: Portal) -> Iterator[None]:
+    """What gives up at its start, for want of the database, is started again."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(_REVIVE_EVERY_S):
+            portal.revive()
+
+    reviving = threading.Thread(target=run, name="reviving", daemon=True)
+    reviving.start()
+    try:
+        yield
+    finally:
+        over.set()
+        reviving.join()
 
 
 def _play(

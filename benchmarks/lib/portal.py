@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,7 @@ class Portal:
         self._valkey = EmbeddedValkey(data_dir)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._launches: dict[str, tuple[list[str], Mapping[str, str]]] = {}
+        self._changing = threading.Lock()
 
     def __enter__(self) -> Self:
         try:
@@ -115,9 +117,18 @@ class Portal:
 
     def kill(self, name: str) -> None:
         """Ends a process as the kernel does when memory runs out, and starts it again."""
-        self._children[name].kill()
-        self._children[name].wait()
-        self._spawn(name, *self._launches[name])
+        with self._changing:
+            self._children[name].kill()
+            self._children[name].wait()
+            self._spawn(name, *self._launches[name])
+
+    def revive(self) -> list[str]:
+        """Starts again what ended by itself, as a supervisor does; its names."""
+        with self._changing:
+            ended = [name for name, process in self._children.items() if process.poll() is not None]
+            for name in ended:
+                self._spawn(name, *self._launches[name])
+        return ended
 
     def restart(self, name: str) -> None:
         """Ends a process as an update does, which lets it finish its work, and starts it again."""
