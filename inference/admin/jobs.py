@@ -1,5 +1,6 @@
 """Admin pages of jobs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -164,6 +165,15 @@ def _may_end(job: Job) -> bool:
     return job.finished_at is None and job.cancel_requested_at is None
 
 
+def _flat(parameters: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Names and values in order; what stands under a name, such as metadata, by itself."""
+    found: list[tuple[str, Any]] = []
+    for name, value in sorted(parameters.items()):
+        inner = _flat(value) if isinstance(value, dict) else [("", value)]
+        found += [(f"{name}.{key}" if key else name, each) for key, each in inner]
+    return found
+
+
 @admin.register(Job)
 class JobAdmin(PortalModelAdmin):
     """Generations of the active tenant."""
@@ -269,7 +279,7 @@ class JobAdmin(PortalModelAdmin):
                 (_("Attempts"), obj.attempts),
                 (_("Request"), obj.request_id),
             ],
-            "parameters": sorted(obj.parameters.items()),
+            "parameters": _flat(obj.parameters),
             "events": events,
             "may_audit": may(request, Action.AUDIT_READ),
         }

@@ -378,13 +378,14 @@ def test_missing_jobs_are_not_found(caller: Caller) -> None:
 def test_pages_show_kind_and_priority_and_an_owner_cancels(
     tenant_a: Organisation, caller: Caller, bench: Bench
 ) -> None:
-    job_id = submitted(caller, bench, priority="batch")
+    job_id = submitted(caller, bench, priority="batch", metadata={"order": "4711"})
     client = session_caller(tenant_a.owner.user).client
     listing = client.get("/admin/inference/job/?kind=job&priority=2").content.decode()
     assert "Submitted job" in listing
     path = f"/admin/inference/job/{job_id}/"
     page = client.get(path).content.decode()
     assert "Submitted job" in page
+    assert "<code>metadata.order</code></dt><dd>4711</dd>" in page
     assert f"{path}cancel/" in page
     assert f"{path}cancel/" not in (
         session_caller(tenant_a.developer.user).client.get(path).content.decode()
