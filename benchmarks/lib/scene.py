@@ -55,7 +55,6 @@ def make() -> list[Actor]:
 
 def _actor(context: Any, slug: str) -> Actor:
     from inference.webhooks.services import make_webhook_secret
-
     from tenants.services import set_quota
 
     owner, key = tenant_with_key(context, slug)
