@@ -6,10 +6,10 @@ import psycopg
 import pytest
 
 from portal.core.ids import uuid7
-from tenants.services import roll_up_usage
 from tests.api.callers import Caller, key_caller, session_caller
-from tests.factories import TESTS, Organisation
+from tests.factories import Organisation
 from tests.isolation.rows import insert
+from tests.rollups import roll_up_all
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_key_of_a_service_account_names_it_in_every_list(
             "admitted_at": now, "recorded_at": datetime.now(UTC),
         },
     )  # fmt: skip
-    roll_up_usage(context=TESTS)
+    roll_up_all()
     (row,) = caller.get("usage?group_by=user&from=2021-01-01&to=2021-01-01").json()["items"]
     assert (row["user_id"], row["user"]) == (account, "Invoice reader")
 

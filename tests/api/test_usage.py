@@ -19,12 +19,13 @@ from portal.core.actors import PlatformRole
 from portal.core.downloads import Download
 from portal.core.errors import Invalid
 from portal.core.ids import uuid7
-from tenants.services import edit_tenant, roll_up_usage
+from tenants.services import edit_tenant
 from tenants.usage import Group, UsageQuery
 from tests import factories
 from tests.api.callers import Caller, Reply, key_caller, session_caller
 from tests.factories import TESTS, Organisation
 from tests.isolation.rows import insert
+from tests.rollups import roll_up_all
 
 DAY: Final = datetime(2025, 3, 10, tzinfo=UTC)
 PERIOD: Final = "from=2025-03-01&to=2025-03-31"
@@ -57,7 +58,7 @@ def charged(tenant_a: Organisation, tenant_b: Organisation, charge: Charge) -> O
     charge(tenant_a, DAY, user_id=developer, sku="n@2", prompt_tokens=1)
     charge(tenant_a, DAY, currency="EUR")
     charge(tenant_b, DAY, sku="theirs@1", user_id=tenant_b.owner.user.id)
-    roll_up_usage(context=TESTS)
+    roll_up_all()
     return tenant_a
 
 
@@ -128,7 +129,7 @@ def test_read_usage_by_day_in_a_zone_of_odd_minutes_puts_each_charge_in_its_loca
     # 18:15 in UTC is midnight in Kathmandu (+5:45).
     edit_tenant(context=TESTS, tenant_id=tenant_a.id, time_zone=zone)
     charge(tenant_a, DAY + timedelta(hours=18, minutes=15))
-    roll_up_usage(context=TESTS)
+    roll_up_all()
     caller = session_caller(tenant_a.owner.user)
     assert [i["day"] for i in _items(caller, "")] == [day]
     assert [i["day"] for i in caller.get(f"usage?from={day}&to={day}").json()["items"]] == [day]

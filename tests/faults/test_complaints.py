@@ -16,15 +16,15 @@ from django.db import connection as django_connection
 from django.test import Client
 
 from inference.models.jobs import JobState
-from tenants.services import revoke_api_key, roll_up_usage, rotate_api_key, set_quota
+from tenants.services import revoke_api_key, rotate_api_key, set_quota
 from tests import factories, live
 from tests.factories import Organisation, unique
 from tests.faults.arena import PACE, Arena
 from tests.faults.conftest import MakeArena
 from tests.inference.bench import Bench, credential
 from tests.live import Deployed, Programs, Web
+from tests.rollups import roll_up_all
 from tests.servers import SessionServers
-from tests.waiting import eventually
 
 FAIL = "make the engine fail"
 
@@ -264,12 +264,8 @@ def test_spend_is_listed_to_nobody_of_another_tenant(
         items: list[dict[str, Any]] = client.get("/api/v1/usage?group_by=user,key").json()["items"]
         return items
 
-    def listed() -> list[dict[str, Any]]:
-        roll_up_usage(context=factories.TESTS)
-        return spent(arena.tenant)
-
-    # Rolled up once no older transaction of the server is under way.
-    (mine,) = eventually(listed, what="the usage is rolled up")
+    roll_up_all()
+    (mine,) = spent(arena.tenant)
     assert (mine["requests"], mine["completion_tokens"]) == (1, job["watermark"])
     assert spent(tenant_b) == []
 

@@ -14,10 +14,11 @@ from tenants.closing.exporting import make_export
 from tenants.closing.registry import DATA_KEYS
 from tenants.models import Tenant, TenantClosure, TenantExport
 from tenants.models.closing import ExportState
-from tenants.services import close_tenant, newest_export, request_export, roll_up_usage
+from tenants.services import close_tenant, newest_export, request_export
 from tests import factories
 from tests.factories import Organisation
 from tests.isolation.rows import Populated, populate
+from tests.rollups import roll_up_all
 from tests.waiting import eventually
 
 MANY: Final = 1000
@@ -45,7 +46,7 @@ def full_tenant(superuser: psycopg.Connection, name: str = "closing") -> Populat
             [populated.id, tokens],
         )
     # Or a portal that another test keeps running would add these up in the middle of a comparison.
-    roll_up_usage(context=factories.TESTS)
+    roll_up_all()
     return populated
 
 

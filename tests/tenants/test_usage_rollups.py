@@ -27,6 +27,7 @@ from portal.core.ids import uuid7
 from tenants.services import check_usage, repair_usage, roll_up_usage
 from tests import factories
 from tests.factories import TESTS, Organisation
+from tests.rollups import roll_up_all
 from tests.servers import SessionServers
 from tests.waiting import eventually
 
@@ -128,7 +129,7 @@ class Rollups(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.open.close()
-        roll_up_usage(context=TESTS)
+        roll_up_all()
         ledger = self.superuser.execute(LEDGER, [self.tenants]).fetchall()
         assert self.superuser.execute(ROLLED_UP, [self.tenants]).fetchall() == ledger
 
@@ -182,7 +183,7 @@ def test_roll_up_while_an_early_transaction_is_open_counts_it_once_it_commits(
         assert _complete_until(owner_sql) < recorded
         early.commit()
     for _ in range(2):
-        roll_up_usage(context=TESTS)
+        roll_up_all()
         assert _requests(owner_sql, tenant_a.id) == 2
     assert _complete_until(owner_sql) > recorded
 
@@ -199,7 +200,7 @@ def test_roll_up_beside_a_transaction_of_an_hour_finds_what_it_recorded_first(
         for _ in range(3):
             roll_up_usage(context=TESTS)
         early.commit()
-    roll_up_usage(context=TESTS)
+    roll_up_all()
     assert _requests(owner_sql, tenant_a.id) == 1
 
 
@@ -220,6 +221,7 @@ def test_roll_up_beside_another_waits_and_counts_nothing_twice(
         one.commit()
         second.result()
         two.commit()
+    roll_up_all()
     assert _requests(owner_sql, tenant_a.id) == 1
 
 
@@ -234,13 +236,13 @@ def test_roll_up_in_another_cluster_counts_every_charge_once(
     tenant_a: Organisation, owner_sql: psycopg.Connection
 ) -> None:
     charge(owner_sql, tenant_a.id)
-    roll_up_usage(context=TESTS)
+    roll_up_all()
     # As after a restore: the entries' transaction ids are ahead of this cluster's.
     owner_sql.execute("UPDATE tenants_usagewatermark SET cluster = 1, xid = xid + 1000000")
     eventually(lambda: _in_this_cluster(owner_sql))
     charge(owner_sql, tenant_a.id)
     for _ in range(2):
-        roll_up_usage(context=TESTS)
+        roll_up_all()
         assert _requests(owner_sql, tenant_a.id) == 2
     assert check_usage(context=TESTS, since=SINCE) == []
 
@@ -249,7 +251,7 @@ def test_roll_up_in_another_cluster_counts_every_charge_once(
 def tampered(tenant_a: Organisation, owner_sql: psycopg.Connection) -> Iterator[Organisation]:
     """A tenant with one bucket that is wrong and one that nobody paid for."""
     charge(owner_sql, tenant_a.id, user=tenant_a.owner.user.id, prompt=7)
-    roll_up_usage(context=TESTS)
+    roll_up_all()
     owner_sql.execute(
         "UPDATE tenants_usagebucket SET prompt_tokens = 8 WHERE tenant_id = %s", [tenant_a.id]
     )
