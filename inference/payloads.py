@@ -7,16 +7,31 @@ from uuid import UUID
 
 import msgspec
 
-from inference.engines.base import Message
+from inference.engines.base import Message, Structure
 from portal.core.crypto import Cipher, Keyring
 
 _CIPHERS_KEPT: Final = 2048
 
 
-class _Packed(msgspec.Struct, array_like=True, gc=False):
+class Extras(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What few callers ask for; ``Sampling`` says what each means.
+
+    Attributes:
+        tools: see ``GenerationRequest``.
+    """
+
+    top_k: int = 0
+    min_tokens: int = 0
+    logprobs: int | None = None
+    structure: Structure | None = None
+    tools: str = ""
+
+
+class _Packed(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
     ids: bytes
     messages: list[tuple[str, str]]
     stop: list[str]
+    extras: Extras | None = None
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -25,6 +40,7 @@ class Prompt(msgspec.Struct, frozen=True):
     ids: Sequence[int]
     messages: tuple[Message, ...]
     stop: tuple[str, ...] = ()
+    extras: Extras | None = None
 
 
 _decoder: Final = msgspec.msgpack.Decoder(_Packed)
@@ -34,7 +50,8 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 def pack_prompt(prompt: Prompt) -> bytes:
     """The plaintext of a payload."""
     turns = [(m.role, m.content) for m in prompt.messages]
-    return _encode(_Packed(array("I", prompt.ids).tobytes(), turns, list(prompt.stop)))
+    ids = array("I", prompt.ids).tobytes()
+    return _encode(_Packed(ids, turns, list(prompt.stop), prompt.extras))
 
 
 def fingerprint_text(prompt: Prompt) -> bytes:
@@ -49,6 +66,7 @@ def unpack_prompt(plain: bytes) -> Prompt:
         list(memoryview(packed.ids).cast("I")),
         tuple(Message(role, content) for role, content in packed.messages),
         tuple(packed.stop),
+        packed.extras,
     )
 
 

@@ -25,6 +25,18 @@ class Message(msgspec.Struct, frozen=True):
     content: str
 
 
+class Structure(msgspec.Struct, frozen=True):
+    """What an answer must look like; tokens that would break it are never chosen.
+
+    Args:
+        kind: any JSON object, or JSON that a schema describes.
+        schema: the JSON schema as text; empty for any object.
+    """
+
+    kind: Literal["json_object", "json_schema"]
+    schema: str = ""
+
+
 class Sampling(msgspec.Struct, frozen=True):
     """How tokens are chosen and when generation ends.
 
@@ -34,6 +46,11 @@ class Sampling(msgspec.Struct, frozen=True):
         top_p: nucleus sampling, in (0, 1]; 0 is taken as greedy.
         stop: generation ends before the first of these strings; none is part of the answer.
         seed: makes sampling repeatable on one machine and one batch; None draws a fresh one.
+        top_k: only so many of the likeliest tokens are drawn from; 0 sets no bound.
+        min_tokens: the model's own end of text is not taken before so many tokens.
+        logprobs: how many of the likeliest tokens are told at each place, beside the chosen one,
+            from 0 to 20; None tells nothing.
+        structure: what the answer must look like; None leaves it free.
     """
 
     max_tokens: int
@@ -41,6 +58,10 @@ class Sampling(msgspec.Struct, frozen=True):
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    top_k: int = 0
+    min_tokens: int = 0
+    logprobs: int | None = None
+    structure: Structure | None = None
 
 
 class GenerationRequest(msgspec.Struct, frozen=True):
@@ -52,12 +73,34 @@ class GenerationRequest(msgspec.Struct, frozen=True):
         messages: the same prompt as messages, for engines that render it themselves; a prompt that
             no template touches is one message without a role.
         sampling: how to generate.
+        cache_scope: what was computed of a prompt may be used again only by requests of the same
+            scope, which is a tenant: across tenants its speed would tell what another asked. Empty
+            shares nothing.
+        tools: the functions that the model may call, as OpenAI's JSON array, for engines that
+            render the prompt themselves; empty for none.
     """
 
     id: str
     prompt_ids: Sequence[int]
     messages: tuple[Message, ...]
     sampling: Sampling
+    cache_scope: str = ""
+    tools: str = ""
+
+
+class Likely(msgspec.Struct, frozen=True, array_like=True):
+    """A token that could stand at a place, and the natural logarithm of its probability."""
+
+    token: bytes
+    logprob: float
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """The token that was chosen at a place, and the likeliest there, the likeliest first."""
+
+    token: bytes
+    logprob: float
+    top: tuple[Likely, ...] = ()
 
 
 class Token(msgspec.Struct, frozen=True, tag="token", array_like=True):
@@ -67,11 +110,13 @@ class Token(msgspec.Struct, frozen=True, tag="token", array_like=True):
     still held back (an unfinished UTF-8 sequence, the possible beginning of a stop string, a
     special token) is counted with the next text, at the latest in a closing event whose text may
     be empty. The sum over a request equals its terminal event's ``completion_tokens``.
+    ``logprobs`` has one entry for each of these tokens where the request asked for them.
     """
 
     request_id: str
     text: str
     tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Done(msgspec.Struct, frozen=True, tag="done", array_like=True):
@@ -113,6 +158,9 @@ class EngineStats:
         waiting: requests accepted and not yet running.
         generated_tokens: completion tokens since loading.
         failure: why the engine is dead, or None while it serves.
+        memory_bytes: what weights and cache take on the engine's device; 0 where it can't tell.
+        cache_tokens: tokens that the key-value cache has room for; 0 where it can't tell.
+        cached_tokens: tokens of it that are taken now.
     """
 
     slots: int
@@ -120,6 +168,9 @@ class EngineStats:
     waiting: int
     generated_tokens: int
     failure: str | None = None
+    memory_bytes: int = 0
+    cache_tokens: int = 0
+    cached_tokens: int = 0
 
 
 class EngineBroken(Unavailable):

@@ -235,7 +235,7 @@ def prepared(
     max_tokens = request.max_tokens or min(served.default_max_tokens, room)
     generation = Generation(
         served,
-        Prompt(ids, request.messages, request.stop),
+        Prompt(ids, request.messages, request.stop, request.extras),
         max_tokens,
         request.stream,
         _parameters(request, max_tokens),

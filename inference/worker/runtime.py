@@ -24,7 +24,7 @@ from inference.engines import create_engine
 from inference.engines.base import Done, Engine, Event, Failed, GenerationRequest, Sampling, Token
 from inference.models.dispatch import WorkerState
 from inference.models.jobs import JobState
-from inference.payloads import Ciphers, unpack_prompt
+from inference.payloads import Ciphers, Extras, Prompt, unpack_prompt
 from inference.settlement import Settled, Settlement, end_of
 from inference.worker.bell import BellListener, CancelListener
 from inference.worker.claims import Claimed
@@ -48,6 +48,7 @@ log = structlog.get_logger(__name__)
 
 _ENGINE_FAILED: Final = "engine_failed"
 _BEAT_BROKER_SECONDS: Final = 0.25
+_NO_EXTRAS: Final = Extras()
 
 
 class InferenceRuntime:
@@ -221,7 +222,12 @@ class InferenceRuntime:
             self._end(job, Done(job.engine_id, "cancelled", claim.prompt_tokens, 0))
             return
         request = GenerationRequest(
-            job.engine_id, prompt.ids, prompt.messages, _sampling(claim, prompt.stop)
+            job.engine_id,
+            prompt.ids,
+            prompt.messages,
+            _sampling(claim, prompt),
+            cache_scope=claim.tenant_id.hex,
+            tools=prompt.extras.tools if prompt.extras else "",
         )
         try:
             self._engine.submit(request)
@@ -393,14 +399,18 @@ class InferenceRuntime:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _sampling(claim: Claimed, stop: tuple[str, ...]) -> Sampling:
-    parameters = claim.parameters
+def _sampling(claim: Claimed, prompt: Prompt) -> Sampling:
+    parameters, extras = claim.parameters, prompt.extras or _NO_EXTRAS
     return Sampling(
         max_tokens=parameters.max_tokens,
         temperature=parameters.temperature,
         top_p=parameters.top_p,
-        stop=stop,
+        stop=prompt.stop,
         seed=parameters.seed,
+        top_k=extras.top_k,
+        min_tokens=extras.min_tokens,
+        logprobs=extras.logprobs,
+        structure=extras.structure,
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from inference.engines.base import Message
 from inference.gateway.wire.style import Style
+from inference.payloads import Extras
 from portal.core.errors import PortalError
 
 FinishReason = Literal["stop", "length"]
@@ -23,6 +24,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
         param: the parameter that holds the prompt, for refusals.
         raw: ``messages`` is one text without a role, which no chat template touches.
         echo: what the answer repeats of the request: members of a JSON object, encoded.
+        extras: what few callers ask for.
     """
 
     model: str
@@ -38,6 +40,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     param: str = "messages"
     raw: bool = False
     echo: bytes = b""
+    extras: Extras | None = None
 
 
 class Usage(msgspec.Struct, frozen=True):
