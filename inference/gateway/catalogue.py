@@ -7,7 +7,7 @@ deployment is still enabled; keys and limits are never cached.
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -152,6 +152,23 @@ class Catalogue:
             encoder = await asyncio.to_thread(PromptEncoder.load, Path(row.path))
             self._encoders[row.path] = encoder
         return served_of(row, encoder)
+
+
+def rows_of_names(
+    names: Collection[str],
+    served: Iterable[Any],
+    routes: Iterable[Any],
+    overrides: Iterable[Any],
+) -> list[Any]:
+    """The rows of ``QUERY`` among ``served`` that any of the names can lead to."""
+    overriding = {o.route_id for o in overrides if o.name in names}
+    targets = {
+        deployment_id
+        for route in routes
+        if route.targets is not None and (route.name in names or route.id in overriding)
+        for deployment_id, _, _ in _decode_targets(route.targets)
+    }
+    return [r for r in served if r.model_name in names or r.deployment_id in targets]
 
 
 def served_of(row: Any, encoder: PromptEncoder) -> Served:

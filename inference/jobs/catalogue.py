@@ -17,6 +17,7 @@ from inference.gateway.catalogue import (
     Named,
     Served,
     named_of,
+    rows_of_names,
     served_of,
 )
 from inference.prompts import PromptEncoder
@@ -36,7 +37,8 @@ def named_models(names: Collection[str]) -> dict[str, Named]:
     """
     with connection.cursor() as cursor:
         rows, routes, overrides = (_rows(cursor, query) for query in (QUERY, ROUTES, OVERRIDES))
-    found = named_of([s for s in map(_serve, rows) if s is not None], routes, overrides)
+    wanted = rows_of_names(names, rows, routes, overrides)
+    found = named_of([s for s in map(_serve, wanted) if s is not None], routes, overrides)
     return {name: found[name] for name in names if name in found}
 
 

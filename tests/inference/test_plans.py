@@ -157,3 +157,16 @@ def test_plans_a_scrape_by_the_indexes_of_live_jobs(
     ]
 
     assert of_jobs == [index]
+
+
+def test_plans_the_windows_of_a_key_without_reading_those_of_other_keys(
+    filled: None, gateway_sql: psycopg.Connection
+) -> None:
+    looks = [
+        node["Index Cond"]
+        for node in nodes(plan_of(gateway_sql, store.READ_WINDOWS))
+        if node.get("Index Name") == "one_quota_a_scope"
+    ]
+
+    assert looks
+    assert all(look.count("user_id") and look.count("api_key_id") for look in looks)
