@@ -151,7 +151,8 @@ class RouteForm(ServiceForm):
         widget = self.fields["targets"].widget
         assert isinstance(widget, TargetsWidget)
         found = Deployment.objects.select_related("model").prefetch_related("workers")
-        widget.deployments = list(found.order_by("name")[:_MOST_LISTED])
+        # All of them: what the table leaves out would be taken from the route.
+        widget.deployments = list(found.order_by("name"))
 
     def initial_of(self, subject: Route) -> Mapping[str, Any]:
         targets = {
