@@ -58,8 +58,9 @@ class Balancer:
         writer.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        for _ in self._ports:
-            port = self._ports[next(self._turns)]
+        # Of its own turn on: if all took turns together, one could get the same port twice.
+        first = next(self._turns)
+        for port in (*self._ports[first:], *self._ports[:first]):
             with contextlib.suppress(OSError):
                 return await asyncio.open_connection(self.host, port)
         return None
