@@ -24,4 +24,13 @@ class Migration(migrations.Migration):
             "files",
             models.JSONField(blank=True, null=True, verbose_name="files"),
         ),
+        migrations.AlterField(
+            "modelversion",
+            "digest",
+            models.CharField(
+                help_text="SHA-256 of the weights' file, or of the list of a folder's files.",
+                max_length=64,
+                verbose_name="digest",
+            ),
+        ),
     ]

@@ -36,7 +36,11 @@ class ModelVersion(IdModel):
 
     model = models.ForeignKey(Model, models.PROTECT, related_name="versions")
     label = models.CharField(_("version"), max_length=40)
-    digest = models.CharField(_("digest"), max_length=64, help_text=_("SHA-256 of the weights."))
+    digest = models.CharField(
+        _("digest"),
+        max_length=64,
+        help_text=_("SHA-256 of the weights' file, or of the list of a folder's files."),
+    )
     path = models.CharField(_("folder"), max_length=500)
     architecture = models.CharField(_("architecture"), max_length=60, blank=True)
     quantization = models.CharField(_("quantization"), max_length=40, blank=True)
