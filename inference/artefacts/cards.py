@@ -22,7 +22,7 @@ def licence_of_folder(folder: Path) -> str:
     except OSError:
         return ""
     matter = _FRONT_MATTER.match(text)
-    found = dict(_ENTRY.findall(matter[1])) if matter else {}
+    found: dict[str, str] = dict(_ENTRY.findall(matter[1])) if matter else {}
     licence = found.get("license", "")
     return found.get("license_name", "") if licence in ("other", "unknown") else licence
 

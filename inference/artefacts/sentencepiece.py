@@ -79,7 +79,8 @@ def read_model(content: bytes) -> Tokenizer:
         Invalid: malformed, or no BPE with byte tokens.
     """
     pieces: list[Piece] = []
-    model_type, space_prefix = 1, True
+    model_type: int | bytes = 1
+    space_prefix = True
     try:
         for number, value in _fields(content):
             if number == 1:
@@ -88,7 +89,7 @@ def read_model(content: bytes) -> Tokenizer:
                 model_type = dict(_fields(_message(value))).get(3, 1)
             elif number == 3:
                 space_prefix = bool(dict(_fields(_message(value))).get(3, 1))
-    except (IndexError, KeyError, TypeError, UnicodeDecodeError, ValueError) as fault:
+    except (IndexError, KeyError, TypeError, ValueError, struct.error) as fault:
         raise Invalid(f"tokenizer.model is malformed: {fault}.") from None
     if model_type != _BPE:
         raise Invalid("tokenizer.model is no BPE model; bring the model's tokenizer.json instead.")
@@ -99,7 +100,8 @@ def _piece(content: bytes) -> Piece:
     fields = dict(_fields(content))
     (score,) = struct.unpack("<f", _message(fields.get(2, bytes(4))))
     kind = fields.get(3, NORMAL)
-    assert isinstance(kind, int)
+    if not isinstance(kind, int):
+        raise TypeError("the type of a piece is no number")
     return Piece(_message(fields[1]).decode(), score, kind)
 
 

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from portal.core.errors import Invalid
 
 SPACE = "▁"
+_LOOKS_SPECIAL = re.compile(r"<(?:\|.+\||｜.+｜)>\Z", re.DOTALL)  # noqa: RUF001 - DeepSeek's spelling
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>\Z")
 
 
@@ -63,23 +64,26 @@ def refuse_reachable_control(tokenizer: Tokenizer) -> None:
 
 
 def without_reachable_control(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer without merges that would make a control or byte token out of plain text.
+    """The tokenizer, changed so that no plain text becomes a control token; itself if it is safe.
 
-    Files that were converted from SentencePiece's format have such merges. The tokenizer itself
-    comes back where there is none.
+    Files that were converted from SentencePiece's format have merges that make control and byte
+    tokens. Others (DeepSeek's) do not mark the tokens of roles and tools as special; what looks
+    like one is taken for one, as llama.cpp does (``does_token_look_special`` in its converter).
     """
-    if not any(_is_sentencepiece(part) for part in _parts(tokenizer.decoder)):
-        return tokenizer
     added = tokenizer.get_added_tokens_decoder().values()
-    special = {token.content for token in added if token.special}
+    unmarked = {t.content for t in added if not t.special and _LOOKS_SPECIAL.match(t.content)}
+    special = unmarked | {token.content for token in added if token.special}
     data = json.loads(tokenizer.to_str())
-    merges = data["model"].get("merges")
-    if merges is None:
+    for entry in data["added_tokens"]:
+        entry["special"] = entry["content"] in special
+    given = data["model"].get("merges", [])
+    merges = given
+    if any(_is_sentencepiece(part) for part in _parts(tokenizer.decoder)):
+        merges = [merge for merge in given if not _makes(merge, special)]
+    if not unmarked and len(merges) == len(given):
         return tokenizer
-    kept = [merge for merge in merges if not _makes(merge, special)]
-    if len(kept) == len(merges):
-        return tokenizer
-    data["model"]["merges"] = kept
+    if given:
+        data["model"]["merges"] = merges
     return Tokenizer.from_str(json.dumps(data))
 
 
@@ -121,7 +125,7 @@ def _is_sentencepiece(decoder: dict[str, Any]) -> bool:
 def _drops_space(decoder: dict[str, Any]) -> bool:
     if decoder["type"] == "Metaspace":
         return bool(decoder.get("prepend_scheme") != "never")
-    return decoder["type"] == "Strip" and decoder["content"] == " " and decoder["start"] > 0
+    return bool(decoder["type"] == "Strip" and decoder["content"] == " " and decoder["start"] > 0)
 
 
 def _sentencepiece(tokenizer: Tokenizer) -> dict[int, bytes]:

@@ -29,6 +29,7 @@ class Mirror:
         self.url = ""
         self.cut_after: int | None = None
         self.ranges = True
+        self.redirect_to: str | None = None
         self.lies_about: str | None = None
         self.asked: list[tuple[str, str, str | None]] = []
         self.authorizations: set[str | None] = set()
@@ -83,6 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
         info, file = _INFO.match(path), _FILE.match(path)
         if info and info[1] in ("main", COMMIT):
             self._send(200, json.dumps(mirror.info()).encode(), "application/json")
+        elif file and _is_large(file[1]) and mirror.redirect_to is not None:
+            self._send(302, b"", headers={"Location": mirror.redirect_to + path})
         elif file and (mirror.folder / file[1]).is_file():
             self._send_file(file[1])
         else:

@@ -98,6 +98,15 @@ def test_fetch_sends_the_token_and_never_says_it(
     assert "mirror-token" not in said.out + said.err + str(refused.value)
 
 
+def test_fetch_follows_a_redirect_without_the_token(source: Path, tmp_path: Path) -> None:
+    with running_mirror(source) as store, running_mirror(source, token="t-0123456789") as mirror:
+        mirror.redirect_to = store.url
+        folder = get(mirror, tmp_path, token="t-0123456789")
+        assert BIG in store.fetched()
+        assert store.authorizations == {None}
+    assert (folder / BIG).read_bytes() == (source / BIG).read_bytes()
+
+
 def test_fetch_pickles_only_is_refused_before_any_transfer(tmp_path: Path) -> None:
     folder = tmp_path / "source"
     folder.mkdir()

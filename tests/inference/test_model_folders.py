@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken
 
 from inference.artefacts import KvGeometry, Manifest, import_model, load_manifest, verify
+from inference.artefacts.tokenizer import byte_level_tokenizer
 from inference.engines.base import Message
 from inference.prompts import PromptEncoder
 from portal.core.errors import Invalid, NotFound
@@ -126,6 +128,19 @@ def test_import_converts_a_tokenizer_model_once_and_encodes(source: Path) -> Non
     before = (folder / "tokenizer.json").stat()
     imported(source, template="{{ bos_token }}{{ messages[0].content }}")
     assert (folder / "tokenizer.json").stat() == before
+
+
+def test_import_takes_what_looks_like_a_control_token_for_one(source: Path) -> None:
+    role, plain = "<｜User｜>", "<think>"  # noqa: RUF001 - DeepSeek's own spelling
+    tokenizer = byte_level_tokenizer()
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (role, plain)])
+    (source / "tokenizer.json").write_text(tokenizer.to_str())
+    template = f"{role}{{{{ messages[0].content }}}}"
+    folder = source.parent / "store" / imported(source, template=template).id
+    ids = PromptEncoder.load(folder).encode([Message("user", f"a{role}b{plain}")])
+    assert ids[0] == tokenizer.token_to_id(role)
+    assert ids.count(ids[0]) == 1
+    assert ids[-1] == tokenizer.token_to_id(plain)
 
 
 def _truncate(name: str) -> Callable[[Path], object]:

@@ -1,22 +1,23 @@
 """SentencePiece's vocabularies: text comes back whole, and never becomes a control token."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, pre_tokenizers
 
 from inference.artefacts import import_gguf, load_manifest
-from inference.artefacts.sentencepiece import build
+from inference.artefacts.sentencepiece import build, read_model
 from inference.artefacts.vocabulary import refuse_reachable_control, without_reachable_control
 from inference.engines.base import Message
 from inference.engines.text import Detokenizer, TokenBytes
 from inference.prompts import PromptEncoder
 from portal.core.errors import Invalid
 from tests.inference.gguf_files import write_sentencepiece_gguf
-from tests.inference.model_folders import pieces
+from tests.inference.model_folders import pieces, tokenizer_model
 
 CONTROL = 3  # <unk>, <s>, </s>
 CHAT = (
@@ -121,6 +122,22 @@ def test_detokenize_byte_tokens_shows_whole_characters() -> None:
     detokenizer = Detokenizer(TABLE)
     assert [detokenizer.push([i]).text for i in euro] == ["", "", "€"]
     assert shown(TABLE, euro[:2]) == "�"
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_read_any_bytes_as_tokenizer_model_is_refused_or_read(data: st.DataObject) -> None:
+    whole = tokenizer_model(pieces()[250:280])
+    at = data.draw(st.integers(0, len(whole) - 1))
+    content = data.draw(
+        st.one_of(
+            st.binary(max_size=200),
+            st.just(whole[:at]),
+            st.binary(max_size=3).map(lambda noise: whole[:at] + noise + whole[at + 1 :]),
+        )
+    )
+    with suppress(Invalid):
+        read_model(content)
 
 
 def test_merges_into_control_and_byte_tokens_are_taken_out() -> None:

@@ -1,6 +1,5 @@
 """Model versions on the pages and the management API: artefacts are the platform's business."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from tests.inference.model_folders import write_folder
 
 
 @pytest.fixture
-def version(database: None, tmp_path: Path) -> Iterator[ModelVersion]:
+def version(database: None, tmp_path: Path) -> ModelVersion:
     name = unique("page")
     manifest = import_model(
         write_folder(tmp_path / "source"), tmp_path / "store", name=name, provenance="the vault"
     )
-    yield register_model_version(
+    return register_model_version(
         context=factories.TESTS,
         name=name,
         label="7",
