@@ -24,6 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from inference.artefacts import Manifest, load_manifest
+from inference.artefacts.vocabulary import refuse_reachable_control, without_first_prefix
 from inference.engines.base import Message
 from inference.engines.text import TokenBytes
 from portal.core.errors import Invalid, NotFound
@@ -156,13 +157,37 @@ class _Guard:
         return self._control.mark % number
 
 
+class _Pieces:
+    """Encodes pieces of text; those that every prompt has are kept encoded."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer.encode_special_tokens = True
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._known: dict[str, list[int]] = {}
+
+    def encode(self, piece: str) -> list[int]:
+        """Token ids, not to be changed."""
+        known = self._known.get(piece)
+        if known is not None:
+            return known
+        ids: list[int] = self._tokenizer.encode(piece, add_special_tokens=False).ids
+        return ids
+
+    def learn(self, piece: str) -> None:
+        self._known[piece] = self.encode(piece)
+
+
 class PromptEncoder:
     """Renders and encodes prompts of one artefact. Safe to share between threads."""
 
     def __init__(self, manifest: Manifest, tokenizer: Tokenizer, template: str) -> None:
+        refuse_reachable_control(tokenizer)
         self._tokenizer = tokenizer
-        self._tokenizer.encode_special_tokens = True
-        self._tokenizer.no_truncation()
+        later = without_first_prefix(tokenizer)
+        self._first = _Pieces(tokenizer)
+        self._later = self._first if later is tokenizer else _Pieces(later)
         self._control = _Control.of(tokenizer)
         bos, eos = manifest.bos_token_id, manifest.eos_token_ids
         self._template = _compile(
@@ -173,7 +198,6 @@ class PromptEncoder:
         table = TokenBytes(tokenizer)
         longest = max(len(table[token_id]) for token_id in range(tokenizer.get_vocab_size()))
         self._most_chars_a_token = longest * (_MOST_COMPOSED if tokenizer.normalizer else 1)
-        self._own_pieces: dict[str, list[int]] = {}
         self._learn_own_pieces()
 
     @classmethod
@@ -210,22 +234,15 @@ class PromptEncoder:
         text = self._render(messages, guard)
         # Pieces of text, and between them the control tokens that the template wrote.
         parts = self._control.pattern.split(text)
-        ids = self._encoded(guard.restore(parts[0])).copy()
+        ids = self._first.encode(guard.restore(parts[0])).copy()
         for token, piece in zip(parts[1::2], parts[2::2], strict=True):
             ids.append(self._control.ids[token])
-            ids += self._encoded(guard.restore(piece))
+            ids += self._later.encode(guard.restore(piece))
         return ids
 
     def encode_raw(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the messages' texts as they are: no template, and no control token."""
-        return self._encoded("".join(m.content for m in messages)).copy()
-
-    def _encoded(self, piece: str) -> list[int]:
-        own = self._own_pieces.get(piece)
-        if own is not None:
-            return own
-        ids: list[int] = self._tokenizer.encode(piece, add_special_tokens=False).ids
-        return ids
+        return self._first.encode("".join(m.content for m in messages)).copy()
 
     def _learn_own_pieces(self) -> None:
         """Encodes once what the template writes by itself between its control tokens."""
@@ -236,9 +253,11 @@ class PromptEncoder:
                 text = self._render(messages, _Guard(self._control))
             except Invalid:
                 continue  # Not every model takes a system prompt.
-            for piece in self._control.pattern.split(text)[::2]:
-                if probe not in piece:
-                    self._own_pieces[piece] = self._encoded(piece)
+            first, *later = self._control.pattern.split(text)[::2]
+            for pieces, own in ((self._first, [first]), (self._later, later)):
+                for piece in own:
+                    if probe not in piece:
+                        pieces.learn(piece)
 
     def _render(self, messages: Sequence[Message], guard: "_Guard") -> str:
         guarded = [

@@ -18,6 +18,7 @@ from inference.models import (
     JobState,
     Model,
     ModelPrice,
+    ModelVersion,
     Priority,
     QueueForecast,
     Route,
@@ -151,6 +152,11 @@ def served_models() -> QuerySet[Model]:
         )
         .exclude(served_version=None)
     )
+
+
+def model_versions() -> QuerySet[ModelVersion]:
+    """All versions with their models."""
+    return ModelVersion.objects.select_related("model")
 
 
 def deployments() -> QuerySet[Deployment]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, transaction
 from django.utils import timezone
@@ -72,6 +73,9 @@ def register_model_version(
             quantization=manifest.quantization,
             context_length=manifest.context_length,
             licence=manifest.licence,
+            format=manifest.format,
+            provenance=manifest.provenance,
+            files=msgspec.to_builtins(manifest.files),
         )
         _check(model)
         _check(version, "model")

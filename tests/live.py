@@ -14,9 +14,7 @@ from typing import Any
 
 import httpx
 
-from inference.artefacts import import_byte_level
-from inference.artefacts.manifest import Manifest
-from inference.artefacts.store import import_gguf, shipped_gguf
+from inference.artefacts import Manifest, import_byte_level, import_model, shipped_gguf
 from inference.services import create_deployment, register_model_version, set_price
 from portal.core.actors import PlatformRole
 from portal.core.supervisor.launch import child_env, spawn
@@ -243,7 +241,7 @@ def _artefact(servers: SessionServers, engine: str) -> tuple[Manifest, Path]:
     if engine == "fake":
         manifest = import_byte_level(store, context_length=FAKE_CONTEXT)
     else:
-        manifest = import_gguf(
+        manifest = import_model(
             shipped_gguf(),
             store,
             name="SmolLM2-135M-Instruct",

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from django.contrib import admin
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
+from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 from django.utils import formats, timezone
 from django.utils.translation import gettext
@@ -29,7 +30,7 @@ from portal.core.pages import (
 )
 from portal.core.tenancy import platform_scope
 from tenants.admin.keys import on_example_model
-from tenants.permissions import Action
+from tenants.permissions import Action, allowed
 
 WORKER_STATE_KINDS = {
     "loading": "info",
@@ -252,6 +253,23 @@ class WorkerAdmin(_PlatformPage):
         }
 
 
+def _artefact(version: ModelVersion) -> dict[str, Any]:
+    files = sorted((version.files or {}).items())
+    return {
+        "label": version.label,
+        "facts": [
+            (_("Format"), version.format),
+            (_("Architecture"), version.architecture),
+            (_("Licence"), version.licence),
+            (_("Provenance"), version.provenance),
+            (_("Folder"), version.path),
+            (_("Digest"), version.digest),
+            (_("Size"), filesizeformat(sum(entry["size"] for _name, entry in files))),
+        ],
+        "files": [(name, filesizeformat(entry["size"]), entry["sha256"]) for name, entry in files],
+    }
+
+
 @admin.register(Model)
 class ModelPages(_PlatformPage):
     """The catalogue of models."""
@@ -260,7 +278,7 @@ class ModelPages(_PlatformPage):
     side = "any"
     detail_template = "site/model.html"
     empty_title = _("No model yet")
-    empty_text = _("Models are imported by a system administrator.")
+    empty_text = _("Models are imported with the command manage.py model import.")
     list_display = ("name", "title", "served", "created_at")
     search_fields = ("name", "title")
     ordering = ("name",)
@@ -281,6 +299,7 @@ class ModelPages(_PlatformPage):
             prices = [p for p in version.prices.all() if p.effective_from <= now]
             price = max(prices, key=lambda p: p.effective_from, default=None)
             versions.append((version, price_text(price)))
+        by_platform = allowed(context_of(request), Action.DEPLOYMENT_READ)
         return {
             "facts": [
                 (_("Title"), obj.title),
@@ -288,4 +307,8 @@ class ModelPages(_PlatformPage):
                 (_("Served"), _("Yes") if obj.serving else _("No")),
             ],
             "versions": versions,
+            # Where they came from and where they lie is the platform's own business.
+            "artefacts": [_artefact(version) for version, _price in versions]
+            if by_platform
+            else [],
         }

@@ -20,6 +20,18 @@ class ModelsView(PortalView):
         return self.page(request, selectors.served_models(), shapes.ModelSerializer)
 
 
+class ModelVersionsView(PortalView):
+    """The artefacts that can be deployed; the platform's administrators see them."""
+
+    actions = {"GET": Action.DEPLOYMENT_READ}
+
+    @extend_schema(
+        operation_id="model_versions_list", responses=shapes.ModelVersionSerializer(many=True)
+    )
+    def get(self, request: Request) -> Response:
+        return self.page(request, selectors.model_versions(), shapes.ModelVersionSerializer)
+
+
 class DeploymentsView(PortalView):
     """What is served where; the platform's administrators see it."""
 

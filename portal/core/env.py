@@ -75,6 +75,10 @@ class Env(BaseSettings):
     worker_deployment: str = Field(
         "", description="Name of the deployment that this inference worker serves."
     )
+    mirror_token: SecretStr | None = Field(
+        None,
+        description="Bearer token for the mirror that `manage.py model import --mirror` is given.",
+    )
     max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, description="Largest request body on /v1, in bytes."
     )

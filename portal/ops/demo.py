@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypedDict
 
-from inference.artefacts import import_gguf, shipped_gguf
+from inference.artefacts import import_model, shipped_gguf
 from inference.models import Deployment
 from inference.services import create_deployment, register_model_version, set_price
 from portal.core.actors import Actor, ActorType, Context, PlatformRole, TenantRole
@@ -132,7 +132,7 @@ class Demo:
         self.facts |= {f"{name}_email": email, f"{name}_password": password or ""}
 
     def _model(self) -> None:
-        manifest = import_gguf(
+        manifest = import_model(
             shipped_gguf(),
             self.models,
             name="SmolLM2-135M-Instruct",

@@ -127,6 +127,7 @@ TABLE = [
     Row("GET", "batches", READ_JOBS),
     Row("GET", "batches/{id}", READ_JOBS),
     Row("GET", "models", {"owner", "developer", "viewer", SYSTEM, "key inference"}),
+    Row("GET", "model-versions", {SYSTEM}),
     Row("GET", "deployments", {SYSTEM}),
     Row("GET", "routes", {SYSTEM}),
     Row("POST", "routes", {SYSTEM}, {}),

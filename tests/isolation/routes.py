@@ -184,6 +184,7 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/batches": LISTING,
     "api/v1/batches/<str:batch_id>": BATCH,
     "api/v1/models": PLATFORM,
+    "api/v1/model-versions": PLATFORM,
     "api/v1/deployments": PLATFORM,
     "api/v1/routes": PLATFORM,
     "api/v1/routes/<str:route_id>": PLATFORM,

@@ -126,6 +126,49 @@ def test_generate_with_zero_top_p_is_greedy(engine: Engine, sink: Sink, capital:
     assert sink.text("a") == sink.text("b")
 
 
+def test_generate_with_top_k_of_one_is_greedy(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    engine.submit(generation("a", capital, max_tokens=5, temperature=0.0))
+    engine.submit(generation("b", capital, max_tokens=5, temperature=5.0, top_k=1))
+    engine.submit(generation("c", capital, max_tokens=5, temperature=5.0, seed=3))
+    assert {sink.done(name).reason for name in "abc"} == {"length"}
+    assert sink.text("a") == sink.text("b") != sink.text("c")
+
+
+def test_generate_with_min_tokens_does_not_end_before(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    engine.submit(generation("a", capital, max_tokens=60, temperature=0.0))
+    first = sink.done("a").completion_tokens
+    engine.submit(generation("b", capital, max_tokens=60, temperature=0.0, min_tokens=first + 5))
+    assert sink.done("b").completion_tokens >= first + 5
+    assert "<|im_end|>" not in sink.text("b")
+
+
+def test_generate_with_logprobs_tells_one_of_each_token(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    asked = {"max_tokens": 30, "logprobs": 3, "stop": ("Paris",)}
+    engine.submit(generation("a", capital, temperature=0.0, **asked))
+    engine.submit(generation("b", capital, temperature=5.0, top_k=1, **asked))
+    engine.submit(generation("c", capital, temperature=0.0, max_tokens=5))
+    heard = []
+    for name in "ab":
+        done = sink.done(name)
+        tokens = [e for e in sink.of(name) if isinstance(e, Token)]
+        assert all(len(event.logprobs) == event.tokens for event in tokens)
+        told = [entry for event in tokens for entry in event.logprobs]
+        assert len(told) == done.completion_tokens
+        assert b"".join(entry.token for entry in told).startswith(sink.text(name).encode())
+        assert all(entry.logprob <= 0.0 and entry.top == () for entry in told)
+        heard.append(told)
+    # They are the model's own, before temperature and top_k.
+    assert heard[0] == heard[1]
+    sink.done("c")
+    assert all(e.logprobs == () for e in sink.of("c") if isinstance(e, Token))
+
+
 def test_cancel_ends_one_and_leaves_the_others(
     engine: Engine, sink: Sink, capital: list[int]
 ) -> None:
