@@ -88,8 +88,10 @@ class ModelRunner:
             )
         self.budget = CacheBudget(tokens, slots, context_length)
         self._cache = RowCache(shapes, self.budget, dtype, self.device)
+        self.vocabulary: int = model.config.get_text_config().vocab_size
         self._saved: dict[int, list[torch.Tensor]] = {}
         self._handles = 0
+        self._saved_bytes = 0
         parts = [*model.parameters(), *model.buffers()]
         self._weight_bytes = sum(part.numel() * part.element_size() for part in parts)
 
@@ -103,11 +105,6 @@ class ModelRunner:
         keys = seen.layers[0].keys
         assert keys is not None
         return shapes, keys.dtype
-
-    @property
-    def vocabulary(self) -> int:
-        """Number of token ids that the model takes."""
-        return int(self._model.get_input_embeddings().num_embeddings)
 
     @property
     def rows(self) -> int:
@@ -127,8 +124,7 @@ class ModelRunner:
     @property
     def memory_bytes(self) -> int:
         """What weights, cache and saved rows take."""
-        saved = sum(part.nbytes for parts in list(self._saved.values()) for part in parts)
-        return self._weight_bytes + self.budget.tokens * self.token_bytes + saved
+        return self._weight_bytes + self.budget.tokens * self.token_bytes + self._saved_bytes
 
     @torch.inference_mode()
     def forward(self, inputs: StepInputs) -> torch.Tensor:
@@ -174,7 +170,9 @@ class ModelRunner:
     def save(self, row: int, tokens: int) -> int:
         """Keep a copy of the first ``tokens`` of a row; returns what to call it."""
         self._handles += 1
-        self._saved[self._handles] = self._cache.copy_out(row, tokens)
+        copies = self._cache.copy_out(row, tokens)
+        self._saved[self._handles] = copies
+        self._saved_bytes += sum(part.nbytes for part in copies)
         return self._handles
 
     @torch.inference_mode()
@@ -184,7 +182,7 @@ class ModelRunner:
 
     def drop(self, handle: int) -> None:
         """Forget a copy."""
-        del self._saved[handle]
+        self._saved_bytes -= sum(part.nbytes for part in self._saved.pop(handle))
 
     def give_back(self) -> None:
         """Return to the device what torch holds and does not use."""
