@@ -74,7 +74,7 @@ class ModelRunner:
         self._model = model
         self.device = next(model.parameters()).device
         shapes, dtype = self._probe()
-        self.token_bytes = sum(shape.numbers for shape in shapes) * dtype.itemsize
+        self.token_bytes: int = sum(shape.numbers for shape in shapes) * dtype.itemsize
         if cache_bytes is None:
             cache_bytes = _default_cache_bytes(self.device, reserved_bytes)
         # More than all slots at their longest would never be used.
@@ -91,9 +91,9 @@ class ModelRunner:
         self.vocabulary: int = model.config.get_text_config().vocab_size
         self._saved: dict[int, list[torch.Tensor]] = {}
         self._handles = 0
-        self._saved_bytes = 0
+        self._saved_bytes: int = 0
         parts = [*model.parameters(), *model.buffers()]
-        self._weight_bytes = sum(part.numel() * part.element_size() for part in parts)
+        self._weight_bytes: int = sum(part.numel() * part.element_size() for part in parts)
 
     @torch.inference_mode()
     def _probe(self) -> tuple[list[LayerShape], torch.dtype]:

@@ -43,7 +43,8 @@ def frequencies(row: list[float], count: int = 4000, **fields: Any) -> list[floa
 
 
 def shares(row: list[float], temperature: float = 1.0) -> list[float]:
-    return torch.tensor(row).div(temperature).softmax(-1).tolist()
+    whole: list[float] = torch.tensor(row).div(temperature).softmax(-1).tolist()
+    return whole
 
 
 ROW = [0.0, 2.0, -1.0, 1.0, 1.5]
