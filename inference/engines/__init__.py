@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from inference.artefacts import load_manifest
 from inference.engines.base import Emit, Engine, EngineOptions
 from portal.core.errors import Invalid
 
@@ -23,8 +24,10 @@ class _Entry:
 _ENGINES = {
     "fake": _Entry("inference.engines.fake:FakeEngine"),
     "openvino": _Entry("inference.engines.openvino:OpenVINOEngine", own_process=True),
+    "torch_batch": _Entry(
+        "inference.engines.torch_batch.engine:TorchBatchEngine", own_process=True
+    ),
 }
-_AUTO = "openvino"
 
 
 def engine_names() -> tuple[str, ...]:
@@ -46,8 +49,9 @@ def create_engine(
 
     Raises:
         Invalid: an unknown name; unusable options, if not found only by ``load``.
+        NotFound: ``auto``, and there is no artefact to choose by.
     """
-    if not _entry(name).own_process:
+    if not _entry(name, artefact_dir).own_process:
         return create_engine_here(
             name,
             artefact_dir=artefact_dir,
@@ -66,7 +70,7 @@ def create_engine_here(
     name: str, *, artefact_dir: Path, context_length: int, options: EngineOptions, emit: Emit
 ) -> Engine:
     """As ``create_engine``, always in this process."""
-    module, _, attribute = _entry(name).target.partition(":")
+    module, _, attribute = _entry(name, artefact_dir).target.partition(":")
     make = getattr(import_module(module), attribute)
     engine: Engine = make(
         artefact_dir=artefact_dir, context_length=context_length, options=options, emit=emit
@@ -74,10 +78,15 @@ def create_engine_here(
     return engine
 
 
-def _entry(name: str) -> _Entry:
-    entry = _ENGINES.get(_AUTO if name == "auto" else name)
+def _entry(name: str, artefact_dir: Path) -> _Entry:
+    entry = _ENGINES.get(_best_for(artefact_dir) if name == "auto" else name)
     if entry is None:
         raise Invalid(
             f"There is no engine {name!r}; known are {', '.join(engine_names())}.", param="engine"
         )
     return entry
+
+
+def _best_for(artefact_dir: Path) -> str:
+    """The engine that ``auto`` means: the one that can load what the artefact holds."""
+    return "torch_batch" if load_manifest(artefact_dir).format == "safetensors" else "openvino"

@@ -126,7 +126,7 @@ class ProcessEngine:
             return self._changed.wait_for(lambda: not self._live and not self._delivering, timeout)
 
     def stats(self) -> EngineStats:
-        """See ``Engine.stats``; ``running`` is of the last step that had events."""
+        """See ``Engine.stats``; what the engine counts is of the last step that had events."""
         with self._changed:
             running = min(self._stats.running, len(self._live))
             waiting = len(self._live) - running
