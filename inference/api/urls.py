@@ -26,6 +26,11 @@ urlpatterns = [
     path("batches", batches.BatchesView.as_view(), name="batches"),
     path("batches/<str:batch_id>", batches.BatchView.as_view(), name="batch"),
     path("models", views.ModelsView.as_view(), name="models"),
+    path(
+        "models/<str:model_id>/quality-gate",
+        views.ModelGateView.as_view(),
+        name="model-quality-gate",
+    ),
     path("deployments", views.DeploymentsView.as_view(), name="deployments"),
     path("routes", route_views.RoutesView.as_view(), name="routes"),
     path("routes/<str:route_id>", route_views.RouteView.as_view(), name="route"),

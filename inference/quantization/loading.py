@@ -10,6 +10,7 @@ from inference.artefacts import verify
 from inference.quantization.description import DESCRIPTION, Description, decode_description
 from inference.quantization.modules import PackedWeight, QuantizedEmbedding
 from inference.quantization.packing import Packed
+from inference.quantization.published import load_published, publishers_format
 from inference.quantization.shards import read_tensors
 from inference.quantization.skeleton import build_skeleton, finish, place, replace_modules
 from portal.core.errors import NotFound
@@ -20,7 +21,7 @@ _PARTS = frozenset(Packed.__slots__)
 def load_quantized(
     artefact_dir: Path, *, device: str | torch.device, dtype: torch.dtype
 ) -> nn.Module:
-    """The model of an artefact folder that has a ``quantization.json``, ready to compute.
+    """The model of an artefact folder with packed weights, ready to compute: see ``is_packed``.
 
     Tensors go from the file to the device as they are packed; no dequantized model is ever made.
 
@@ -31,9 +32,12 @@ def load_quantized(
         NotFound: no artefact with packed weights there.
         Invalid: naming the file or the tensor that is damaged, missing or of another model.
     """
-    if not (artefact_dir / DESCRIPTION).is_file():
+    if not is_packed(artefact_dir):
         raise NotFound(f"There are no packed weights in {artefact_dir}.")
     verify(artefact_dir)
+    if not (artefact_dir / DESCRIPTION).is_file():
+        published, _ = load_published(artefact_dir, device=torch.device(device), dtype=dtype)
+        return _ready(published, dtype)
     description = decode_description(artefact_dir / DESCRIPTION)
     return load_packed(artefact_dir, description, device=torch.device(device), dtype=dtype)
 
@@ -57,6 +61,19 @@ def load_packed(
     for name, tensor in plain:
         place(model, name, tensor)
     finish(model, device)
+    return _ready(model, dtype)
+
+
+def is_packed(artefact_dir: Path) -> bool:
+    """Whether the weights are packed by us, or in a publisher's format, and load with this module.
+
+    Raises:
+        Invalid: the configuration cannot be read.
+    """
+    return (artefact_dir / DESCRIPTION).is_file() or publishers_format(artefact_dir) is not None
+
+
+def _ready(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     if dtype == torch.bfloat16:
         _use_kernels(model)
     return model

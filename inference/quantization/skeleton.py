@@ -30,14 +30,19 @@ def build_skeleton(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-        with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, dtype=dtype
-            )
+        return skeleton_of(config, dtype)
     except (ValueError, OSError, KeyError) as fault:
         raise Invalid(f"The configuration in {folder} cannot be used: {fault}") from None
+
+
+def skeleton_of(config: Any, dtype: torch.dtype) -> PreTrainedModel:
+    """The model of a configuration, on the meta device; the weights' format is forgotten."""
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, dtype=dtype
+        )
     model.eval()  # type: ignore[no-untyped-call]
     return model
 

@@ -24,6 +24,7 @@ from inference.quantization.description import (
     Quality,
 )
 from inference.quantization.packing import Packed, quantize
+from inference.quantization.published import load_published, publishers_format
 from inference.quantization.quality import Progress, agreement, read, text_digest, windows
 from inference.quantization.shards import write_tensors
 from inference.quantization.skeleton import quantizable, replace_modules
@@ -84,6 +85,38 @@ def quantize_artefact(source: Path, store: Path, plan: Plan, progress: Progress)
     return publish(store, artefact_id, fill)
 
 
+def repack_artefact(source: Path, store: Path, progress: Progress) -> Manifest:
+    """Writes what a publisher quantized with GPTQ or AWQ in our layout, with the same weights.
+
+    Nothing is measured: the weights before quantization are the publisher's.
+
+    Raises:
+        NotFound, Invalid: the source is damaged, or of another format.
+    """
+    manifest = verify(source)
+    settings = publishers_format(source) or {}
+    method = settings.get("quant_method")
+    if method == "fp8" or DESCRIPTION in manifest.files:
+        raise Invalid(f"The artefact {manifest.name} is loaded as it is; there is nothing to do.")
+    content = f"repack\n{LAYOUT}\n{manifest.digest}"
+    artefact_id = hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def fill(folder: Path) -> Manifest:
+        progress(f"repack {manifest.name}")
+        cpu = torch.device("cpu")
+        model, schemes = load_published(source, device=cpu, dtype=torch.bfloat16)
+        size = write_tensors(folder, state(model))
+        progress(f"wrote {size / 2**20:,.1f} MiB")
+        group_size = max((scheme.group_size for scheme in schemes.values()), default=0)
+        description = Description(
+            LAYOUT, str(method), group_size, "publisher", manifest.digest, schemes
+        )
+        made = describe(source, folder, manifest, description, "")
+        return msgspec.structs.replace(made, id=artefact_id)
+
+    return publish(store, artefact_id, fill)
+
+
 def _checked(source: Path, plan: Plan) -> Manifest:
     if plan.method not in GROUP_SIZES:
         raise Invalid(f"'method' must be one of {', '.join(GROUP_SIZES)}.", param="method")
@@ -94,7 +127,7 @@ def _checked(source: Path, plan: Plan) -> Manifest:
     manifest = verify(source)
     if manifest.format != "safetensors":
         raise Invalid(f"The artefact {manifest.name} is {manifest.format}, not safetensors.")
-    if DESCRIPTION in manifest.files:
+    if DESCRIPTION in manifest.files or publishers_format(source) is not None:
         raise Invalid(f"The artefact {manifest.name} is quantized already.")
     return manifest
 

@@ -6,20 +6,26 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from inference.artefacts import load_manifest
 from portal.core.errors import PortalError
 
-METHODS = ("int8", "int4")
+METHODS = ("int8", "int4", "repack")
 
 
 class Command(BaseCommand):
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("source", type=Path, help="folder of the artefact (safetensors)")
-        parser.add_argument("--method", required=True, choices=METHODS)
         parser.add_argument(
-            "--text", type=Path, required=True, help="UTF-8 text that quality is measured on"
+            "source", type=Path, help="folder of the artefact (safetensors or GGUF)"
         )
+        parser.add_argument(
+            "--method",
+            required=True,
+            choices=METHODS,
+            help="repack takes GPTQ and AWQ weights as they are, and measures nothing",
+        )
+        parser.add_argument("--text", type=Path, help="UTF-8 text that quality is measured on")
         parser.add_argument("--store", type=Path, required=True, help="folder of artefacts")
         parser.add_argument(
             "--group-size", type=int, help="weights that share a scale; 32 if not given"
@@ -34,7 +40,7 @@ class Command(BaseCommand):
         *args: Any,
         source: Path,
         method: str,
-        text: Path,
+        text: Path | None,
         store: Path,
         group_size: int | None,
         name: str,
@@ -43,19 +49,36 @@ class Command(BaseCommand):
     ) -> None:
         # Here and not above: the machine that shows this help may have no torch.
         from inference.quantization.description import read_description
+        from inference.quantization.ggufs import dequantized_folder
         from inference.quantization.report import quality_table
-        from inference.quantization.writing import GROUP_SIZES, Plan, quantize_artefact
+        from inference.quantization.writing import (
+            GROUP_SIZES,
+            Plan,
+            quantize_artefact,
+            repack_artefact,
+        )
 
         try:
-            words = text.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as fault:
-            raise CommandError(f"The text {text} cannot be read: {fault}") from None
-        plan = Plan(method, group_size or GROUP_SIZES[method], words, name, most_tokens)
-        try:
-            manifest = quantize_artefact(source, store, plan, self.stdout.write)
+            if load_manifest(source).format == "gguf":
+                source = dequantized_folder(source, store, self.stdout.write)
+            if method == "repack":
+                manifest = repack_artefact(source, store, self.stdout.write)
+            else:
+                size = group_size or GROUP_SIZES[method]
+                plan = Plan(method, size, _words(text), name, most_tokens)
+                manifest = quantize_artefact(source, store, plan, self.stdout.write)
             description = read_description(store / manifest.id)
         except PortalError as fault:
             raise CommandError(fault.message) from None
         assert description is not None
         self.stdout.write(quality_table(manifest, description))
         self.stdout.write(f"The artefact is {store / manifest.id}.")
+
+
+def _words(text: Path | None) -> str:
+    if text is None:
+        raise CommandError("--text is needed: quality is measured on it.")
+    try:
+        return text.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise CommandError(f"The text {text} cannot be read: {fault}") from None
