@@ -9,7 +9,7 @@ import msgspec
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from inference.artefacts import FileEntry, Manifest, verify
 from inference.artefacts.manifest import file_entry
@@ -103,8 +103,8 @@ def repack_artefact(source: Path, store: Path, progress: Progress) -> Manifest:
 
     def fill(folder: Path) -> Manifest:
         progress(f"repack {manifest.name}")
-        cpu = torch.device("cpu")
-        model, schemes = load_published(source, device=cpu, dtype=torch.bfloat16)
+        own = AutoConfig.from_pretrained(source, local_files_only=True).dtype or torch.float16
+        model, schemes = load_published(source, device=torch.device("cpu"), dtype=own)
         size = write_tensors(folder, state(model))
         progress(f"wrote {size / 2**20:,.1f} MiB")
         group_size = max((scheme.group_size for scheme in schemes.values()), default=0)

@@ -22,6 +22,7 @@ from portal.core.actors import PlatformRole
 from portal.core.errors import Conflict, Forbidden, Invalid, NotFound
 from portal.core.ids import uuid7
 from tests import factories
+from tests.api.callers import session_caller
 from tests.factories import TESTS, Organisation, unique
 
 GOOD = Quality(0.27, 18.2, 18.1, 0.984, 2048, "a" * 64)
@@ -208,3 +209,16 @@ def test_model_page_shows_quality_and_sets_the_gate(
     model = Model.objects.get(pk=version.model_id)
     assert (model.least_agreement, model.most_size) == (0.9, 0.25)
     assert administrator(PlatformRole.AUDIT).post(f"{path}quality-gate/", sent).status_code == 403
+
+
+def test_api_sets_the_gate_and_shows_what_was_measured(catalogue: Catalogue) -> None:
+    version = catalogue.register()
+    deploy(version)
+    system = session_caller(factories.administrator(PlatformRole.SYSTEM).user)
+    sent = {"least_agreement": 0.95, "most_size": 0.28}
+    answer = system.call("PUT", f"models/{version.model_id}/quality-gate", sent)
+    assert (answer.status_code, answer.json()) == (200, sent)
+    pages = system.get("models").json()["results"]
+    (shown,) = [model for model in pages if model["name"] == catalogue.name]
+    assert shown["quality"] == msgspec.to_builtins(GOOD)
+    assert system.call("PUT", f"models/{uuid7()}/quality-gate", sent).status_code == 404

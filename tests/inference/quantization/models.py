@@ -25,7 +25,7 @@ _SMALL: dict[str, Any] = {
 }
 _MLA: dict[str, Any] = _SMALL | {
     "num_key_value_heads": 4,
-    "moe_intermediate_size": 40,
+    "moe_intermediate_size": 48,
     "n_routed_experts": 4,
     "num_experts_per_tok": 2,
     "n_shared_experts": 1,

@@ -1,12 +1,14 @@
 """Checkpoints of publishers: what was packed in their format is what we compute with."""
 
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import torch
+from django.core.management import CommandError, call_command
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -217,3 +219,15 @@ def test_repack_of_another_format_says_what_is_supported(
     with pytest.raises(Invalid, match=words):
         repack_artefact(tmp_path / "source", tmp_path / "store", print)
     assert not list((tmp_path / "store").glob("*"))
+
+
+def test_command_repacks_without_a_text(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "source", "qwen2", *FORMATS["awq"])
+    out = StringIO()
+    arguments = ["--method", "repack", "--store", str(tmp_path / "store")]
+    call_command("quantize", str(tmp_path / "source"), *arguments, stdout=out)
+    assert "not measured" in out.getvalue()
+    with pytest.raises(CommandError, match="--text is needed"):
+        call_command(
+            "quantize", str(tmp_path / "source"), "--method", "int8", *arguments[2:], stdout=out
+        )
