@@ -142,6 +142,7 @@ def served_models() -> QuerySet[Model]:
             deployment_name=Subquery(deployment.values("name")[:1]),
             context_length=Subquery(deployment.values("context_length")[:1]),
             version_label=Subquery(deployment.values("version__label")[:1]),
+            version_quality=Subquery(deployment.values("version__quality")[:1]),
         )
         .annotate(
             prompt_micros_per_million=Subquery(price.values("prompt_micros_per_million")[:1]),

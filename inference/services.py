@@ -16,6 +16,7 @@ from django.utils import timezone
 from audit.services import intent
 from inference.artefacts import Manifest
 from inference.models import Deployment, DeploymentClock, Model, ModelPrice, ModelVersion
+from inference.quality_services import quality_of, require_quality
 from portal.core.actors import Context
 from portal.core.errors import Conflict, Invalid, NotFound
 from portal.core.tenancy import platform_scope
@@ -76,6 +77,7 @@ def register_model_version(
             format=manifest.format,
             provenance=manifest.provenance,
             files=msgspec.to_builtins(manifest.files),
+            quality=quality_of(manifest, path),
         )
         _check(model)
         _check(version, "model")
@@ -157,11 +159,12 @@ def create_deployment(
 
     Raises:
         Forbidden, NotFound, Invalid: naming the field that is wrong.
-        Conflict: name or queue are taken.
+        Conflict: name or queue are taken; the version's quality is below the model's gate.
     """
     require(context, Action.DEPLOYMENT_EDIT)
     with _catalogue(context, "a deployment is made"):
         version = _version(version_id)
+        require_quality(version)
         deployment = Deployment(
             name=name,
             model=version.model,
@@ -233,10 +236,13 @@ def set_deployment_enabled(*, context: Context, deployment_id: UUID, enabled: bo
 
     Raises:
         Forbidden, NotFound.
+        Conflict: enabled, and the version's quality is below the model's gate.
     """
     require(context, Action.DEPLOYMENT_EDIT)
     with _catalogue(context, "a deployment is enabled or disabled"):
         deployment = _locked(deployment_id)
+        if enabled:
+            require_quality(deployment.version)
         with intent(
             "deployment.enable" if enabled else "deployment.disable",
             object_type="inference.deployment",
@@ -285,7 +291,7 @@ def _version(version_id: UUID) -> ModelVersion:
 def _locked(deployment_id: UUID) -> Deployment:
     deployment = (
         Deployment.objects.select_for_update(of=("self",))
-        .select_related("version")
+        .select_related("version__model")
         .filter(pk=deployment_id)
         .first()
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
+from django import forms
 from django.contrib import admin
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
@@ -17,9 +18,11 @@ from django.utils.translation import gettext_lazy as _
 
 from inference.admin.words import about, money
 from inference.models import Deployment, JobState, Model, ModelPrice, ModelVersion, Worker
+from inference.quality_services import measured, set_quality_gate
 from inference.selectors import drain_seconds
 from inference.services import set_deployment_enabled
 from portal.core.pages import (
+    INPUT,
     STATUS_KINDS,
     FormPage,
     PortalModelAdmin,
@@ -270,12 +273,68 @@ def _artefact(version: ModelVersion) -> dict[str, Any]:
     }
 
 
+class GateForm(ServiceForm):
+    """What quantized versions must be worth."""
+
+    least_agreement = forms.FloatField(
+        label=_("Least agreement"),
+        min_value=0,
+        max_value=1,
+        help_text=_(
+            "Share of places, 0 to 1, where a quantized version must choose the unquantized "
+            "model's token."
+        ),
+        widget=forms.NumberInput(attrs={**INPUT, "step": "any"}),
+    )
+    most_size = forms.FloatField(
+        label=_("Largest size"),
+        min_value=0,
+        max_value=1,
+        help_text=_("Of a quantized version's weights, over their size in fp32."),
+        widget=forms.NumberInput(attrs={**INPUT, "step": "any"}),
+    )
+
+
+def _set_gate(request: HttpRequest, model: Model, data: dict[str, Any]) -> str:
+    set_quality_gate(context=context_of(request), model_id=model.pk, **data)
+    return reverse("admin:inference_model_change", args=[model.pk])
+
+
+def quality_text(version: ModelVersion) -> str:
+    """A version's quality in words; empty where its weights are not quantized here."""
+    found = measured(version)
+    if found is None:
+        return "" if version.quality is None else gettext("Not measured")
+    return gettext(
+        "%(agreement)s of tokens as unquantized, %(size)s of the size in fp32, perplexity "
+        "%(change)s (%(tokens)d tokens of text %(text)s)"
+    ) % {
+        "agreement": f"{found.top1_agreement:.2%}",
+        "size": f"{found.size_ratio:.3f}",
+        "change": f"{found.perplexity_change:+.2%}",
+        "tokens": found.tokens,
+        "text": found.text_sha256[:8],
+    }
+
+
 @admin.register(Model)
 class ModelPages(_PlatformPage):
     """The catalogue of models."""
 
     view_action = Action.MODEL_READ
     side = "any"
+    pages = (
+        FormPage(
+            "quality-gate",
+            Action.MODEL_EDIT,
+            _("Quality gate"),
+            GateForm,
+            _set_gate,
+            button=_("Save"),
+            intro=_("A quantized version that is worth less is neither deployed nor enabled."),
+            done=_("The quality gate is set."),
+        ),
+    )
     detail_template = "site/model.html"
     empty_title = _("No model yet")
     empty_text = _("Models are imported with the command manage.py model import.")
@@ -298,17 +357,19 @@ class ModelPages(_PlatformPage):
         for version in ModelVersion.objects.filter(model=obj).prefetch_related("prices"):
             prices = [p for p in version.prices.all() if p.effective_from <= now]
             price = max(prices, key=lambda p: p.effective_from, default=None)
-            versions.append((version, price_text(price)))
+            versions.append((version, price_text(price), quality_text(version)))
         by_platform = allowed(context_of(request), Action.DEPLOYMENT_READ)
         return {
             "facts": [
                 (_("Title"), obj.title),
                 (_("Description"), obj.description),
                 (_("Served"), _("Yes") if obj.serving else _("No")),
+                (_("Least agreement"), f"{obj.least_agreement:.2%}"),
+                (_("Largest size"), f"{obj.most_size:.3f}"),
             ],
             "versions": versions,
             # Where they came from and where they lie is the platform's own business.
-            "artefacts": [_artefact(version) for version, _price in versions]
+            "artefacts": [_artefact(version) for version, _price, _quality in versions]
             if by_platform
             else [],
         }

@@ -27,6 +27,11 @@ urlpatterns = [
     path("batches/<str:batch_id>", batches.BatchView.as_view(), name="batch"),
     path("models", views.ModelsView.as_view(), name="models"),
     path("model-versions", views.ModelVersionsView.as_view(), name="model-versions"),
+    path(
+        "models/<str:model_id>/quality-gate",
+        views.ModelGateView.as_view(),
+        name="model-quality-gate",
+    ),
     path("deployments", views.DeploymentsView.as_view(), name="deployments"),
     path("routes", route_views.RoutesView.as_view(), name="routes"),
     path("routes/<str:route_id>", route_views.RouteView.as_view(), name="route"),

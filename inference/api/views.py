@@ -6,7 +6,9 @@ from rest_framework.response import Response
 
 from inference import selectors
 from inference.api import serializers as shapes
+from inference.quality_services import set_quality_gate
 from portal.core.api import PortalView
+from portal.core.rest import api_context, parse_id
 from tenants.permissions import Action
 
 
@@ -30,6 +32,22 @@ class ModelVersionsView(PortalView):
     )
     def get(self, request: Request) -> Response:
         return self.page(request, selectors.model_versions(), shapes.ModelVersionSerializer)
+class ModelGateView(PortalView):
+    """What a model's quantized versions must be worth to be deployed or enabled."""
+
+    actions = {"PUT": Action.MODEL_EDIT}
+
+    @extend_schema(
+        operation_id="models_set_quality_gate",
+        request=shapes.GateSerializer,
+        responses=shapes.GateSerializer,
+    )
+    def put(self, request: Request, model_id: str) -> Response:
+        fields = self.valid(shapes.GateSerializer, request)
+        model = set_quality_gate(
+            context=api_context(request), model_id=parse_id(model_id), **fields
+        )
+        return Response(shapes.GateSerializer(model).data)
 
 
 class DeploymentsView(PortalView):

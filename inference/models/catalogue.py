@@ -16,6 +16,21 @@ class Model(IdModel):
     name = models.SlugField(_("name"), max_length=80, unique=True)
     title = models.CharField(_("title"), max_length=120)
     description = models.TextField(_("description"), blank=True)
+    least_agreement = models.FloatField(
+        _("least agreement"),
+        default=0.97,
+        db_default=0.97,
+        help_text=_(
+            "Share of places, 0 to 1, where a quantized version must choose the unquantized "
+            "model's token."
+        ),
+    )
+    most_size = models.FloatField(
+        _("largest size"),
+        default=0.30,
+        db_default=0.30,
+        help_text=_("Of a quantized version's weights, over their size in fp32."),
+    )
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:
@@ -51,6 +66,12 @@ class ModelVersion(IdModel):
         _("provenance"), max_length=500, blank=True, default="", db_default=""
     )
     files = models.JSONField(_("files"), null=True, blank=True)
+    quality = models.JSONField(
+        _("quality"),
+        null=True,
+        blank=True,
+        help_text=_("What was measured of quantized weights; nothing for others."),
+    )
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:

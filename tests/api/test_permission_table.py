@@ -129,6 +129,7 @@ TABLE = [
     Row("GET", "models", {"owner", "developer", "viewer", SYSTEM, "key inference"}),
     Row("GET", "model-versions", {SYSTEM}),
     Row("GET", "deployments", {SYSTEM}),
+    Row("PUT", "models/{id}/quality-gate", {SYSTEM}, {"most_size": 2}),
     Row("GET", "routes", {SYSTEM}),
     Row("POST", "routes", {SYSTEM}, {}),
     Row("GET", "routes/{id}", {SYSTEM}),
