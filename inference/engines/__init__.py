@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 from inference.engines.base import Emit, Engine, EngineOptions
+from inference.engines.choice import engine_for
 from portal.core.errors import Invalid
 
 
@@ -22,9 +23,12 @@ class _Entry:
 # Modules are imported only when their engine is made: each brings its own heavy libraries.
 _ENGINES = {
     "fake": _Entry("inference.engines.fake:FakeEngine"),
+    "openai_http": _Entry("inference.engines.openai_http:OpenAIEngine"),
     "openvino": _Entry("inference.engines.openvino:OpenVINOEngine", own_process=True),
+    "tgi": _Entry("inference.engines.tgi:TGIEngine"),
+    "triton": _Entry("inference.engines.triton:TritonEngine"),
+    "vllm": _Entry("inference.engines.vllm:VllmEngine"),
 }
-_AUTO = "openvino"
 
 
 def engine_names() -> tuple[str, ...]:
@@ -47,6 +51,7 @@ def create_engine(
     Raises:
         Invalid: an unknown name; unusable options, if not found only by ``load``.
     """
+    name = _resolved(name, artefact_dir)
     if not _entry(name).own_process:
         return create_engine_here(
             name,
@@ -66,7 +71,7 @@ def create_engine_here(
     name: str, *, artefact_dir: Path, context_length: int, options: EngineOptions, emit: Emit
 ) -> Engine:
     """As ``create_engine``, always in this process."""
-    module, _, attribute = _entry(name).target.partition(":")
+    module, _, attribute = _entry(_resolved(name, artefact_dir)).target.partition(":")
     make = getattr(import_module(module), attribute)
     engine: Engine = make(
         artefact_dir=artefact_dir, context_length=context_length, options=options, emit=emit
@@ -74,8 +79,12 @@ def create_engine_here(
     return engine
 
 
+def _resolved(name: str, artefact_dir: Path) -> str:
+    return engine_for(artefact_dir) if name == "auto" else name
+
+
 def _entry(name: str) -> _Entry:
-    entry = _ENGINES.get(_AUTO if name == "auto" else name)
+    entry = _ENGINES.get(name)
     if entry is None:
         raise Invalid(
             f"There is no engine {name!r}; known are {', '.join(engine_names())}.", param="engine"
