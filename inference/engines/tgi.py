@@ -71,8 +71,9 @@ class TGIEngine(RemoteEngine):
         self._server: Server | None = None
 
     async def _open(self) -> None:
-        # False keeps the client from sending a Hugging Face token that it finds on the machine.
-        self._token: str | bool = server_key(self._options.key_name) or False
+        key = server_key(self._options.key_name)
+        # Even without a key: the client would send a Hugging Face token found on the machine.
+        self._headers = {"authorization": f"Bearer {key}" if key else ""}
         self._prompts = TextPrompts(read_tokenizer(self._artefact_dir))
         self._server = Server(self._options)
 
@@ -83,7 +84,11 @@ class TGIEngine(RemoteEngine):
     async def _stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         prompt, parameters = self._prompts.text(request), _parameters(request)
         # A client keeps every stream open until it is closed itself: one each.
-        client = AsyncInferenceClient(self._options.url.rstrip("/"), token=self._token)  # type: ignore[arg-type]
+        client = AsyncInferenceClient(
+            self._options.url.rstrip("/"),
+            token="overruled",  # noqa: S106 - by the headers
+            headers=self._headers,
+        )
         try:
             async with client:
                 outputs = await client.text_generation(
@@ -91,10 +96,10 @@ class TGIEngine(RemoteEngine):
                 )
                 async for output in outputs:
                     yield _chunk(output)
-        except (httpx2.HTTPError, HfHubHTTPError, InferenceTimeoutError) as fault:
-            raise _fault(fault) from None
         except TextGenerationError as fault:
             raise _refusal(fault) from None
+        except (httpx2.HTTPError, HfHubHTTPError, InferenceTimeoutError) as fault:
+            raise _fault(fault) from None
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
             raise failed("The serving engine's stream is malformed.") from None
 

@@ -62,7 +62,12 @@ class Double:
         self.asked: list[Asked] = []
         self.gone = threading.Event()  # a client left a stream that hangs
         config = uvicorn.Config(
-            self._app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", interface="asgi3"
+            self._app,
+            host="127.0.0.1",
+            port=0,
+            log_level="critical",
+            lifespan="off",
+            interface="asgi3",
         )
         self._server = uvicorn.Server(config)
         self._started = threading.Event()

@@ -435,7 +435,7 @@ def test_events_of_a_turn_leave_in_one_batch(serve: Serve) -> None:
 
 
 def test_stats_tell_the_servers_figures(serve: Serve) -> None:
-    engine, sink, double = serve(Reply([], then="hang", body=""), family="vllm", poll_seconds=0.05)
+    engine, _, double = serve(Reply([], then="hang", body=""), family="vllm", poll_seconds=0.05)
     double.pages["/metrics"] = Reply(
         body=(
             'vllm:num_requests_running{model_name="m"} 1.0\n'
