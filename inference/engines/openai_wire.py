@@ -271,10 +271,9 @@ class Reader:
             raise of_error(event.error)
         usage, choice = event.usage, event.choices[0] if event.choices else None
         total = usage.completion_tokens if usage is not None else None
+        prompt_tokens = usage.prompt_tokens if usage is not None else None
         if choice is None:
-            return Chunk(
-                completion_tokens=total, prompt_tokens=usage.prompt_tokens if usage else None
-            )
+            return Chunk(completion_tokens=total, prompt_tokens=prompt_tokens)
         if total is None and event.timings is not None:
             total = event.timings.predicted_n
         logprobs = _read_logprobs(choice.logprobs)
@@ -286,6 +285,7 @@ class Reader:
             logprobs=logprobs,
             reason=_reason(choice.finish_reason),
             stop=_stop(choice),
+            prompt_tokens=prompt_tokens,
             completion_tokens=total if ended else None,
         )
 

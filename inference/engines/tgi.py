@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 import msgspec
-from huggingface_hub import AsyncInferenceClient
+from huggingface_hub import AsyncInferenceClient, TextGenerationStreamOutput
 from huggingface_hub.errors import (
     GenerationError,
     HfHubHTTPError,
@@ -20,7 +20,6 @@ from huggingface_hub.errors import (
     TextGenerationError,
     ValidationError,
 )
-from huggingface_hub.inference._generated.types import TextGenerationStreamOutput
 
 from inference.engines.base import (
     Emit,

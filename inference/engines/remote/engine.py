@@ -122,16 +122,20 @@ class RemoteEngine(ABC):
         self._thread.start()
         try:
             proof.result()
-        except BaseException as fault:
+        except CancelledError:
             self.close()
-            if isinstance(fault, CancelledError) and self._failure is not None:
-                reason = f"The engine could not be loaded: {self._failure}."
-                raise EngineBroken(reason) from None
-            if isinstance(fault, CancelledError):
-                raise EngineClosed("The engine was closed while it was loading.") from None
+            raise self._cut_off() from None
+        except BaseException:
+            self.close()
             raise
         with self._changed:
             self._accepting = not self._closing and self._failure is None
+
+    def _cut_off(self) -> Exception:
+        """Why loading was given up: what serves is gone, or the engine was closed."""
+        if self._failure is not None:
+            return EngineBroken(f"The engine could not be loaded: {self._failure}.")
+        return EngineClosed("The engine was closed while it was loading.")
 
     def submit(self, request: GenerationRequest) -> None:
         """See ``Engine.submit``."""

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ from tests.inference.engines.support import Sink, request
 from tests.waiting import eventually
 
 Serve = Callable[..., tuple[Engine, Sink, Double]]
+RECORDED = Path(__file__).parent / "recorded"
 UPSTREAM_WORDS = "the tenant's own words"
 
 
@@ -577,3 +579,20 @@ def test_asked_paths_are_only_those_of_the_api(serve: Serve) -> None:
     sink.done("a")
     seen: list[Asked] = double.asked
     assert {asked.path for asked in seen} == {"/v1/completions"}
+
+
+def test_recorded_answer_of_transformers_is_read_whole(serve: Serve) -> None:
+    recorded = (RECORDED / "transformers_chat.sse").read_bytes()
+    engine, sink, _ = serve(Reply([recorded]), api="chat")
+    engine.submit(request("a", max_tokens=6))
+    assert sink.done("a") == Done("a", "length", 21, 6)
+    assert sink.tokens("a") == 6
+    assert sink.text("a").endswith("(")
+
+
+def test_recorded_completion_of_transformers_is_read_whole(serve: Serve) -> None:
+    recorded = (RECORDED / "transformers_completion.sse").read_bytes()
+    engine, sink, _ = serve(Reply([recorded]))
+    engine.submit(request("a", max_tokens=6))
+    assert sink.done("a") == Done("a", "length", 2, 6)
+    assert sink.text("a").endswith("w")
