@@ -9,7 +9,7 @@ import pytest
 from inference.artefacts import import_byte_level
 from inference.engines import create_engine
 from inference.engines.base import Engine
-from tests.inference.engines.doubles import Double, Plan
+from tests.inference.engines.doubles import Double, Plan, Reply, answer_of, delta, usage
 from tests.inference.engines.support import Sink
 
 Serve = Callable[..., tuple[Engine, Sink, Double]]
@@ -57,3 +57,19 @@ class Starter:
 @pytest.fixture
 def starter(artefact: Path, started: list[Any]) -> Starter:
     return Starter(artefact, started)
+
+
+@pytest.fixture
+def serve_openai(starter: Starter) -> Serve:
+    def build(plan: Plan | Reply = answer_of, **options: Any) -> tuple[Engine, Sink, Double]:
+        """A loaded engine; ``plan`` answers what comes after loading."""
+        double = starter.double(answer_of)
+        engine, sink = starter.engine("openai_http", double, **options)
+        if options.get("api") == "chat" or options.get("family") == "tgi":
+            double.plan = lambda asked: Reply([delta("x", reason="stop"), usage(1, 1), "[DONE]"])
+        engine.load()
+        double.asked.clear()
+        double.plan = plan if callable(plan) else lambda asked: plan
+        return engine, sink, double
+
+    return build

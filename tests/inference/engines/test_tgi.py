@@ -110,10 +110,13 @@ def test_logprobs_come_with_their_tokens(serve: Serve) -> None:
         (Reply([token("one "), token("two ")]), "engine_failed"),
         (Reply([token("one "), token("two "), "{not json"]), "engine_failed"),
         (Reply([token("one "), token("two "), {"no": "token"}]), "engine_failed"),
-        (Reply([token("one "), token("two "), {"error": "x", "error_type": "generation"}]), "engine_failed"),
+        (
+            Reply([token("one "), token("two "), {"error": "x", "error_type": "generation"}]),
+            "engine_failed",
+        ),
         (Reply([token("one "), token("two ")], then="hang"), "engine_failed"),
     ],
-)  # fmt: skip
+)
 def test_stream_that_breaks_fails_after_what_it_showed(
     serve: Serve, reply: Reply, code: str
 ) -> None:
@@ -132,10 +135,20 @@ def test_stream_that_breaks_fails_after_what_it_showed(
         (Reply(status=500), "engine_failed"),
         (Reply(status=429), "engine_failed"),
         (Reply(status=404), "engine_failed"),
-        (Reply([{"error": "`inputs` tokens + `max_new_tokens` must be <= 9", "error_type": "validation"}]), "context_length_exceeded"),
+        (
+            Reply(
+                [
+                    {
+                        "error": "`inputs` tokens + `max_new_tokens` must be <= 9",
+                        "error_type": "validation",
+                    }
+                ]
+            ),
+            "context_length_exceeded",
+        ),
         (Reply([{"error": "`seed` is wrong", "error_type": "validation"}]), "request_refused"),
     ],
-)  # fmt: skip
+)
 def test_refusal_of_the_server_is_said_in_our_codes(serve: Serve, reply: Reply, code: str) -> None:
     engine, sink, _ = serve(reply, busy_seconds=0)
     engine.submit(request("a"))
