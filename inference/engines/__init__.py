@@ -5,7 +5,6 @@ from importlib import import_module
 from pathlib import Path
 
 from inference.engines.base import Emit, Engine, EngineOptions
-from inference.engines.choice import engine_for
 from portal.core.errors import Invalid
 
 
@@ -80,7 +79,12 @@ def create_engine_here(
 
 
 def _resolved(name: str, artefact_dir: Path) -> str:
-    return engine_for(artefact_dir) if name == "auto" else name
+    if name != "auto":
+        return name
+    # It reads artefacts, with libraries of their own; most who import this package need none.
+    from inference.engines.choice import engine_for
+
+    return engine_for(artefact_dir)
 
 
 def _entry(name: str) -> _Entry:

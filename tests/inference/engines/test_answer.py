@@ -1,5 +1,7 @@
 """Counting the tokens of an answer that a server streams."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,7 +77,7 @@ def prompts() -> TextPrompts:
     return TextPrompts(Tokenizer.from_str(TOKENIZER.to_str()))
 
 
-def prompt(ids: list[int]) -> GenerationRequest:
+def prompt(ids: list[Any]) -> GenerationRequest:
     return GenerationRequest("a", ids, (Message("user", "x"),), Sampling(1))
 
 
