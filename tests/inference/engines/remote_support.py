@@ -8,11 +8,18 @@ import pytest
 
 from inference.artefacts import import_byte_level
 from inference.engines import create_engine
-from inference.engines.base import Engine
+from inference.engines.base import Engine, EngineStats
 from tests.inference.engines.doubles import Double, Plan, Reply, answer_of, delta, usage
 from tests.inference.engines.support import Sink
+from tests.waiting import eventually
 
 Serve = Callable[..., tuple[Engine, Sink, Double]]
+
+
+def stats_once(engine: Engine, met: Callable[[EngineStats], bool]) -> EngineStats:
+    """The engine's figures, once they are as they should be."""
+    eventually(lambda: met(engine.stats()), what=lambda: str(engine.stats()))
+    return engine.stats()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 from inference.engines.base import Done, DuplicateRequest, EngineClosed
 from portal.core.errors import Invalid, Unavailable
 from tests.inference.engines.doubles import Reply, answer_of, completion, usage
-from tests.inference.engines.remote_support import Serve, Starter
+from tests.inference.engines.remote_support import Serve, Starter, stats_once
 from tests.inference.engines.support import request
 from tests.waiting import eventually
 
@@ -202,7 +202,7 @@ def test_stats_tell_the_servers_figures(serve_openai: Serve) -> None:
     )
     for name in "abc":
         engine.submit(request(name))
-    stats = eventually(lambda: s if (s := engine.stats()).waiting == 2 else None)
+    stats = stats_once(engine, lambda s: s.waiting == 2)
     assert (stats.running, stats.cache_tokens, stats.cached_tokens) == (1, 1600, 400)
     double.pages["/metrics"] = Reply(body="{ not metrics")
     eventually(lambda: engine.stats().cache_tokens == 0)

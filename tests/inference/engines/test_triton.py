@@ -9,9 +9,8 @@ import pytest
 from inference.engines.base import Done, Engine, Structure
 from portal.core.errors import Invalid
 from tests.inference.engines.doubles import Asked, Double, Plan, Reply
-from tests.inference.engines.remote_support import Starter
+from tests.inference.engines.remote_support import Starter, stats_once
 from tests.inference.engines.support import Sink, request
-from tests.waiting import eventually
 
 Serve = Callable[..., tuple[Engine, Sink, Double]]
 PATH = "/v2/models/vllm_model/generate_stream"
@@ -154,7 +153,7 @@ def test_stats_count_what_waits_at_the_server(serve: Serve) -> None:
     double.pages["/metrics"] = Reply(body='nv_inference_pending_request_count{model="m"} 1\n')
     engine.submit(request("a"))
     engine.submit(request("b"))
-    stats = eventually(lambda: s if (s := engine.stats()).waiting == 1 else None)
+    stats = stats_once(engine, lambda s: s.waiting == 1)
     assert stats.running == 1
 
 

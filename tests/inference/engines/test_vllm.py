@@ -16,6 +16,7 @@ from inference.engines import choice, create_engine
 from inference.engines.base import Done, Engine, EngineBroken, EngineClosed
 from inference.engines.choice import choose_engine
 from portal.core.errors import Invalid
+from tests.inference.engines.remote_support import stats_once
 from tests.inference.engines.support import Sink, request
 from tests.waiting import eventually
 
@@ -92,7 +93,7 @@ def test_load_serves_through_a_child_on_loopback(vllm: Vllm) -> None:
 def test_stats_tell_the_childs_cache(vllm: Vllm) -> None:
     engine, _ = vllm.make(poll_seconds=0.05)
     engine.load()
-    stats = eventually(lambda: s if (s := engine.stats()).cache_tokens else None)
+    stats = stats_once(engine, lambda s: s.cache_tokens > 0)
     assert (stats.cache_tokens, stats.cached_tokens) == (160, 80)
 
 
