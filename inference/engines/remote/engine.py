@@ -212,6 +212,7 @@ class RemoteEngine(ABC):
         asyncio.set_event_loop(loop)
         try:
             loop.run_until_complete(self._live_on())
+            loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
 
@@ -220,10 +221,11 @@ class RemoteEngine(ABC):
         poll = asyncio.create_task(self._poll())
         await self._ended.wait()
         poll.cancel()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        # A task that is cancelled while it connects may leave others behind.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
         self._flush()
         await self._shut()
 
