@@ -32,6 +32,8 @@ class ModelVersionsView(PortalView):
     )
     def get(self, request: Request) -> Response:
         return self.page(request, selectors.model_versions(), shapes.ModelVersionSerializer)
+
+
 class ModelGateView(PortalView):
     """What a model's quantized versions must be worth to be deployed or enabled."""
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from inference.artefacts import load_manifest
 from inference.engines.base import Emit, Engine, EngineOptions
 from portal.core.errors import Invalid
 
@@ -23,10 +22,14 @@ class _Entry:
 # Modules are imported only when their engine is made: each brings its own heavy libraries.
 _ENGINES = {
     "fake": _Entry("inference.engines.fake:FakeEngine"),
+    "openai_http": _Entry("inference.engines.openai_http:OpenAIEngine"),
     "openvino": _Entry("inference.engines.openvino:OpenVINOEngine", own_process=True),
+    "tgi": _Entry("inference.engines.tgi:TGIEngine"),
     "torch_batch": _Entry(
         "inference.engines.torch_batch.engine:TorchBatchEngine", own_process=True
     ),
+    "triton": _Entry("inference.engines.triton:TritonEngine"),
+    "vllm": _Entry("inference.engines.vllm:VllmEngine"),
 }
 
 
@@ -51,7 +54,8 @@ def create_engine(
         Invalid: an unknown name; unusable options, if not found only by ``load``.
         NotFound: ``auto``, and there is no artefact to choose by.
     """
-    if not _entry(name, artefact_dir).own_process:
+    name = _resolved(name, artefact_dir)
+    if not _entry(name).own_process:
         return create_engine_here(
             name,
             artefact_dir=artefact_dir,
@@ -70,7 +74,7 @@ def create_engine_here(
     name: str, *, artefact_dir: Path, context_length: int, options: EngineOptions, emit: Emit
 ) -> Engine:
     """As ``create_engine``, always in this process."""
-    module, _, attribute = _entry(name, artefact_dir).target.partition(":")
+    module, _, attribute = _entry(_resolved(name, artefact_dir)).target.partition(":")
     make = getattr(import_module(module), attribute)
     engine: Engine = make(
         artefact_dir=artefact_dir, context_length=context_length, options=options, emit=emit
@@ -78,15 +82,19 @@ def create_engine_here(
     return engine
 
 
-def _entry(name: str, artefact_dir: Path) -> _Entry:
-    entry = _ENGINES.get(_best_for(artefact_dir) if name == "auto" else name)
+def _resolved(name: str, artefact_dir: Path) -> str:
+    if name != "auto":
+        return name
+    # It reads artefacts, with libraries of their own; most who import this package need none.
+    from inference.engines.choice import engine_for
+
+    return engine_for(artefact_dir)
+
+
+def _entry(name: str) -> _Entry:
+    entry = _ENGINES.get(name)
     if entry is None:
         raise Invalid(
             f"There is no engine {name!r}; known are {', '.join(engine_names())}.", param="engine"
         )
     return entry
-
-
-def _best_for(artefact_dir: Path) -> str:
-    """The engine that ``auto`` means: the one that can load what the artefact holds."""
-    return "torch_batch" if load_manifest(artefact_dir).format == "safetensors" else "openvino"

@@ -168,6 +168,8 @@ class FakeEngine(StepEngine):
         del self._runs[request_id]
         if run.fail_at is not None and run.emitted == run.fail_at and not piece.stopped:
             message = "The fake engine fails this request as its options say."
+            if self._options.fail_code == "engine_failed":
+                self._failure = message
             events.append(Failed(request_id, self._options.fail_code, message))
             return
         reason: StopReason = "stop" if piece.stopped else run.reason

@@ -267,7 +267,7 @@ class InferenceRuntime:
         if not job.claim.stream and isinstance(event, Done) and event.reason != "cancelled":
             tokens = event.completion_tokens
         pieces.append(Piece(job, whole if tokens else "", tokens, last=True))
-        if isinstance(event, Failed) and event.code == _ENGINE_FAILED:
+        if isinstance(event, Failed) and event.code == _ENGINE_FAILED and self._engine_is_dead():
             self._engine_died()
 
     def _end(self, job: RunningJob, event: Done | Failed) -> None:
@@ -387,6 +387,10 @@ class InferenceRuntime:
         self._running.remove([job])
         if self._engine is not None:
             self._engine.cancel(job.engine_id)
+
+    def _engine_is_dead(self) -> bool:
+        """A server elsewhere may fail a request and go on: then so does its engine here."""
+        return self._engine is None or self._engine.stats().failure is not None
 
     def _engine_died(self) -> None:
         """A worker without an engine is of no use: it stops, and is started afresh."""

@@ -55,6 +55,11 @@ class Env(BaseSettings):
     encryption_keys: SecretStr = Field(
         description="Key-encryption keys, newest last: `1:<base64 of 32 bytes>,2:...`."
     )
+    upstream_api_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Keys of serving engines that run elsewhere: `name:key,...`; a deployment's"
+        " option `key_name` says which it sends.",
+    )
     api_key_peppers: SecretStr = Field(
         description="HMAC peppers of API keys, newest last: `1:<base64 of 32 bytes>,...`."
     )

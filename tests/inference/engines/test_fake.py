@@ -45,9 +45,18 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 def test_create_with_unknown_name_names_the_known(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="auto, fake, openvino, torch_batch"):
-        create_engine("vllm", artefact_dir=tmp_path, context_length=8, options={}, emit=Sink())
-    assert engine_names() == ("auto", "fake", "openvino", "torch_batch")
+    with pytest.raises(Invalid, match="auto, fake, openai_http, .*, vllm"):
+        create_engine("none", artefact_dir=tmp_path, context_length=8, options={}, emit=Sink())
+    assert engine_names() == (
+        "auto",
+        "fake",
+        "openai_http",
+        "openvino",
+        "tgi",
+        "torch_batch",
+        "triton",
+        "vllm",
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,6 +204,8 @@ def test_fail_on_marker_fails_as_the_options_say(make: Make) -> None:
     engine.submit(request("a", content="go boom now"))
     assert sink.failed("a").code == "engine_failed"
     assert sink.tokens("a") == 0
+    # Its worker starts again.
+    assert engine.stats().failure is not None
 
 
 @pytest.mark.parametrize(
