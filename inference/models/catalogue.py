@@ -10,12 +10,23 @@ from django.utils.translation import gettext_lazy as _
 from portal.core.tenancy.models import IdModel
 
 
+class Task(models.TextChoices):
+    """What a model does, and by that which endpoints of ``/v1`` it answers."""
+
+    GENERATE = "generate", _("generates text")
+    EMBED = "embed", _("makes embeddings")
+    RERANK = "rerank", _("ranks documents")
+
+
 class Model(IdModel):
     """A model by the name that callers use."""
 
     name = models.SlugField(_("name"), max_length=80, unique=True)
     title = models.CharField(_("title"), max_length=120)
     description = models.TextField(_("description"), blank=True)
+    task = models.CharField(
+        _("task"), max_length=10, choices=Task, default=Task.GENERATE, db_default=Task.GENERATE
+    )
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:
