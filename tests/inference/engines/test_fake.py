@@ -45,7 +45,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 def test_create_with_unknown_name_names_the_known(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="auto, fake, openvino"):
+    with pytest.raises(Invalid, match="auto, fake, .*openvino"):
         create_engine("vllm", artefact_dir=tmp_path, context_length=8, options={}, emit=Sink())
     assert engine_names() == ("auto", "fake", "openvino")
 

@@ -264,7 +264,7 @@ def test_embed_beyond_a_quota_is_refused_and_charges_nothing(
     tenant_a: Organisation,
     superuser: psycopg.Connection,
 ) -> None:
-    set_quota(context=tenant_a.owner.context, tokens_day=10)
+    set_quota(context=factories.TESTS, tenant_id=tenant_a.id, tokens_day=10)
     body = {"model": embedder.model, "input": ["12345678", "123"]}
     answer = caller.post("/v1/embeddings", json=body)
     assert refusal(answer)[:2] == (429, "insufficient_quota")
