@@ -108,7 +108,8 @@ def asked(
 
 
 def by_hand(source: Path, ids: list[int], pooling: str) -> torch.Tensor:
-    model = BertModel.from_pretrained(source).eval()
+    model: Any = BertModel.from_pretrained(source)
+    model.eval()
     with torch.inference_mode():
         states = model(input_ids=torch.tensor([ids])).last_hidden_state[0]
     pooled = states.mean(0) if pooling == "mean" else states[0]
@@ -155,7 +156,9 @@ def test_rank_by_a_cross_encoder_reads_query_and_document_together(
     tmp_path: Path, serve: Serve
 ) -> None:
     torch.manual_seed(7)
-    model = BertForSequenceClassification(BertConfig(**SIZES, num_labels=1))
+    config: Any = BertConfig(**SIZES)
+    config.num_labels = 1
+    model: Any = BertForSequenceClassification(config)
     source = snapshot(tmp_path / "cross", model)
     _, artefact = imported(source)
     engine, sink = serve(artefact)
