@@ -22,7 +22,7 @@ MOST_TOKENS: Final = 300_000
 """Of all inputs of a request together, as OpenAI has it."""
 
 # More than this is counted on a thread, so that it holds up nobody else.
-_INLINE_CHARS: Final = 10_000
+_INLINE_CHARS: Final = 2_000
 
 _TASKS: Final = {"embed": ("embed",), "rank": ("embed", "rerank")}
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from inference.engines import create_engine
 from inference.engines.base import Embedding, Engine, GenerationRequest, Message, Sampling
 from inference.engines.embedding import EmbeddingEngine, Work
 from inference.engines.vectors import Vector, dot, packed_vectors, unit, unpack_vector
+from inference.engines.wire import Submit, ToChild
 from inference.inputs import InputEncoder, load_encoder
 from tests.inference.engines.support import Sink, request
 
@@ -219,3 +221,8 @@ def test_count_text_that_grows_when_normalized_stays_in_bounds() -> None:
     assert SALUTATION in model._expanding
     grown = model._expanding[SALUTATION]
     assert model.count(SALUTATION * 5000, query=False) == model.count(grown * 5000, query=False)
+
+
+def test_send_an_embedding_to_an_engines_process_keeps_what_is_asked() -> None:
+    sent = Submit(embed("a", ["one", "two"], kind="rank", role="query"))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(sent), type=ToChild) == sent
