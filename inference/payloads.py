@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from inference.engines.base import Message, Structure
+from inference.engines.base import Embedding, Message, Structure
 from portal.core.crypto import Cipher, Keyring
 
 _CIPHERS_KEPT: Final = 2048
@@ -17,7 +17,7 @@ class Extras(msgspec.Struct, frozen=True, omit_defaults=True):
     """What few callers ask for; ``Sampling`` says what each means.
 
     Attributes:
-        tools: see ``GenerationRequest``.
+        tools, embedding: see ``GenerationRequest``.
     """
 
     top_k: int = 0
@@ -25,6 +25,7 @@ class Extras(msgspec.Struct, frozen=True, omit_defaults=True):
     logprobs: int | None = None
     structure: Structure | None = None
     tools: str = ""
+    embedding: Embedding | None = None
 
 
 class _Packed(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):

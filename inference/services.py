@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from audit.services import intent
 from inference.artefacts import Manifest
-from inference.models import Deployment, DeploymentClock, Model, ModelPrice, ModelVersion
+from inference.models import Deployment, DeploymentClock, Model, ModelPrice, ModelVersion, Task
 from inference.quality_services import quality_of, require_quality
 from portal.core.actors import Context
 from portal.core.errors import Conflict, Invalid, NotFound
@@ -41,6 +41,7 @@ def register_model_version(
     path: Path,
     title: str = "",
     description: str = "",
+    task: Task = Task.GENERATE,
 ) -> ModelVersion:
     """Enters an imported artefact as a version of a model, which is made where there is none.
 
@@ -50,16 +51,21 @@ def register_model_version(
         name: what callers put into ``model``.
         label: the version's name, such as ``"1"``.
         path: the artefact's folder.
+        task: what the model does; all of its versions do the same.
 
     Raises:
         Forbidden, Invalid.
-        Conflict: the label stands for another artefact.
+        Conflict: the label stands for another artefact, or the model does something else.
     """
     require(context, Action.MODEL_EDIT)
     with _catalogue(context, "a model version is registered"):
         model = Model.objects.filter(name=name).first() or Model(
-            name=name, title=title or name, description=description
+            name=name, title=title or name, description=description, task=task
         )
+        if model.task != task:
+            raise Conflict(
+                f"The model '{name}' does something else: it {model.get_task_display()}."
+            )
         known = ModelVersion.objects.filter(model__name=name, label=label).first()
         if known is not None:
             if known.digest != manifest.digest:
@@ -86,7 +92,11 @@ def register_model_version(
             object_type="inference.modelversion",
             object_id=version.id,
             object_label=version.sku,
-            detail={"digest": manifest.digest, "provenance": manifest.provenance},
+            detail={
+                "digest": manifest.digest,
+                "provenance": manifest.provenance,
+                "task": model.task,
+            },
         ):
             if model._state.adding:
                 model.save(force_insert=True)

@@ -17,7 +17,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from inference.admin.words import about, money
-from inference.models import Deployment, JobState, Model, ModelPrice, ModelVersion, Worker
+from inference.models import Deployment, JobState, Model, ModelPrice, ModelVersion, Task, Worker
 from inference.quality_services import measured, set_quality_gate
 from inference.selectors import drain_seconds
 from inference.services import set_deployment_enabled
@@ -58,7 +58,8 @@ def price_text(price: ModelPrice | None) -> str:
 
 def served_model() -> str:
     """Name of a model that is served, for examples; empty where there is none."""
-    served = Model.objects.filter(deployments__enabled=True).order_by("name")
+    generating = Model.objects.filter(task=Task.GENERATE)
+    served = generating.filter(deployments__enabled=True).order_by("name")
     return served.values_list("name", flat=True).first() or ""
 
 
@@ -338,7 +339,8 @@ class ModelPages(_PlatformPage):
     detail_template = "site/model.html"
     empty_title = _("No model yet")
     empty_text = _("Models are imported with the command manage.py model import.")
-    list_display = ("name", "title", "served", "created_at")
+    list_display = ("name", "title", "task", "served", "created_at")
+    list_filter = ("task",)
     search_fields = ("name", "title")
     ordering = ("name",)
 
@@ -363,6 +365,7 @@ class ModelPages(_PlatformPage):
             "facts": [
                 (_("Title"), obj.title),
                 (_("Description"), obj.description),
+                (_("Task"), obj.get_task_display()),
                 (_("Served"), _("Yes") if obj.serving else _("No")),
                 (_("Least agreement"), f"{obj.least_agreement:.2%}"),
                 (_("Largest size"), f"{obj.most_size:.3f}"),

@@ -150,6 +150,7 @@ class ModelSerializer(serializers.ModelSerializer[Model]):
             "name",
             "title",
             "description",
+            "task",
             "version",
             "deployment",
             "context_length",

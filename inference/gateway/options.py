@@ -85,6 +85,7 @@ def _ask_of(ask: Ask, served: Served) -> Ask:
         deployment_id=served.deployment_id,
         prompt_price=served.prompt_price,
         completion_price=served.completion_price,
-        room=served.context_length - ask.prompt_tokens,
+        # Inputs that are embedded may have more tokens together than the context of each.
+        room=max(0, served.context_length - ask.prompt_tokens),
         currency=served.currency,
     )

