@@ -176,7 +176,7 @@ class OpenVINOEngine(StepEngine):
             handle = self._add(self._pipeline, request.prompt_ids, config)
         except _FAILURES_OF_A_REQUEST as fault:
             raise RequestRefused(f"OpenVINO refused the request: {fault}") from fault
-        text = Detokenizer(self._table, request.sampling.stop)
+        text = Detokenizer(self._table.for_tools(request.tools), request.sampling.stop)
         self._runs[request.id] = _Run(handle, text, len(request.prompt_ids), needed)
         self._free_blocks -= needed
 

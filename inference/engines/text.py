@@ -1,12 +1,14 @@
 """From token ids to text that can be shown: bytes, UTF-8, stop strings, token counts."""
 
 import codecs
+import copy
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
+from inference.markers import REASONING_MARKS, TOOL_MARKS
 from portal.core.errors import Invalid
 
 
@@ -21,6 +23,9 @@ def _byte_alphabet() -> dict[str, int]:
 class TokenBytes:
     """The bytes of each token of a byte-level vocabulary; special tokens have none.
 
+    But for the marks around reasoning, which is always told from the answer by them; and, for a
+    request with tools, those around calls (`for_tools`).
+
     Raises:
         Invalid: the vocabulary is not byte-level.
     """
@@ -29,15 +34,31 @@ class TokenBytes:
         alphabet = _byte_alphabet()
         added = tokenizer.get_added_tokens_decoder()
         self._bytes: dict[int, bytes] = {}
+        self._tool_marks: dict[int, bytes] = {}
         for text, token_id in tokenizer.get_vocab(with_added_tokens=True).items():
             if token_id in added:
                 special = added[token_id].special
-                self._bytes[token_id] = b"" if special else text.encode()
+                shown = not special or text in REASONING_MARKS
+                self._bytes[token_id] = text.encode() if shown else b""
+                if special and text in TOOL_MARKS:
+                    self._tool_marks[token_id] = text.encode()
                 continue
             try:
                 self._bytes[token_id] = bytes([alphabet[char] for char in text])
             except KeyError:
                 raise Invalid(f"Token {token_id} of the tokenizer is not byte-level.") from None
+
+        self._for_tools: TokenBytes | None = None
+
+    def for_tools(self, tools: str) -> "TokenBytes":
+        """The table for a request with these ``tools``; the marks of calls have bytes then."""
+        if not tools or not self._tool_marks:
+            return self
+        if self._for_tools is None:
+            shown = copy.copy(self)
+            shown._bytes = self._bytes | self._tool_marks
+            self._for_tools = shown
+        return self._for_tools
 
     def __len__(self) -> int:
         return len(self._bytes)
