@@ -7,7 +7,7 @@ from inference.gateway.parsing.deltas import Delta
 from inference.gateway.parsing.reading import AnswerReader
 from inference.gateway.reads import counted, with_calls
 from inference.gateway.waiting import Waiter
-from inference.gateway.wire.common import Ending, ReadEncoder
+from inference.gateway.wire.common import Ending, ReadDialect, StreamEncoder
 from inference.models.jobs import JobState
 from inference.returns import End
 from portal.core.errors import PortalError
@@ -20,8 +20,14 @@ class _Stream:
         self._reply = reply
         self._started = False
         opening, reading = reply.opening(), reply.generation.reading
-        self._encoder = reply.dialect.stream(opening)
-        self._reader = AnswerReader(reading, opening.job) if reading is not None else None
+        self._reader: AnswerReader | None = None
+        self._encoder: StreamEncoder
+        if reading is None:
+            self._encoder = reply.dialect.stream(opening)
+        else:
+            assert isinstance(reply.dialect, ReadDialect), "only their answers are read"
+            self._read_encoder = self._encoder = reply.dialect.read_stream(opening)
+            self._reader = AnswerReader(reading, opening.job)
 
     async def text(self, text: str) -> None:
         body = await self._opening()
@@ -44,9 +50,7 @@ class _Stream:
         await self._body(body + self._encoder.end(ending), more=False)
 
     def _deltas(self, deltas: Iterable[Delta]) -> bytes:
-        encoder = self._encoder
-        assert isinstance(encoder, ReadEncoder), "only such answers are read"
-        return b"".join(encoder.delta(delta) for delta in deltas)
+        return b"".join(self._read_encoder.delta(delta) for delta in deltas)
 
     async def _read_ending(self, reader: AnswerReader, ending: Ending) -> Ending:
         ending = with_calls(ending, called=reader.called)

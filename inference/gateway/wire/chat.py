@@ -26,6 +26,9 @@ class ChatDialect:
         )
 
     def stream(self, opening: Opening) -> ReadChunkEncoder:
+        return self.read_stream(opening)
+
+    def read_stream(self, opening: Opening) -> ReadChunkEncoder:
         return ReadChunkEncoder(
             completion_id=f"chatcmpl-{opening.job}",
             created=opening.created,

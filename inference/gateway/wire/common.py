@@ -103,7 +103,6 @@ class StreamEncoder(Protocol):
         ...
 
 
-@runtime_checkable
 class ReadEncoder(StreamEncoder, Protocol):
     """Events of an answer that is read for reasoning and calls."""
 
@@ -131,4 +130,13 @@ class Dialect(Protocol):
 
     def stream(self, opening: Opening) -> StreamEncoder:
         """What writes the answer as events."""
+        ...
+
+
+@runtime_checkable
+class ReadDialect(Dialect, Protocol):
+    """An API whose answers may have reasoning and calls; `Ending` brings those of a whole one."""
+
+    def read_stream(self, opening: Opening) -> ReadEncoder:
+        """What writes an answer that is read, as events."""
         ...
