@@ -109,9 +109,12 @@ def tool_support(render: Render, control: re.Pattern[str]) -> ToolSupport:
 
 
 def _reads_the_probe(form: str, answer: str, control: re.Pattern[str]) -> bool:
-    turns = control.split(answer) if FORMATS[form].bare else [answer]
+    turns = [answer]
+    if FORMATS[form].bare:
+        # A role may stand before what is an answer's beginning.
+        turns = [turn[turn.find("{") :] for turn in control.split(answer) if "{" in turn]
     for turn in turns:
-        calls = read_whole(Reading(form), "", turn.strip()).calls
+        calls = read_whole(Reading(form), "", turn).calls
         if len(calls) == 1 and calls[0].name == _NAME:
             return bool(msgspec.json.decode(calls[0].arguments) == _ARGUMENTS)
     return False

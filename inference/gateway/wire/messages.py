@@ -151,7 +151,9 @@ UNSUPPORTED: Final = Unsupported(
 )
 UNSUPPORTED_IN_COUNT: Final = Unsupported(_OF_BOTH)
 
-_texts: Final = Texts(frozenset({"text"}), Unsupported({"citations": ([],)}))
+_THOUGHTS: Final = frozenset({"thinking", "redacted_thinking"})
+_TOOLED: Final = frozenset({"tool_use", "tool_result", *_THOUGHTS})
+_texts: Final = Texts(frozenset({"text"}), Unsupported({"citations": ([],)}), _TOOLED)
 
 _ROLES: Final = ("user", "assistant", "system")
 _decoder: Final = msgspec.json.Decoder(IncomingMessages)
@@ -247,10 +249,6 @@ def _messages(incoming: IncomingCount, limits: RequestLimits) -> tuple[Message, 
         place = f"messages[{len(incoming.messages) - 1}].role"
         raise unsupported(place, "A last message of the assistant, to be continued,")
     return tuple(messages)
-
-
-_THOUGHTS: Final = frozenset({"thinking", "redacted_thinking"})
-_TOOLED: Final = frozenset({"tool_use", "tool_result", *_THOUGHTS})
 
 
 def _tooled_turn(path: str, role: str, blocks: Sequence[Block]) -> list[Message]:

@@ -187,9 +187,9 @@ def test_stream_a_call_tells_its_name_before_its_arguments_have_ended() -> None:
     assert (start.index, start.name) == (0, "get")
     assert first == CallArguments(0, '{"city": "Par')
     assert reader.push('is"}') == [CallArguments(0, 'is"}')]
-    assert not reader.called
+    made = [reader.called]
     assert reader.push("}\n</tool_call>") == []
-    assert reader.called
+    assert [*made, reader.called] == [False, True]
     assert reader.finish() == []
 
 
