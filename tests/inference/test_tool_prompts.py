@@ -183,7 +183,7 @@ def test_show_marks_of_calls_only_to_requests_with_tools(tmp_path: Path) -> None
     _, folder = tooled_artefact(tmp_path, HERMES)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     table = TokenBytes(tokenizer)
-    mark, end = (tokenizer.token_to_id(t) for t in (DEEPSEEK_CALL, "<|im_end|>"))
+    mark, end = (tokenizer.get_vocab()[t] for t in (DEEPSEEK_CALL, "<|im_end|>"))
     assert table.for_tools("")[mark] == b""
     assert table.for_tools("[1]")[mark] == DEEPSEEK_CALL.encode()
     assert table.for_tools("[1]")[end] == table[end] == b""
@@ -193,4 +193,4 @@ def test_show_marks_of_calls_only_to_requests_with_tools(tmp_path: Path) -> None
 def test_show_marks_of_reasoning_that_are_control_tokens(tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_file(str(tooled_artefact(tmp_path, HERMES)[1] / "tokenizer.json"))
     tokenizer.add_special_tokens([THINK])
-    assert TokenBytes(tokenizer)[tokenizer.token_to_id(THINK)] == THINK.encode()
+    assert TokenBytes(tokenizer)[tokenizer.get_vocab()[THINK]] == THINK.encode()

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import anthropic
-import httpx
 import openai
 import pytest
 
@@ -229,10 +228,10 @@ def test_responses_with_functions_whole_and_streamed_and_with_their_outputs(
     kinds = [item.type for item in whole.output]
     assert kinds == ["reasoning", "message", "function_call", "function_call"]
     assert whole.output_text == "Let me look."
-    assert whole.output[0].content[0].text == THOUGHT  # type: ignore[union-attr, index]
+    assert whole.output[0].content[0].text == THOUGHT
     assert whole.usage is not None
     assert whole.usage.output_tokens_details.reasoning_tokens == len(THOUGHT)
-    assert [tool.name for tool in whole.tools] == ["get_weather"]  # type: ignore[union-attr]
+    assert [tool.name for tool in whole.tools] == ["get_weather"]
     with client.responses.stream(**asked) as stream:
         events = list(stream)
         final = stream.get_final_response()
@@ -273,7 +272,7 @@ def test_messages_with_tools_whole_and_streamed_and_with_their_results(
     thinking: Any = {"type": "adaptive"}
     whole = claude.messages.create(**asked, thinking=thinking)
     assert [b.type for b in whole.content] == ["thinking", "text", "tool_use", "tool_use"]
-    assert whole.content[0].thinking == THOUGHT  # type: ignore[union-attr]
+    assert whole.content[0].thinking == THOUGHT
     with claude.messages.stream(**asked, thinking=thinking) as stream:
         events = list(stream)
         final = stream.get_final_message()
@@ -331,11 +330,11 @@ def test_job_answers_with_calls_and_reasoning_the_same_each_time(
         job = client.post("/api/v1/jobs", json=body).json()["id"]
         path = f"/api/v1/jobs/{job}/result"
 
-        def answered() -> httpx.Response | None:
-            response = client.get(path)
-            return response if response.status_code == 200 else None
+        def answered() -> bool:
+            return client.get(path).status_code == 200
 
-        first = eventually(answered, within=30, what="the job is answered").json()
+        eventually(answered, within=30, what="the job is answered")
+        first = client.get(path).json()
         assert client.get(path).json() == first
     (choice,) = first["choices"]
     assert choice["finish_reason"] == "tool_calls"
