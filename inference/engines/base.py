@@ -18,11 +18,26 @@ EngineOptions = Mapping[str, Any]
 StopReason = Literal["stop", "length", "cancelled"]
 
 
+class ToolCall(msgspec.Struct, frozen=True, array_like=True):
+    """A call that a past answer made; ``arguments`` is a JSON object as text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
 class Message(msgspec.Struct, frozen=True):
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Args:
+        calls: what the assistant called; its content may then be empty.
+        call_id: whose result the content is, in a turn with the role tool.
+    """
 
     role: str
     content: str
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
 
 
 class Structure(msgspec.Struct, frozen=True):

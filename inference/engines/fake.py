@@ -42,6 +42,8 @@ class FakeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         first_token_ms: least time from the start of a request to its first token.
         tokens: natural length of an answer; None goes on to ``max_tokens``.
         text: repeated as the answer, a token a word.
+        answers: what is said, once and as it stands, a token a character, to a request whose last
+            message has the key in it; the first that fits, in the place of ``text``.
         fail_on: a request with this in a message fails.
         fail_after: tokens that such a request still gets.
         fail_code: what it fails with: the request was refused, or the engine itself died.
@@ -54,6 +56,7 @@ class FakeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first_token_ms: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
     text: Annotated[str, msgspec.Meta(min_length=1)] = _WORDS
+    answers: dict[str, str] = {}
     fail_on: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     fail_after: Annotated[int, msgspec.Meta(ge=0)] = 0
     fail_code: Literal["request_refused", "engine_failed"] = "request_refused"
@@ -72,11 +75,19 @@ class _Run:
         "offset",
         "reason",
         "request",
+        "words",
     )
 
-    def __init__(self, request: GenerationRequest, options: FakeOptions, offset: int) -> None:
+    def __init__(
+        self, request: GenerationRequest, options: FakeOptions, words: Sequence[str], offset: int
+    ) -> None:
         most, natural = request.sampling.max_tokens, options.tokens
         self.request = request
+        self.words = words
+        last = request.messages[-1].content if options.answers and request.messages else ""
+        answer = next((said for key, said in options.answers.items() if key in last), None)
+        if answer is not None:
+            self.words, natural, offset = tuple(answer), len(answer), 0
         self.reason: StopReason = "length" if natural is None or natural >= most else "stop"
         self.length = most if natural is None else min(most, natural)
         self.offset = offset
@@ -121,7 +132,7 @@ class FakeEngine(StepEngine):
         offset = int.from_bytes(digest) % len(self._words)
         if not self._runs:
             self._deadline = time.monotonic()
-        self._runs[request.id] = _Run(request, self._options, offset)
+        self._runs[request.id] = _Run(request, self._options, self._words, offset)
 
     def _stop(self, request_id: str) -> None:
         self._runs.pop(request_id, None)
@@ -180,7 +191,7 @@ class FakeEngine(StepEngine):
         if self._options.token_ms or run.request.sampling.stop:
             count = min(count, 1)
         start = run.offset + run.emitted
-        words = self._words
+        words = run.words
         text = "".join(words[n % len(words)] for n in range(start, start + count))
         run.emitted += count
         piece = run.filter.push(text, count)

@@ -213,7 +213,11 @@ class OpenVINOEngine(StepEngine):
             handle = self._add(self._pipeline, request.prompt_ids, config)
         except _FAILURES_OF_A_REQUEST as fault:
             raise RequestRefused(f"OpenVINO refused the request: {fault}") from fault
-        text = Detokenizer(self._table, request.sampling.stop, continues=_is_raw(request))
+        text = Detokenizer(
+            self._table.for_tools(request.tools),
+            request.sampling.stop,
+            continues=_is_raw(request),
+        )
         self._runs[request.id] = _Run(
             handle,
             text,

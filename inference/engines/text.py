@@ -1,6 +1,7 @@
 """From token ids to text that can be shown: bytes, UTF-8, stop strings, token counts."""
 
 import codecs
+import copy
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,10 +9,14 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from inference.artefacts.vocabulary import read_vocabulary
+from inference.markers import REASONING_MARKS, TOOL_MARKS
 
 
 class TokenBytes:
     """The bytes of each token of a vocabulary; special tokens have none.
+
+    But for the marks around reasoning, which is always told from the answer by them; and, for a
+    request with tools, those around calls (`for_tools`).
 
     Raises:
         Invalid: the vocabulary is neither byte-level nor SentencePiece's.
@@ -21,6 +26,21 @@ class TokenBytes:
         vocabulary = read_vocabulary(tokenizer)
         self._bytes = vocabulary.token_bytes
         self.drops_leading_space = vocabulary.drops_leading_space
+        added = tokenizer.get_added_tokens_decoder().items()
+        special = {token_id: token.content for token_id, token in added if token.special}
+        self._bytes |= {i: text.encode() for i, text in special.items() if text in REASONING_MARKS}
+        self._tool_marks = {i: text.encode() for i, text in special.items() if text in TOOL_MARKS}
+        self._for_tools: TokenBytes | None = None
+
+    def for_tools(self, tools: str) -> "TokenBytes":
+        """The table for a request with these ``tools``; the marks of calls have bytes then."""
+        if not tools or not self._tool_marks:
+            return self
+        if self._for_tools is None:
+            shown = copy.copy(self)
+            shown._bytes = self._bytes | self._tool_marks
+            self._for_tools = shown
+        return self._for_tools
 
     def __len__(self) -> int:
         return len(self._bytes)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from datetime import UTC, datetime
 from http.cookies import CookieError, SimpleCookie
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -15,6 +15,7 @@ from inference.gateway.catalogue import Catalogue, Named, Routed, Served
 from inference.gateway.inputs import prepare_inputs
 from inference.gateway.keys import Credential
 from inference.gateway.options import prepare_options
+from inference.gateway.parsing.reading import Reading
 from inference.gateway.routing import Choice
 from inference.gateway.wire import errors
 from inference.gateway.wire.common import Dialect, ParsedRequest
@@ -26,6 +27,7 @@ from inference.gateway.wire.headers import (
 )
 from inference.inputs import InputEncoder
 from inference.payloads import Prompt
+from inference.prompts import PromptEncoder
 from portal.core.errors import Invalid, PortalError
 from portal.core.http import Network, client_address
 from portal.core.ids import uuid7
@@ -220,7 +222,10 @@ async def _prepare(
 
 async def _encode(request: ParsedRequest, served: Served) -> list[int]:
     """As ``encoded``; a long prompt does not hold up the event loop."""
-    if sum(len(m.content) for m in request.messages) > _INLINE_CHARS:
+    chars = sum(len(m.content) for m in request.messages)
+    if request.extras is not None:
+        chars += len(request.extras.tools)
+    if chars > _INLINE_CHARS:
         return await asyncio.to_thread(encoded, request, served)
     return encoded(request, served)
 
@@ -237,12 +242,18 @@ def prepared(
     if room <= 0 or (request.max_tokens is not None and request.max_tokens > room):
         raise _too_long(request, served, len(ids))
     max_tokens = request.max_tokens or min(served.default_max_tokens, room)
+    parameters = _parameters(request, max_tokens)
+    reading = reading_of(request, served.encoder, ids)
+    if reading is not None:
+        # Whoever reads a kept answer goes by it.
+        parameters["reading"] = msgspec.to_builtins(reading)
     generation = Generation(
         served,
         Prompt(ids, request.messages, request.stop, request.extras),
         max_tokens,
         request.stream,
-        _parameters(request, max_tokens),
+        parameters,
+        reading,
     )
     ask = Ask(
         served.model_id,
@@ -254,6 +265,7 @@ def prepared(
         served.completion_price,
         patience,
         priority,
+        reading=reading,
     )
     return generation, ask
 
@@ -288,11 +300,51 @@ def encoded(request: ParsedRequest, served: Served) -> list[int]:
     if chars > served.max_chars:
         # At least this many tokens are needed.
         raise _too_long(request, served, chars * served.context_length // served.max_chars)
-    work = encoder.encode_raw if request.raw else encoder.encode
+    if not encoder.tool_format:
+        _refuse_tools(request)
+    tools = request.extras.tools if request.extras is not None else ""
     try:
-        return work(request.messages)
+        if request.raw:
+            return encoder.encode_raw(request.messages)
+        return encoder.encode(request.messages, tools)
     except Invalid as fault:
         raise Invalid(fault.message, code="invalid_value", param=request.param) from None
+
+
+def _refuse_tools(request: ParsedRequest) -> None:
+    """Refuses what a model without tools can't be told.
+
+    Raises:
+        Invalid: the request has tools, or their calls or results in its conversation.
+    """
+    declared = request.extras is not None and bool(request.extras.tools)
+    if declared or any(m.calls or m.call_id for m in request.messages):
+        param = "tools" if declared else request.param
+        raise Invalid(
+            f"The model '{request.model}' takes no tools: its chat template has no place for them, "
+            "or writes calls in a form that is not known here. Leave them out, or use another "
+            "model.",
+            code="unsupported_parameter",
+            param=param,
+        )
+
+
+def reading_of(request: ParsedRequest, encoder: PromptEncoder, ids: list[int]) -> Reading | None:
+    """How the answer to a prompt of those ``ids`` is read; None if it is no more than its text."""
+    tools = request.extras is not None and bool(request.extras.tools)
+    if request.raw or not (tools or encoder.reasons):
+        return None
+    return Reading(
+        encoder.tool_format if tools else "",
+        _thinking(encoder, ids),
+        request.one_call,
+    )
+
+
+def _thinking(encoder: PromptEncoder, ids: list[int]) -> Literal["", "maybe", "open"]:
+    if not encoder.reasons:
+        return ""
+    return "open" if encoder.opens_reasoning(ids) else "maybe"
 
 
 def _too_long(request: ParsedRequest, served: Served, prompt_tokens: int) -> Invalid:

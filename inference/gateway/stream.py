@@ -1,7 +1,13 @@
 """Streaming an answer as server-sent events."""
 
+from collections.abc import Iterable
+
 from inference.gateway.answers import Reply, ending_of, error_of, interrupted
+from inference.gateway.parsing.deltas import Delta
+from inference.gateway.parsing.reading import AnswerReader
+from inference.gateway.reads import counted, with_calls
 from inference.gateway.waiting import Waiter
+from inference.gateway.wire.common import Ending, ReadDialect, StreamEncoder
 from inference.models.jobs import JobState
 from inference.returns import End
 from portal.core.errors import PortalError
@@ -13,11 +19,21 @@ class _Stream:
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
         self._started = False
-        self._encoder = reply.dialect.stream(reply.opening())
+        opening, reading = reply.opening(), reply.generation.reading
+        self._reader: AnswerReader | None = None
+        self._encoder: StreamEncoder
+        if reading is None:
+            self._encoder = reply.dialect.stream(opening)
+        else:
+            assert isinstance(reply.dialect, ReadDialect), "only their answers are read"
+            self._read_encoder = self._encoder = reply.dialect.read_stream(opening)
+            self._reader = AnswerReader(reading, opening.job)
 
     async def text(self, text: str) -> None:
         body = await self._opening()
-        if text:
+        if self._reader is not None:
+            body += self._deltas(self._reader.push(text))
+        elif text:
             body += self._encoder.content(text)
         if body:
             await self._body(body, more=True)
@@ -27,8 +43,22 @@ class _Stream:
         if end.state != JobState.SUCCEEDED:
             await self.error(error_of(end, request.param))
             return
-        body = await self._opening() + self._encoder.end(ending_of(end, request))
-        await self._body(body, more=False)
+        body, ending = await self._opening(), ending_of(end, request)
+        if self._reader is not None:
+            body += self._deltas(self._reader.finish())
+            ending = await self._read_ending(self._reader, ending)
+        await self._body(body + self._encoder.end(ending), more=False)
+
+    def _deltas(self, deltas: Iterable[Delta]) -> bytes:
+        return b"".join(self._read_encoder.delta(delta) for delta in deltas)
+
+    async def _read_ending(self, reader: AnswerReader, ending: Ending) -> Ending:
+        ending = with_calls(ending, called=reader.called)
+        generation = self._reply.generation
+        assert generation.reading is not None
+        return await counted(
+            generation.reading, generation.served.encoder, ending, reader.reasoning
+        )
 
     async def error(self, error: PortalError) -> None:
         if not self._started:

@@ -43,6 +43,15 @@ def named_models(names: Collection[str]) -> dict[str, Named]:
     return {name: found[name] for name in names if name in found}
 
 
+def encoder_at(path: str) -> PromptEncoder | None:
+    """The encoder of the artefact in ``path``; None if it can't be read."""
+    try:
+        return _encoder(path)
+    except (PortalError, OSError, ValueError) as fault:
+        log.error("artefact.unreadable", path=path, error=str(fault))
+        return None
+
+
 def _rows(cursor: CursorWrapper, query: str) -> list[Any]:
     cursor.execute(query)
     make_row = namedtuple_row(cursor.cursor)

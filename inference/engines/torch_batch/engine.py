@@ -140,7 +140,12 @@ class TorchBatchEngine(StepEngine):
             raise RequestRefused(
                 f"The prompt has a token id outside 0..{vocabulary - 1}.", code="invalid_prompt"
             )
-        run = Run(request, table=self._table, eos=self._eos, mask=self._mask(request))
+        run = Run(
+            request,
+            table=self._table.for_tools(request.tools),
+            eos=self._eos,
+            mask=self._mask(request),
+        )
         self._runs[request.id] = run
         self._queue.append(run)
         self._make_room(self._runner)

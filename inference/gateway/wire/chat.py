@@ -3,8 +3,8 @@
 from typing import ClassVar
 
 from inference.gateway.wire.common import Ending, Opening, ParsedRequest
+from inference.gateway.wire.reading import ReadChunkEncoder, read_completion
 from inference.gateway.wire.request import parse_chat_request
-from inference.gateway.wire.response import ChunkEncoder, completion
 from inference.gateway.wire.style import OPENAI, Style
 
 
@@ -17,17 +17,19 @@ class ChatDialect:
         return parse_chat_request(body)
 
     def whole(self, opening: Opening, text: str, ending: Ending) -> bytes:
-        return completion(
+        return read_completion(
             completion_id=f"chatcmpl-{opening.job}",
             created=opening.created,
             model=opening.request.model,
             text=text,
-            finish_reason=ending.reason,
-            usage=ending.usage,
+            ending=ending,
         )
 
-    def stream(self, opening: Opening) -> ChunkEncoder:
-        return ChunkEncoder(
+    def stream(self, opening: Opening) -> ReadChunkEncoder:
+        return self.read_stream(opening)
+
+    def read_stream(self, opening: Opening) -> ReadChunkEncoder:
+        return ReadChunkEncoder(
             completion_id=f"chatcmpl-{opening.job}",
             created=opening.created,
             model=opening.request.model,

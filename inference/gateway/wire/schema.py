@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
+from inference.gateway.wire.tool_schema import PastCall, Tool
+
 ABSENT: Final = msgspec.Raw(b"")
 
 # A harmless value is short; a longer one is refused without being decoded.
@@ -35,8 +37,10 @@ class IncomingMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     content: str | list[Part] | None = None
     name: msgspec.Raw = ABSENT
     refusal: msgspec.Raw = ABSENT
-    tool_calls: msgspec.Raw = ABSENT
-    tool_call_id: msgspec.Raw = ABSENT
+    tool_calls: list[PastCall] | None = None
+    tool_call_id: str | None = None
+    # What a model thought before is never shown to it again.
+    reasoning_content: str | None = None
     function_call: msgspec.Raw = ABSENT
     audio: msgspec.Raw = ABSENT
     annotations: msgspec.Raw = ABSENT
@@ -75,7 +79,7 @@ class IncomingRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     modalities: msgspec.Raw = ABSENT
     moderation: msgspec.Raw = ABSENT
     n: msgspec.Raw = ABSENT
-    parallel_tool_calls: msgspec.Raw = ABSENT
+    parallel_tool_calls: bool | None = None
     prediction: msgspec.Raw = ABSENT
     presence_penalty: msgspec.Raw = ABSENT
     prompt_cache_options: msgspec.Raw = ABSENT
@@ -85,7 +89,7 @@ class IncomingRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     service_tier: msgspec.Raw = ABSENT
     store: msgspec.Raw = ABSENT
     tool_choice: msgspec.Raw = ABSENT
-    tools: msgspec.Raw = ABSENT
+    tools: list[Tool] | None = None
     top_logprobs: msgspec.Raw = ABSENT
     verbosity: msgspec.Raw = ABSENT
     web_search_options: msgspec.Raw = ABSENT
@@ -140,11 +144,8 @@ def _same(left: object, right: object) -> bool:
 
 UNSUPPORTED_PARAMETERS: Final = Unsupported(
     {
-        "tools": ([],),
-        "tool_choice": ("none", "auto"),
         "functions": ([],),
         "function_call": ("none", "auto"),
-        "parallel_tool_calls": (True,),
         "response_format": ({"type": "text"},),
         "logprobs": (False,),
         "top_logprobs": (0,),
@@ -172,8 +173,6 @@ UNSUPPORTED_MESSAGE_FIELDS: Final = Unsupported(
     {
         "name": (),
         "refusal": (),
-        "tool_calls": ([],),
-        "tool_call_id": (),
         "function_call": (),
         "audio": (),
         "annotations": ([],),
@@ -191,4 +190,4 @@ UNSUPPORTED_PART_FIELDS: Final = Unsupported(
 )
 
 UNSUPPORTED_PART_TYPES: Final = frozenset({"image_url", "input_audio", "file", "refusal"})
-UNSUPPORTED_ROLES: Final = frozenset({"tool", "function"})
+UNSUPPORTED_ROLES: Final = frozenset({"function"})

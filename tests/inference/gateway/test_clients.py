@@ -206,13 +206,13 @@ UNSUPPORTED: list[tuple[Api, dict[str, Any], str]] = [
     (COMPLETIONS, {"prompt": [[1, 2]]}, "prompt"),
     (RESPONSES, {"previous_response_id": "resp_1"}, "previous_response_id"),
     (RESPONSES, {"background": True}, "background"),
-    (RESPONSES, {"tools": [{"type": "web_search"}]}, "tools"),
+    (RESPONSES, {"tools": [{"type": "web_search"}]}, "tools[0].type"),
     (RESPONSES, {"reasoning": {"effort": "low"}}, "reasoning"),
     (RESPONSES, {"text": {"format": {"type": "json_object"}}}, "text"),
     (RESPONSES, {"truncation": "auto"}, "truncation"),
     (
         RESPONSES,
-        {"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]},
+        {"input": [{"type": "computer_call_output", "call_id": "c"}]},
         "input[0].type",
     ),
     (
@@ -222,7 +222,7 @@ UNSUPPORTED: list[tuple[Api, dict[str, Any], str]] = [
     ),
     (MESSAGES, {"extra_body": {"top_k": 5}}, "top_k"),
     (MESSAGES, {"tools": [{"name": "f", "input_schema": {"type": "object"}}]}, "tools"),
-    (MESSAGES, {"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
+    (MESSAGES, {"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking.type"),
     (
         MESSAGES,
         {

@@ -211,8 +211,8 @@ FAULTS: list[tuple[Any, dict[str, Any], str, str]] = [
     (
         RESPONSES,
         {"input": [*HELLO, {"type": "function_call", "call_id": "c", "name": "f"}]},
-        "unsupported_parameter",
-        "input[1].type",
+        "missing_required_parameter",
+        "input[1].arguments",
     ),
     (RESPONSES, {"instructions": "a\0"}, "invalid_unicode", "instructions"),
     (RESPONSES, {"max_output_tokens": 0}, "integer_below_min_value", "max_output_tokens"),
@@ -251,8 +251,8 @@ FAULTS: list[tuple[Any, dict[str, Any], str, str]] = [
     (
         MESSAGES,
         {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t"}]}]},
-        "unsupported_parameter",
-        "messages[0].content[0].type",
+        "invalid_value",
+        "messages",
     ),
     (
         MESSAGES,
