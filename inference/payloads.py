@@ -18,6 +18,7 @@ class Extras(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         tools: see ``GenerationRequest``.
+        n: how many answers are generated to the one prompt.
     """
 
     top_k: int = 0
@@ -25,6 +26,12 @@ class Extras(msgspec.Struct, frozen=True, omit_defaults=True):
     logprobs: int | None = None
     structure: Structure | None = None
     tools: str = ""
+    n: int = 1
+
+    @property
+    def detailed(self) -> bool:
+        """Whether the answer is more than a text: several, or with log probabilities."""
+        return self.n > 1 or self.logprobs is not None
 
 
 class _Packed(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):

@@ -30,10 +30,12 @@ from inference.engines.base import (  # noqa: E402
     Sampling,
     StopReason,
     Token,
+    TokenLogprob,
 )
 from inference.engines.options import parse_options  # noqa: E402
+from inference.engines.schemas import checked_schema, schema_of  # noqa: E402
 from inference.engines.stepping import RequestRefused, StepEngine  # noqa: E402
-from inference.engines.text import Detokenizer, Piece, TokenBytes  # noqa: E402
+from inference.engines.text import Detokenizer, Piece, TokenBytes, taken  # noqa: E402
 from portal.core.errors import Invalid  # noqa: E402
 
 _BLOCK_TOKENS = 32  # of OpenVINO's paged attention on CPU
@@ -66,7 +68,7 @@ def block_bytes(geometry: KvGeometry) -> int:
 class _Run:
     """One request inside the pipeline."""
 
-    __slots__ = ("blocks", "generated", "handle", "prompt_tokens", "text")
+    __slots__ = ("blocks", "generated", "handle", "logprobs", "prompt_tokens", "text")
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class _Run:
         self.prompt_tokens = prompt_tokens
         self.blocks = blocks
         self.generated = 0
+        self.logprobs: list[TokenLogprob] | None = None
 
 
 class OpenVINOEngine(StepEngine):
@@ -177,7 +180,10 @@ class OpenVINOEngine(StepEngine):
         except _FAILURES_OF_A_REQUEST as fault:
             raise RequestRefused(f"OpenVINO refused the request: {fault}") from fault
         text = Detokenizer(self._table, request.sampling.stop)
-        self._runs[request.id] = _Run(handle, text, len(request.prompt_ids), needed)
+        run = _Run(handle, text, len(request.prompt_ids), needed)
+        if request.sampling.logprobs is not None:
+            run.logprobs = []
+        self._runs[request.id] = run
         self._free_blocks -= needed
 
     def _config(self, sampling: Sampling) -> ov_genai.GenerationConfig:
@@ -192,7 +198,26 @@ class OpenVINOEngine(StepEngine):
             config.top_p = sampling.top_p
             seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
             config.rng_seed = seed % 2**63
+        self._extend(config, sampling)
         return config
+
+    def _extend(self, config: ov_genai.GenerationConfig, sampling: Sampling) -> None:
+        if sampling.top_k and config.do_sample:
+            config.top_k = sampling.top_k
+        if sampling.min_tokens:
+            config.min_new_tokens = min(sampling.min_tokens, sampling.max_tokens)
+        if sampling.logprobs is not None:
+            config.logprobs = 1
+        if sampling.structure is not None:
+            structured = ov_genai.StructuredOutputConfig()
+            # A schema that can't be compiled would end the pipeline for all requests, not this
+            # one: what comes here was looked over by ``inference.engines.schemas``.
+            try:
+                schema = checked_schema(schema_of(sampling.structure), "response_format")
+            except Invalid as fault:
+                raise RequestRefused(fault.message) from fault
+            structured.json_schema = schema
+            config.structured_output_config = structured
 
     def _is_busy(self) -> bool:
         return self._pipeline is not None and self._pipeline.has_non_finished_requests()
@@ -215,6 +240,9 @@ class OpenVINOEngine(StepEngine):
             return
         (output,) = run.handle.read().values()
         run.generated += len(output.generated_ids)
+        if run.logprobs is not None:
+            told = zip(output.generated_ids, output.generated_log_probs, strict=True)
+            run.logprobs += (TokenLogprob(self._table[i], logprob) for i, logprob in told)
         piece = run.text.push(output.generated_ids)
         reason = self._reason(output.finish_reason, piece)
         if reason is not None and not piece.stopped:
@@ -222,7 +250,8 @@ class OpenVINOEngine(StepEngine):
             piece = Piece(piece.text + rest.text, piece.tokens + rest.tokens, rest.stop)
             reason = "stop" if rest.stopped else reason
         if piece.text or piece.tokens:
-            events.append(Token(request_id, piece.text, piece.tokens))
+            logprobs = taken(run.logprobs, piece.tokens) if run.logprobs else ()
+            events.append(Token(request_id, piece.text, piece.tokens, logprobs))
         if reason is not None:
             self._stop(request_id)
             events.append(Done(request_id, reason, run.prompt_tokens, run.generated, piece.stop))

@@ -35,7 +35,7 @@ class Ask(msgspec.Struct, frozen=True):
     ``patience`` is how many seconds its caller waits for it to begin, ``priority`` the class of
     ``inference.models.jobs.Priority``. Of a call that has a choice of deployments ``room`` is the
     longest answer that fits behind the prompt, and what is reserved is at least ``least_tokens``
-    and ``least_cost``.
+    and ``least_cost``. ``max_tokens`` and ``room`` are of all its ``choices`` together.
     """
 
     model_id: UUID
@@ -51,6 +51,7 @@ class Ask(msgspec.Struct, frozen=True):
     currency: str = ""
     least_tokens: int = 0
     least_cost: int = 0
+    choices: int = 1
 
     @property
     def tokens(self) -> int:

@@ -85,6 +85,6 @@ def _ask_of(ask: Ask, served: Served) -> Ask:
         deployment_id=served.deployment_id,
         prompt_price=served.prompt_price,
         completion_price=served.completion_price,
-        room=served.context_length - ask.prompt_tokens,
+        room=(served.context_length - ask.prompt_tokens) * ask.choices,
         currency=served.currency,
     )

@@ -9,12 +9,14 @@ from typing import Any, Final
 
 import msgspec
 
+from inference.engines.abilities import check_abilities
 from inference.gateway.admission import Ask, Call
 from inference.gateway.calls import Generation, Origin, Pending
 from inference.gateway.catalogue import Catalogue, Named, Routed, Served
 from inference.gateway.keys import Credential
 from inference.gateway.options import prepare_options
 from inference.gateway.routing import Choice
+from inference.gateway.structures import check_schema
 from inference.gateway.wire import errors
 from inference.gateway.wire.common import Dialect, ParsedRequest
 from inference.gateway.wire.headers import (
@@ -23,7 +25,7 @@ from inference.gateway.wire.headers import (
     parse_authorization,
     timeout_seconds,
 )
-from inference.payloads import Prompt
+from inference.payloads import Extras, Prompt
 from portal.core.errors import Invalid, PortalError
 from portal.core.http import Network, client_address
 from portal.core.ids import uuid7
@@ -153,6 +155,8 @@ async def pending_generation(
         patience = min(_patience(arrived.headers), queue_seconds)
         body = await read_body(arrived, receive, max_body_bytes)
         request = dialect.parse(body)
+        if request.extras is not None:
+            request = await check_schema(request)
         named = await _find(catalogue, request.model)
         if isinstance(named, Routed):
             choice, options = await prepare_options(
@@ -232,6 +236,8 @@ def prepared(
     room = served.context_length - len(ids)
     if room <= 0 or (request.max_tokens is not None and request.max_tokens > room):
         raise _too_long(request, served, len(ids))
+    if request.extras is not None:
+        check_abilities(served.engine, request.extras)
     max_tokens = request.max_tokens or min(served.default_max_tokens, room)
     generation = Generation(
         served,
@@ -240,16 +246,18 @@ def prepared(
         request.stream,
         _parameters(request, max_tokens),
     )
+    choices = 1 if request.extras is None else request.extras.n
     ask = Ask(
         served.model_id,
         served.model_name,
         served.deployment_id,
         len(ids),
-        max_tokens,
+        max_tokens * choices,
         served.prompt_price,
         served.completion_price,
         patience,
         priority,
+        choices=choices,
     )
     return generation, ask
 
@@ -307,4 +315,21 @@ def _parameters(request: ParsedRequest, max_tokens: int) -> dict[str, Any]:
             parameters[name] = mask(value) if name == "user" else value
     if request.stop:
         parameters["stop_sequences"] = len(request.stop)
+    if request.extras is not None:
+        parameters |= _extra_parameters(request.extras)
+    return parameters
+
+
+def _extra_parameters(extras: Extras) -> dict[str, Any]:
+    """Of a structure only its kind is kept in clear: a schema can tell what is asked about."""
+    parameters: dict[str, Any] = {}
+    for name in ("top_k", "min_tokens"):
+        if getattr(extras, name):
+            parameters[name] = getattr(extras, name)
+    if extras.n > 1:
+        parameters["n"] = extras.n
+    if extras.logprobs is not None:
+        parameters["logprobs"] = extras.logprobs
+    if extras.structure is not None:
+        parameters["response_format"] = extras.structure.kind
     return parameters

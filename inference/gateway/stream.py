@@ -7,27 +7,35 @@ from inference.returns import End
 from portal.core.errors import PortalError
 
 
-class _Stream:
-    """One event stream; its head leaves only with the first event, so a refusal stays a 4xx."""
+class EventStream:
+    """One event stream; its head leaves only with the first event, so a refusal stays a 4xx.
+
+    Attributes:
+        encoder: writes its events.
+    """
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
         self._started = False
-        self._encoder = reply.dialect.stream(reply.opening())
+        self.encoder = reply.dialect.stream(reply.opening())
 
     async def text(self, text: str) -> None:
         body = await self._opening()
         if text:
-            body += self._encoder.content(text)
+            body += self.encoder.content(text)
         if body:
             await self._body(body, more=True)
+
+    async def write(self, body: bytes) -> None:
+        """Sends events that are written already."""
+        await self._body(await self._opening() + body, more=True)
 
     async def end(self, end: End) -> None:
         request = self._reply.request
         if end.state != JobState.SUCCEEDED:
             await self.error(error_of(end, request.param))
             return
-        body = await self._opening() + self._encoder.end(ending_of(end, request))
+        body = await self._opening() + self.encoder.end(ending_of(end, request))
         await self._body(body, more=False)
 
     async def error(self, error: PortalError) -> None:
@@ -35,14 +43,14 @@ class _Stream:
             await self._reply.refuse(error)
             return
         request_id = self._reply.pending.origin.request_id
-        await self._body(self._encoder.error(error, request_id), more=False)
+        await self._body(self.encoder.error(error, request_id), more=False)
 
     async def _opening(self) -> bytes:
         if self._started:
             return b""
         self._started = True
         await self._reply.start()
-        return self._encoder.first()
+        return self.encoder.first()
 
     async def _body(self, body: bytes, *, more: bool) -> None:
         await self._reply.send({"type": "http.response.body", "body": body, "more_body": more})
@@ -50,7 +58,7 @@ class _Stream:
 
 async def answer_stream(waiter: Waiter, reply: Reply) -> bool:
     """Streams a job's answer; whether the job has ended (else it is to be cancelled)."""
-    stream = _Stream(reply)
+    stream = EventStream(reply)
     while True:
         await waiter.wait()
         if waiter.gone:

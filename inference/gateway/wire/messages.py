@@ -9,6 +9,7 @@ from inference.gateway.wire import checks
 from inference.gateway.wire.checks import DEFAULT_LIMITS, RequestLimits, invalid, unsupported
 from inference.gateway.wire.common import Ending, Opening, ParsedRequest
 from inference.gateway.wire.diagnose import shown
+from inference.gateway.wire.extras import extras_of
 from inference.gateway.wire.items import Texts
 from inference.gateway.wire.message_events import MessageEncoder, whole_message
 from inference.gateway.wire.message_style import ANTHROPIC
@@ -68,7 +69,7 @@ class IncomingMessages(IncomingCount, kw_only=True, forbid_unknown_fields=True, 
     diagnostics: msgspec.Raw = ABSENT
     inference_geo: msgspec.Raw = ABSENT
     service_tier: msgspec.Raw = ABSENT
-    top_k: msgspec.Raw = ABSENT
+    top_k: int | None = None
 
 
 _OF_BOTH: Final[dict[str, tuple[object, ...]]] = {
@@ -86,7 +87,6 @@ _OF_BOTH: Final[dict[str, tuple[object, ...]]] = {
 UNSUPPORTED: Final = Unsupported(
     {
         **_OF_BOTH,
-        "top_k": (),
         "service_tier": ("auto", "standard_only"),
         "container": (),
         "diagnostics": (),
@@ -127,6 +127,7 @@ class MessagesDialect:
             stop=checks.checked_stop(incoming.stop_sequences, limits, "stop_sequences"),
             seed=None,
             user=checks.checked_label("metadata.user_id", user, limits),
+            extras=None if incoming.top_k is None else extras_of(top_k=incoming.top_k),
         )
 
     def whole(self, opening: Opening, text: str, ending: Ending) -> bytes:

@@ -14,7 +14,7 @@ _encode: Final = msgspec.json.Encoder().encode
 _FIXED: Final = (
     b',"background":false,"parallel_tool_calls":true,"previous_response_id":null,'
     b'"reasoning":{"effort":null,"summary":null},"service_tier":"default","store":false,'
-    b'"text":{"format":{"type":"text"}},"tool_choice":"auto","tools":[],"top_logprobs":0,'
+    b'"tool_choice":"auto","tools":[],"top_logprobs":0,'
     b'"truncation":"disabled",'
 )
 _PLACE: Final = b'"output_index":0,"content_index":0,'

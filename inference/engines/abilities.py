@@ -1,0 +1,24 @@
+"""What engines can't do of what a request may ask for: said before it is admitted."""
+
+from typing import Final
+
+from inference.payloads import Extras
+from portal.core.errors import Invalid
+
+# Engines that tell the chosen token's log probability alone.
+_NO_ALTERNATIVES: Final = frozenset({"auto", "openvino"})
+
+
+def check_abilities(engine: str, extras: Extras) -> None:
+    """Refuses what a deployment's engine can't do.
+
+    Raises:
+        Invalid: with the parameter's name.
+    """
+    if extras.logprobs and engine in _NO_ALTERNATIVES:
+        raise Invalid(
+            "The engine of this model tells the log probability of the chosen token alone: send "
+            "'top_logprobs' 0, or leave it out.",
+            code="unsupported_parameter",
+            param="top_logprobs",
+        )
