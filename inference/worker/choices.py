@@ -11,7 +11,16 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from inference.engines.base import Done, Emit, Engine, Event, Failed, GenerationRequest, Token
+from inference.engines.base import (
+    Done,
+    Emit,
+    Engine,
+    Event,
+    Failed,
+    GenerationRequest,
+    StopReason,
+    Token,
+)
 from portal.core.errors import PortalError
 
 _MARK: Final = "#"
@@ -135,7 +144,7 @@ class Choices:
             )
         )
         if not state.left:
-            reason = "length" if state.cut else "stop"
+            reason: StopReason = "length" if state.cut else "stop"
             joined.append(Done(request_id, reason, event.prompt_tokens, state.tokens))
 
 
