@@ -6,6 +6,7 @@ compile could end the engine for everybody.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
@@ -28,7 +29,8 @@ _SCHEMAS_KEPT: Final = 256
 
 ANY_OBJECT: Final = '{"type":"object"}'
 
-_SCALARS: Final = "null, booleans, numbers and texts without characters that can't be printed"
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_PLAIN: Final = "can't have quotes, backslashes or characters that can't be printed"
 
 # What is told to people and changes no answer.
 _NOTES: Final = frozenset(
@@ -105,6 +107,8 @@ class _Check:
         root = dict(self._object(self._root, ""))
         definitions = self._object(root.pop("$defs", {}), "/$defs")
         self._names = frozenset(definitions)
+        if not all(map(_NAME.fullmatch, self._names)):
+            raise self._refusal("/$defs", "names have letters, digits, '_', '.' and '-' alone")
         defined = {n: self._schema(s, f"/$defs/{n}", 1) for n, s in definitions.items()}
         clean = self._schema(root, "", 0)
         if defined:
@@ -151,7 +155,9 @@ class _Check:
                 raise self._refusal(path, f"'enum' has more than {MAX_ENUM_VALUES} values")
         for value in values:
             if not _is_scalar(value):
-                raise self._refusal(path, f"'{keyword}' takes {_SCALARS}")
+                raise self._refusal(
+                    path, f"'{keyword}' takes null, booleans, numbers and texts, which {_PLAIN}"
+                )
         types = self._types(schema, path)
         if types and not all(any(_IS[name](value) for name in types) for value in values):
             raise self._refusal(path, f"a value of '{keyword}' is not of its 'type'")
@@ -177,8 +183,8 @@ class _Check:
         self._properties += len(properties)
         if self._properties > MAX_PROPERTIES:
             raise self._refusal(path, f"it has more than {MAX_PROPERTIES} properties")
-        if not all(map(str.isprintable, properties)):
-            raise self._refusal(path, "a property's name has a character that can't be printed")
+        if not all(map(_is_plain, properties)):
+            raise self._refusal(path, f"the names of 'properties' {_PLAIN}")
         clean = {
             name: self._schema(member, f"{path}/properties/{name}", depth + 1)
             for name, member in properties.items()
@@ -238,10 +244,17 @@ class _Check:
         return _wrong(self._param, f"at '#{path[:128]}' {reason}" if path else reason)
 
 
+def _is_plain(text: str) -> bool:
+    """Whether no compiler of grammars takes a part of it for a part of the grammar.
+
+    OpenVINO's writes texts into a grammar of its own, and does not escape all that it should.
+    """
+    return text.isprintable() and '"' not in text and "\\" not in text
+
+
 def _is_scalar(value: Any) -> bool:
-    # A compiler of grammars may take a control character inside a text for the end of its line.
     if isinstance(value, str):
-        return value.isprintable()
+        return _is_plain(value)
     if isinstance(value, float):
         return math.isfinite(value)
     return value is None or (isinstance(value, int) and abs(value) <= _MAX_INTEGER)
