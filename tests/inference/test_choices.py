@@ -251,8 +251,8 @@ def test_engine_that_dies_runs_a_job_again_unless_it_has_shown_a_choice(
 def test_claim_nothing_while_choices_take_every_slot(
     bench: Bench, tenant_a: Organisation, start_runtime: StartRuntime
 ) -> None:
-    first = admit(bench, tenant_a, max_tokens=1000)
-    runtime = start_runtime(token_ms=5, slots=N)
+    first = admit(bench, tenant_a, max_tokens=3000)
+    runtime = start_runtime(token_ms=20, slots=N)
     eventually(lambda: runtime._running.slots == N, what="one job runs")
     assert runtime._capacity() == 0
     second = admit(bench, tenant_a, n=1)

@@ -1,7 +1,9 @@
 """Schemas of the keywords that answers are held to, small enough to be answered."""
 
+import json
 from typing import Any
 
+import jsonschema  # type: ignore[import-untyped]
 from hypothesis import strategies as st
 
 _names = st.sampled_from(
@@ -57,3 +59,13 @@ def schemas() -> st.SearchStrategy[dict[str, Any]]:
     """Schemas that every finite answer of a few dozen tokens can meet."""
     inner = st.recursive(_leaves, _wider, max_leaves=4)
     return st.builds(lambda schema, leaf: schema | {"$defs": {"leaf": leaf}}, inner, _integers())
+
+
+def check_answer(text: str, schema: Any) -> None:
+    """Fails unless ``text`` is JSON that meets ``schema``."""
+    jsonschema.validate(json.loads(text), schema)
+
+
+def check_meta(schema: Any) -> None:
+    """Fails unless ``schema`` is a JSON schema."""
+    jsonschema.Draft202012Validator.check_schema(schema)
