@@ -165,6 +165,7 @@ async def pending_generation(
             call = Call(arrived.credential, choice=choice)
             pending = Pending(action, arrived.origin, call, arrived.arrived_at, options=options)
             return pending, request
+        check_abilities(named.engine, request.extras)
         generation, ask = await _prepare(request, named, patience)
     except PortalError as refusal:
         return refused(action, arrived, refusal), None
@@ -236,8 +237,6 @@ def prepared(
     room = served.context_length - len(ids)
     if room <= 0 or (request.max_tokens is not None and request.max_tokens > room):
         raise _too_long(request, served, len(ids))
-    if request.extras is not None:
-        check_abilities(served.engine, request.extras)
     max_tokens = request.max_tokens or min(served.default_max_tokens, room)
     generation = Generation(
         served,

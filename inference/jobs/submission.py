@@ -26,6 +26,7 @@ from django.db import transaction
 from msgspec.structs import replace
 
 from inference import dispatch
+from inference.engines.abilities import check_abilities
 from inference.gateway.admission import Admitted, Ask, Call, Ledger, Refused, decide
 from inference.gateway.calls import JOB, Generation, Origin, Pending
 from inference.gateway.catalogue import Named, Routed, Served
@@ -286,6 +287,7 @@ class _Submission:
                 choice, options = _choice(request, parsed, named)
                 call = Call(credential, choice=choice)
                 return Pending(request.action, origin, call, self._arrived_at, options=options)
+            check_abilities(named.engine, parsed.extras)
             generation, ask = _prepared(request, parsed, named)
         except PortalError as refusal:
             refused = Call(credential, refusal=refusal)
