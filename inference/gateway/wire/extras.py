@@ -1,7 +1,7 @@
 """Parameters that few callers send; a request without any costs one comparison."""
 
 import operator
-from typing import Any, Final
+from typing import Final
 
 from inference.engines.base import Structure
 from inference.gateway.wire.checks import invalid, out_of_range
@@ -13,6 +13,8 @@ MAX_TOP_K: Final = 1000
 MAX_TOP_LOGPROBS: Final = 20
 
 MAX_CHOICES: Final = 8
+
+_NOTHING: Final = Extras()
 
 _of_chat: Final = operator.attrgetter(
     "response_format", "top_k", "min_tokens", "logprobs", "top_logprobs", "n"
@@ -77,6 +79,3 @@ def _ranged(param: str, value: int, least: int, most: int) -> int:
     if not least <= value <= most:
         raise out_of_range(param, "integer", value, least, most)
     return value
-
-
-_NOTHING: Final[Any] = Extras()

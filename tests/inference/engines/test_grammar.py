@@ -59,6 +59,7 @@ def written(
         ends = [i for i in manifest.eos_token_ids if np.isfinite(row[i])]
         assert bool(ends) == mask.complete
         if ends:
+            mask.accept(ends[0])
             return str(tokenizer.decode(ids))
         chosen = int(random.choice(allowed))
         mask.accept(chosen)
