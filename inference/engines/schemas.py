@@ -261,8 +261,10 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _wrong(param: str, reason: str) -> Invalid:
+    # A reason may quote what stands in the schema.
+    told = "".join(char if char.isprintable() else "?" for char in reason)
     return Invalid(
-        f"Invalid '{param}': {reason}. docs/api.md lists what a schema may say.",
+        f"Invalid '{param}': {told}. docs/api.md lists what a schema may say.",
         code="invalid_json_schema",
         param=param,
     )

@@ -76,6 +76,7 @@ def test_check_takes_a_schema_that_holds_itself() -> None:
         ({"allOf": [PERSON]}, "'allOf'"),
         ({"oneOf": [PERSON]}, "'oneOf'"),
         ({"not": {}}, "'not'"),
+        ({"un\nprintable": {}}, "'un?printable'"),
         ({"x-guidance": {"lenient": True}}, "'x-guidance'"),
         ({"type": "array", "items": {"if": {}}}, "#/items"),
         ({"type": "number", "minimum": 1}, "'integer'"),
