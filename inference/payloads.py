@@ -18,6 +18,7 @@ class Extras(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         tools, embedding: see ``GenerationRequest``.
+        n: how many answers are generated to the one prompt.
     """
 
     top_k: int = 0
@@ -26,6 +27,12 @@ class Extras(msgspec.Struct, frozen=True, omit_defaults=True):
     structure: Structure | None = None
     tools: str = ""
     embedding: Embedding | None = None
+    n: int = 1
+
+    @property
+    def detailed(self) -> bool:
+        """Whether the answer is more than a text: several, or with log probabilities."""
+        return self.n > 1 or self.logprobs is not None
 
 
 class _Turn(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):

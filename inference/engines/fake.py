@@ -16,13 +16,15 @@ from inference.engines.base import (
     Event,
     Failed,
     GenerationRequest,
+    Likely,
     StopReason,
     Token,
+    TokenLogprob,
 )
 from inference.engines.fake_vectors import fake_answer
 from inference.engines.options import parse_options
 from inference.engines.stepping import RequestRefused, StepEngine
-from inference.engines.text import StopFilter
+from inference.engines.text import Piece, StopFilter, taken
 
 _WORDS = (
     "every token here is made by a clock and not by a model so that what is measured is the "
@@ -44,6 +46,7 @@ class FakeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         text: repeated as the answer, a token a word.
         answers: what is said, once and as it stands, a token a character, to a request whose last
             message has the key in it; the first that fits, in the place of ``text``.
+        structured_text: the whole answer to a request for a structure, a token a word.
         fail_on: a request with this in a message fails.
         fail_after: tokens that such a request still gets.
         fail_code: what it fails with: the request was refused, or the engine itself died.
@@ -57,6 +60,7 @@ class FakeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
     text: Annotated[str, msgspec.Meta(min_length=1)] = _WORDS
     answers: dict[str, str] = {}
+    structured_text: Annotated[str, msgspec.Meta(min_length=1)] = "{}"
     fail_on: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     fail_after: Annotated[int, msgspec.Meta(ge=0)] = 0
     fail_code: Literal["request_refused", "engine_failed"] = "request_refused"
@@ -72,6 +76,7 @@ class _Run:
         "filter",
         "first_at",
         "length",
+        "logprobs",
         "offset",
         "reason",
         "request",
@@ -82,8 +87,14 @@ class _Run:
         self, request: GenerationRequest, options: FakeOptions, words: Sequence[str], offset: int
     ) -> None:
         most, natural = request.sampling.max_tokens, options.tokens
-        self.request = request
         self.words = words
+        if request.sampling.structure is not None:
+            self.words = _words(options.structured_text)
+            natural, offset = len(self.words), 0
+        elif natural is not None:
+            natural = max(natural, request.sampling.min_tokens)
+        self.logprobs: list[TokenLogprob] = []
+        self.request = request
         last = request.messages[-1].content if options.answers and request.messages else ""
         answer = next((said for key, said in options.answers.items() if key in last), None)
         if answer is not None:
@@ -112,8 +123,7 @@ class FakeEngine(StepEngine):
     ) -> None:
         self._options = parse_options(FakeOptions, options, engine="fake")
         super().__init__(slots=self._options.slots, context_length=context_length, emit=emit)
-        words = self._options.text.split()
-        self._words = [word + " " for word in words] or [self._options.text]
+        self._words = _words(self._options.text)
         self._runs: dict[str, _Run] = {}
         self._deadline = 0.0
 
@@ -193,16 +203,18 @@ class FakeEngine(StepEngine):
         start = run.offset + run.emitted
         words = run.words
         text = "".join(words[n % len(words)] for n in range(start, start + count))
+        if run.request.sampling.logprobs is not None:
+            run.logprobs += (_logprob(run, n) for n in range(start, start + count))
         run.emitted += count
         piece = run.filter.push(text, count)
         if piece.text or piece.tokens:
-            events.append(Token(request_id, piece.text, piece.tokens))
+            events.append(_token(run, piece))
         if run.emitted < end and not piece.stopped:
             return
         if not piece.stopped:
             rest = run.filter.finish()
             if rest.text or rest.tokens:
-                events.append(Token(request_id, rest.text, rest.tokens))
+                events.append(_token(run, rest))
         del self._runs[request_id]
         if run.fail_at is not None and run.emitted == run.fail_at and not piece.stopped:
             events.append(self._failure_of(request_id))
@@ -210,3 +222,22 @@ class FakeEngine(StepEngine):
         reason: StopReason = "stop" if piece.stopped else run.reason
         prompt = len(run.request.prompt_ids)
         events.append(Done(request_id, reason, prompt, run.emitted, piece.stop))
+
+
+def _words(text: str) -> list[str]:
+    return [word + " " for word in text.split()] or [text]
+
+
+def _token(run: _Run, piece: Piece) -> Token:
+    return Token(run.request.id, piece.text, piece.tokens, taken(run.logprobs, piece.tokens))
+
+
+def _logprob(run: _Run, place: int) -> TokenLogprob:
+    """Made up, the same each time: the chosen word is the likeliest, those after it follow."""
+    count = len(run.words)
+    likely = [
+        Likely(run.words[(place + n) % count].encode(), -0.25 - n)
+        for n in range(max(1, run.request.sampling.logprobs or 0))
+    ]
+    top = tuple(likely) if run.request.sampling.logprobs else ()
+    return TokenLogprob(likely[0].token, likely[0].logprob, top)

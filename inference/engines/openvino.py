@@ -7,7 +7,6 @@
 
 import secrets
 import sys
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,8 +36,9 @@ from inference.engines.base import (  # noqa: E402
     TokenLogprob,
 )
 from inference.engines.options import parse_options  # noqa: E402
+from inference.engines.schemas import checked_schema, schema_of  # noqa: E402
 from inference.engines.stepping import RequestRefused, StepEngine  # noqa: E402
-from inference.engines.text import Detokenizer, Piece, TokenBytes  # noqa: E402
+from inference.engines.text import Detokenizer, Piece, TokenBytes, taken  # noqa: E402
 from portal.core.errors import Invalid  # noqa: E402
 
 _BLOCK_TOKENS = 32  # of OpenVINO's paged attention on CPU
@@ -71,7 +71,7 @@ def block_bytes(geometry: KvGeometry) -> int:
 class _Run:
     """One request inside the pipeline."""
 
-    __slots__ = ("blocks", "generated", "handle", "likely", "prompt_tokens", "text")
+    __slots__ = ("blocks", "generated", "handle", "logprobs", "prompt_tokens", "text")
 
     def __init__(
         self,
@@ -87,14 +87,7 @@ class _Run:
         self.prompt_tokens = prompt_tokens
         self.blocks = blocks
         self.generated = 0
-        # Told together with the text that covers their tokens.
-        self.likely: deque[TokenLogprob] | None = deque() if logprobs else None
-
-    def take(self, tokens: int) -> tuple[TokenLogprob, ...]:
-        """The log probabilities of so many tokens, where they were asked for."""
-        if self.likely is None:
-            return ()
-        return tuple(self.likely.popleft() for _ in range(min(tokens, len(self.likely))))
+        self.logprobs: list[TokenLogprob] | None = None
 
 
 def _is_raw(request: GenerationRequest) -> bool:
@@ -218,13 +211,10 @@ class OpenVINOEngine(StepEngine):
             request.sampling.stop,
             continues=_is_raw(request),
         )
-        self._runs[request.id] = _Run(
-            handle,
-            text,
-            len(request.prompt_ids),
-            needed,
-            logprobs=request.sampling.logprobs is not None,
-        )
+        run = _Run(handle, text, len(request.prompt_ids), needed)
+        if request.sampling.logprobs is not None:
+            run.logprobs = []
+        self._runs[request.id] = run
         self._free_blocks -= needed
 
     def _config(self, sampling: Sampling) -> ov_genai.GenerationConfig:
@@ -244,7 +234,26 @@ class OpenVINOEngine(StepEngine):
                 config.top_k = sampling.top_k
             seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
             config.rng_seed = seed % 2**63
+        self._extend(config, sampling)
         return config
+
+    def _extend(self, config: ov_genai.GenerationConfig, sampling: Sampling) -> None:
+        if sampling.top_k and config.do_sample:
+            config.top_k = sampling.top_k
+        if sampling.min_tokens:
+            config.min_new_tokens = min(sampling.min_tokens, sampling.max_tokens)
+        if sampling.logprobs is not None:
+            config.logprobs = 1
+        if sampling.structure is not None:
+            structured = ov_genai.StructuredOutputConfig()
+            # A schema that can't be compiled would end the pipeline for all requests, not this
+            # one: what comes here was looked over by ``inference.engines.schemas``.
+            try:
+                schema = checked_schema(schema_of(sampling.structure), "response_format")
+            except Invalid as fault:
+                raise RequestRefused(fault.message) from fault
+            structured.json_schema = schema
+            config.structured_output_config = structured
 
     def _is_busy(self) -> bool:
         return self._pipeline is not None and self._pipeline.has_non_finished_requests()
@@ -267,13 +276,9 @@ class OpenVINOEngine(StepEngine):
             return
         (output,) = run.handle.read().values()
         run.generated += len(output.generated_ids)
-        if run.likely is not None:
-            run.likely += [
-                TokenLogprob(self._table[token_id], logprob)
-                for token_id, logprob in zip(
-                    output.generated_ids, output.generated_log_probs, strict=True
-                )
-            ]
+        if run.logprobs is not None:
+            told = zip(output.generated_ids, output.generated_log_probs, strict=True)
+            run.logprobs += (TokenLogprob(self._table[i], logprob) for i, logprob in told)
         piece = run.text.push(output.generated_ids)
         reason = self._reason(output.finish_reason, piece)
         if reason is not None and not piece.stopped:
@@ -281,7 +286,8 @@ class OpenVINOEngine(StepEngine):
             piece = Piece(piece.text + rest.text, piece.tokens + rest.tokens, rest.stop)
             reason = "stop" if rest.stopped else reason
         if piece.text or piece.tokens:
-            events.append(Token(request_id, piece.text, piece.tokens, run.take(piece.tokens)))
+            logprobs = taken(run.logprobs, piece.tokens) if run.logprobs else ()
+            events.append(Token(request_id, piece.text, piece.tokens, logprobs))
         if reason is not None:
             self._stop(request_id)
             events.append(Done(request_id, reason, run.prompt_tokens, run.generated, piece.stop))

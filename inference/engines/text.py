@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from inference.artefacts.vocabulary import read_vocabulary
+from inference.engines.base import TokenLogprob
 from inference.markers import REASONING_MARKS, TOOL_MARKS
 
 
@@ -63,6 +64,15 @@ class Piece:
     @property
     def stopped(self) -> bool:
         return self.stop >= 0
+
+
+def taken(logprobs: list[TokenLogprob], tokens: int) -> tuple[TokenLogprob, ...]:
+    """The entries of the next ``tokens`` tokens, taken off the list of those not told yet."""
+    if not logprobs:
+        return ()
+    told = tuple(logprobs[:tokens])
+    del logprobs[:tokens]
+    return told
 
 
 class StopFilter:

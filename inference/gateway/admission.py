@@ -36,7 +36,8 @@ class Ask(msgspec.Struct, frozen=True):
     ``patience`` is how many seconds its caller waits for it to begin, ``priority`` the class of
     ``inference.models.jobs.Priority``. Of a call that has a choice of deployments ``room`` is the
     longest answer that fits behind the prompt, and what is reserved is at least ``least_tokens``
-    and ``least_cost``. ``reading`` is how the answer is read.
+    and ``least_cost``. ``reading`` is how the answer is read. ``max_tokens`` and ``room`` are of
+    all its ``choices`` together.
     """
 
     model_id: UUID
@@ -53,6 +54,7 @@ class Ask(msgspec.Struct, frozen=True):
     least_tokens: int = 0
     least_cost: int = 0
     reading: Reading | None = None
+    choices: int = 1
 
     @property
     def tokens(self) -> int:

@@ -4,7 +4,7 @@ Thin by design: a request is parsed, handed to the admission desk, waited for an
 What is decided is decided in ``admission``; what is true is in PostgreSQL.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from starlette.requests import Request
@@ -28,6 +28,7 @@ from inference.gateway.calls import (
     Pending,
 )
 from inference.gateway.catalogue import Named, Routed, model_info
+from inference.gateway.choices import answer_choices
 from inference.gateway.core import Gateway
 from inference.gateway.endpoint import Endpoint
 from inference.gateway.files import file_routes
@@ -43,11 +44,11 @@ from inference.gateway.requests import (
 from inference.gateway.routing import Choice, reach
 from inference.gateway.sending import Sending
 from inference.gateway.stream import answer_stream
-from inference.gateway.waiting import watch
+from inference.gateway.waiting import Waiter, watch
 from inference.gateway.whole import answer_whole
 from inference.gateway.wire import errors, message_models, response
 from inference.gateway.wire.chat import ChatDialect
-from inference.gateway.wire.common import Dialect
+from inference.gateway.wire.common import Dialect, ParsedRequest
 from inference.gateway.wire.completions import CompletionsDialect
 from inference.gateway.wire.embeddings import EmbeddingsDialect
 from inference.gateway.wire.message_style import ANTHROPIC
@@ -90,7 +91,7 @@ class _Generation(Endpoint):
         wordless = request.inputs is not None
         waiter = gateway.room.enter(verdict.job_id, stream=request.stream, wordless=wordless)
         watching = watch(receive, waiter)
-        answer = answer_stream if request.stream else answer_whole
+        answer = _answer_of(request)
         try:
             ended = await answer(waiter, Reply(send, verdict, pending, request, self.dialect))
         except BaseException:
@@ -101,6 +102,13 @@ class _Generation(Endpoint):
             gateway.room.leave(waiter)
         if not ended:
             gateway.canceller.cancel(verdict.job_id)
+
+
+def _answer_of(request: ParsedRequest) -> Callable[[Waiter, Reply], Awaitable[bool]]:
+    if not request.stream:
+        return answer_whole
+    extras = request.extras
+    return answer_choices if extras is not None and extras.detailed else answer_stream
 
 
 class ChatCompletions(_Generation):

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 QUERY: Final = """
 SELECT m.id AS model_id, m.name AS model_name, m.created_at, m.task,
        d.id AS deployment_id, d.name AS deployment_name, d.queue, d.context_length,
-       d.default_max_tokens, v.label, v.path, v.digest,
+       d.default_max_tokens, d.engine, v.label, v.path, v.digest,
        coalesce(p.prompt_micros_per_million, 0) AS prompt_price,
        coalesce(p.completion_micros_per_million, 0) AS completion_price,
        coalesce(p.currency, 'USD') AS currency
@@ -87,6 +87,7 @@ class Served:
     encoder: PromptEncoder | InputEncoder
     max_chars: int
     task: str = "generate"
+    engine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,7 @@ def served_of(row: Any, encoder: PromptEncoder | InputEncoder) -> Served:
         encoder=encoder,
         max_chars=encoder.max_chars(row.context_length),
         task=row.task,
+        engine=row.engine,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from inference.engines.abilities import check_abilities
 from inference.gateway.admission import Ask, Call
 from inference.gateway.calls import Generation, Origin, Pending
 from inference.gateway.catalogue import Catalogue, Named, Routed, Served
@@ -17,6 +18,7 @@ from inference.gateway.keys import Credential
 from inference.gateway.options import prepare_options
 from inference.gateway.parsing.reading import Reading
 from inference.gateway.routing import Choice
+from inference.gateway.structures import check_schema
 from inference.gateway.wire import errors
 from inference.gateway.wire.common import Dialect, ParsedRequest
 from inference.gateway.wire.headers import (
@@ -26,7 +28,7 @@ from inference.gateway.wire.headers import (
     timeout_seconds,
 )
 from inference.inputs import InputEncoder
-from inference.payloads import Prompt
+from inference.payloads import Extras, Prompt
 from inference.prompts import PromptEncoder
 from portal.core.errors import Invalid, PortalError
 from portal.core.http import Network, client_address
@@ -157,6 +159,8 @@ async def pending_generation(
         patience = min(_patience(arrived.headers), queue_seconds)
         body = await read_body(arrived, receive, max_body_bytes)
         request = dialect.parse(body)
+        if request.extras is not None:
+            request = await check_schema(request)
         named = await _find(catalogue, request.model)
         if isinstance(named, Routed):
             choice, options = await prepare_options(
@@ -165,6 +169,7 @@ async def pending_generation(
             call = Call(arrived.credential, choice=choice)
             pending = Pending(action, arrived.origin, call, arrived.arrived_at, options=options)
             return pending, request
+        check_abilities(named.engine, request.extras)
         generation, ask = await _prepare(request, named, patience)
     except PortalError as refusal:
         return refused(action, arrived, refusal), None
@@ -255,17 +260,19 @@ def prepared(
         parameters,
         reading,
     )
+    choices = 1 if request.extras is None else request.extras.n
     ask = Ask(
         served.model_id,
         served.model_name,
         served.deployment_id,
         len(ids),
-        max_tokens,
+        max_tokens * choices,
         served.prompt_price,
         served.completion_price,
         patience,
         priority,
         reading=reading,
+        choices=choices,
     )
     return generation, ask
 
@@ -330,14 +337,34 @@ def _refuse_tools(request: ParsedRequest) -> None:
 
 
 def reading_of(request: ParsedRequest, encoder: PromptEncoder, ids: list[int]) -> Reading | None:
-    """How the answer to a prompt of those ``ids`` is read; None if it is no more than its text."""
-    tools = request.extras is not None and bool(request.extras.tools)
+    """How the answer to a prompt of those ``ids`` is read; None if it is no more than its text.
+
+    Raises:
+        Invalid: the answer is more than one text, of which none is read.
+    """
+    extras = request.extras
+    tools = extras is not None and bool(extras.tools)
     if request.raw or not (tools or encoder.reasons):
         return None
+    if extras is not None and extras.structure is not None:
+        # From its first token on it is what the structure allows: nobody thinks aloud before.
+        return None
+    if extras is not None and extras.detailed:
+        raise _not_read(extras, tools=tools)
     return Reading(
         encoder.tool_format if tools else "",
         _thinking(encoder, ids),
         request.one_call,
+    )
+
+
+def _not_read(extras: Extras, *, tools: bool) -> Invalid:
+    param = "n" if extras.n > 1 else "logprobs"
+    why = "with tools" if tools else "by a model that tells its reasoning apart"
+    return Invalid(
+        f"Parameter '{param}' is not supported {why} yet: leave it out.",
+        code="unsupported_parameter",
+        param=param,
     )
 
 
@@ -366,4 +393,21 @@ def _parameters(request: ParsedRequest, max_tokens: int) -> dict[str, Any]:
             parameters[name] = mask(value) if name == "user" else value
     if request.stop:
         parameters["stop_sequences"] = len(request.stop)
+    if request.extras is not None:
+        parameters |= _extra_parameters(request.extras)
+    return parameters
+
+
+def _extra_parameters(extras: Extras) -> dict[str, Any]:
+    """Of a structure only its kind is kept in clear: a schema can tell what is asked about."""
+    parameters: dict[str, Any] = {}
+    for name in ("top_k", "min_tokens"):
+        if getattr(extras, name):
+            parameters[name] = getattr(extras, name)
+    if extras.n > 1:
+        parameters["n"] = extras.n
+    if extras.logprobs is not None:
+        parameters["logprobs"] = extras.logprobs
+    if extras.structure is not None:
+        parameters["response_format"] = extras.structure.kind
     return parameters

@@ -13,20 +13,24 @@ from inference.returns import End
 from portal.core.errors import PortalError
 
 
-class _Stream:
-    """One event stream; its head leaves only with the first event, so a refusal stays a 4xx."""
+class EventStream:
+    """One event stream; its head leaves only with the first event, so a refusal stays a 4xx.
+
+    Attributes:
+        encoder: writes its events.
+    """
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
         self._started = False
         opening, reading = reply.opening(), reply.generation.reading
         self._reader: AnswerReader | None = None
-        self._encoder: StreamEncoder
+        self.encoder: StreamEncoder
         if reading is None:
-            self._encoder = reply.dialect.stream(opening)
+            self.encoder = reply.dialect.stream(opening)
         else:
             assert isinstance(reply.dialect, ReadDialect), "only their answers are read"
-            self._read_encoder = self._encoder = reply.dialect.read_stream(opening)
+            self._read_encoder = self.encoder = reply.dialect.read_stream(opening)
             self._reader = AnswerReader(reading, opening.job)
 
     async def text(self, text: str) -> None:
@@ -34,9 +38,13 @@ class _Stream:
         if self._reader is not None:
             body += self._deltas(self._reader.push(text))
         elif text:
-            body += self._encoder.content(text)
+            body += self.encoder.content(text)
         if body:
             await self._body(body, more=True)
+
+    async def write(self, body: bytes) -> None:
+        """Sends events that are written already."""
+        await self._body(await self._opening() + body, more=True)
 
     async def end(self, end: End) -> None:
         request = self._reply.request
@@ -47,7 +55,7 @@ class _Stream:
         if self._reader is not None:
             body += self._deltas(self._reader.finish())
             ending = await self._read_ending(self._reader, ending)
-        await self._body(body + self._encoder.end(ending), more=False)
+        await self._body(body + self.encoder.end(ending), more=False)
 
     def _deltas(self, deltas: Iterable[Delta]) -> bytes:
         return b"".join(self._read_encoder.delta(delta) for delta in deltas)
@@ -65,14 +73,14 @@ class _Stream:
             await self._reply.refuse(error)
             return
         request_id = self._reply.pending.origin.request_id
-        await self._body(self._encoder.error(error, request_id), more=False)
+        await self._body(self.encoder.error(error, request_id), more=False)
 
     async def _opening(self) -> bytes:
         if self._started:
             return b""
         self._started = True
         await self._reply.start()
-        return self._encoder.first()
+        return self.encoder.first()
 
     async def _body(self, body: bytes, *, more: bool) -> None:
         await self._reply.send({"type": "http.response.body", "body": body, "more_body": more})
@@ -80,7 +88,7 @@ class _Stream:
 
 async def answer_stream(waiter: Waiter, reply: Reply) -> bool:
     """Streams a job's answer; whether the job has ended (else it is to be cancelled)."""
-    stream = _Stream(reply)
+    stream = EventStream(reply)
     while True:
         await waiter.wait()
         if waiter.gone:

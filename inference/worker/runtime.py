@@ -27,12 +27,14 @@ from inference.models.jobs import JobState
 from inference.payloads import Ciphers, Extras, Prompt, unpack_prompt
 from inference.settlement import Settled, Settlement, end_of
 from inference.worker.bell import BellListener, CancelListener
+from inference.worker.choices import ChoiceDone, Choices
 from inference.worker.claims import Claimed
 from inference.worker.counts import Counts
 from inference.worker.database import Queue, Release
+from inference.worker.detailed import DetailedAnswer, choice_of
 from inference.worker.heartbeat import Heartbeat, Presence
 from inference.worker.pace import Pace
-from inference.worker.publisher import Ended, Piece, Publisher
+from inference.worker.publisher import Detail, Ended, Piece, Publisher
 from inference.worker.running import Running, RunningJob, engine_id
 from inference.worker.settings import Assignment
 from portal.core.broker import Doorbell, sync_client
@@ -60,6 +62,7 @@ class InferenceRuntime:
         self._name = f"{assignment.name}@{socket.gethostname()}:{os.getpid()}"
         self._ciphers = Ciphers(Keyring.parse(env.encryption_keys.get_secret_value()))
         self._running = Running()
+        self._choices = Choices(self._emit)
         self._pace = Pace()
         self._counts = Counts()
         self._redis_url = env.redis_url.get_secret_value()
@@ -128,7 +131,7 @@ class InferenceRuntime:
                 artefact_dir=Path(assignment.artefact_path),
                 context_length=assignment.context_length,
                 options=assignment.options,
-                emit=self._emit,
+                emit=self._choices.emit,
             )
             self._loading = engine
             engine.load()
@@ -192,7 +195,7 @@ class InferenceRuntime:
     def _capacity(self) -> int:
         if self._draining.is_set():
             return 0
-        return self._slots - len(self._running)
+        return self._slots - self._running.slots
 
     def _ring(self) -> None:
         dispatch.ring(self._bell, self._assignment.queue)
@@ -217,6 +220,8 @@ class InferenceRuntime:
             log.error("payload.unreadable", job_id=str(claim.id), error=str(fault))
             self._queue.settle([_unreadable(claim)])
             return
+        if prompt.extras is not None and prompt.extras.detailed:
+            job.answer = DetailedAnswer(claim.parameters.n)
         self._running.add(job)
         if claim.cancel_requested:
             self._end(job, Done(job.engine_id, "cancelled", claim.prompt_tokens, 0))
@@ -231,7 +236,7 @@ class InferenceRuntime:
             embedding=prompt.extras.embedding if prompt.extras else None,
         )
         try:
-            self._engine.submit(request)
+            self._choices.submit(self._engine, request, claim.parameters.n)
         except PortalError as fault:
             self._end(job, Failed(job.engine_id, _ENGINE_FAILED, fault.message))
 
@@ -254,22 +259,36 @@ class InferenceRuntime:
     def _token(self, job: RunningJob, token: Token, pieces: list[Piece]) -> None:
         first = job.saw_token()
         if not job.claim.stream:
-            job.pieces.append(token.text)
+            if job.answer is not None:
+                job.answer.add(token)
+            else:
+                job.pieces.append(token.text)
             job.gathered += token.tokens
             return
         if first:
             self._queue.mark(job.progress())
-        pieces.append(Piece(job, token.text, token.tokens))
+        detail = None if job.answer is None else Detail(choice_of(token), token.logprobs)
+        pieces.append(Piece(job, token.text, token.tokens, detail=detail))
 
     def _terminal(self, job: RunningJob, event: Done | Failed, pieces: list[Piece]) -> None:
+        if isinstance(event, ChoiceDone):
+            self._choice_done(job, event, pieces)
+            return
         job.ending = event
         whole, tokens = "", 0
         if not job.claim.stream and isinstance(event, Done) and event.reason != "cancelled":
             # Embeddings are text of no tokens.
-            whole, tokens = "".join(job.pieces), event.completion_tokens
+            whole, tokens = job.whole(event), event.completion_tokens
         pieces.append(Piece(job, whole, tokens, last=True))
         if isinstance(event, Failed) and event.code == _ENGINE_FAILED and self._engine_is_dead():
             self._engine_died()
+
+    def _choice_done(self, job: RunningJob, event: ChoiceDone, pieces: list[Piece]) -> None:
+        if job.claim.stream:
+            detail = Detail(event.choice, reason=event.reason)
+            pieces.append(Piece(job, "", 0, detail=detail))
+        elif job.answer is not None:
+            job.answer.end(event)
 
     def _end(self, job: RunningJob, event: Done | Failed) -> None:
         """Ends a job from this side, as if the engine had."""
@@ -277,7 +296,7 @@ class InferenceRuntime:
         self._terminal(job, event, pieces)
         self._publisher.send(pieces)
         if self._engine is not None:
-            self._engine.cancel(job.engine_id)
+            self._choices.cancel(self._engine, job.engine_id)
 
     def _sent(self, pieces: list[Piece]) -> None:
         ended: list[Settlement] = []
@@ -309,7 +328,7 @@ class InferenceRuntime:
             job = piece.job
             if job.lost:
                 continue
-            if job.claim.stream and (piece.text or piece.tokens):
+            if job.claim.stream and (piece.text or piece.tokens or piece.detail):
                 self._cut(job, ended)
             elif piece.last:
                 self._finish(job, ended, keep=piece)
@@ -322,7 +341,7 @@ class InferenceRuntime:
         job.lost = True
         ended.append(self._settlement(job))
         if self._engine is not None:
-            self._engine.cancel(job.engine_id)
+            self._choices.cancel(self._engine, job.engine_id)
 
     def _settlement(self, job: RunningJob, keep: Piece | None = None) -> Settlement:
         ending, claim = job.ending, job.claim
@@ -373,7 +392,7 @@ class InferenceRuntime:
 
     def _cancel(self, job: RunningJob) -> None:
         if self._engine is not None and job.ending is None:
-            self._engine.cancel(job.engine_id)
+            self._choices.cancel(self._engine, job.engine_id)
 
     def _lose(self, job: RunningJob) -> None:
         """Another claim has the job: it is dropped without a word, for its fence is stale."""
@@ -381,14 +400,14 @@ class InferenceRuntime:
         job.lost = True
         self._running.remove([job])
         if self._engine is not None:
-            self._engine.cancel(job.engine_id)
+            self._choices.cancel(self._engine, job.engine_id)
 
     def _give_back(self, job: RunningJob, *, forgive: bool) -> None:
         job.lost = True
         self._queue.release(Release(job.claim.id, job.claim.fence, forgive))
         self._running.remove([job])
         if self._engine is not None:
-            self._engine.cancel(job.engine_id)
+            self._choices.cancel(self._engine, job.engine_id)
 
     def _engine_is_dead(self) -> bool:
         """A server elsewhere may fail a request and go on: then so does its engine here."""

@@ -16,6 +16,7 @@ from inference.gateway.wire.checks import (
 )
 from inference.gateway.wire.common import Ending, Opening, ParsedRequest
 from inference.gateway.wire.diagnose import shown
+from inference.gateway.wire.extras import extras_of
 from inference.gateway.wire.items import Texts
 from inference.gateway.wire.message_events import MessageEncoder
 from inference.gateway.wire.message_reading import ReadMessageEncoder, whole_read_message
@@ -127,7 +128,7 @@ class IncomingMessages(IncomingCount, kw_only=True, forbid_unknown_fields=True, 
     diagnostics: msgspec.Raw = ABSENT
     inference_geo: msgspec.Raw = ABSENT
     service_tier: msgspec.Raw = ABSENT
-    top_k: msgspec.Raw = ABSENT
+    top_k: int | None = None
 
 
 _OF_BOTH: Final[dict[str, tuple[object, ...]]] = {
@@ -142,7 +143,6 @@ _OF_BOTH: Final[dict[str, tuple[object, ...]]] = {
 UNSUPPORTED: Final = Unsupported(
     {
         **_OF_BOTH,
-        "top_k": (),
         "service_tier": ("auto", "standard_only"),
         "container": (),
         "diagnostics": (),
@@ -186,7 +186,7 @@ class MessagesDialect:
             stop=checks.checked_stop(incoming.stop_sequences, limits, "stop_sequences"),
             seed=None,
             user=checks.checked_label("metadata.user_id", user, limits),
-            extras=chosen.extras,
+            extras=tools.with_tools(extras_of(top_k=incoming.top_k), chosen.extras),
             one_call=chosen.one_call,
             reasoning=_shows_thinking(incoming.thinking),
         )

@@ -16,6 +16,7 @@ from inference.gateway.wire.checks import (
 )
 from inference.gateway.wire.common import ParsedRequest
 from inference.gateway.wire.diagnose import refusal_of, shown
+from inference.gateway.wire.extras import chat_extras
 from inference.gateway.wire.schema import (
     UNSUPPORTED_MESSAGE_FIELDS,
     UNSUPPORTED_PARAMETERS,
@@ -68,7 +69,7 @@ def parse_chat_request(body: bytes, *, limits: RequestLimits = DEFAULT_LIMITS) -
         # ``safety_identifier`` is the newer name of the same label.
         user=checks.checked_label("user", incoming.user, limits)
         or checks.checked_label("safety_identifier", incoming.safety_identifier, limits),
-        extras=chosen.extras,
+        extras=tools.with_tools(chat_extras(incoming), chosen.extras),
         one_call=chosen.one_call,
     )
 

@@ -15,7 +15,7 @@ _encode: Final = msgspec.json.Encoder().encode
 _FIXED: Final = (
     b',"background":false,"previous_response_id":null,'
     b'"reasoning":{"effort":null,"summary":null},"service_tier":"default","store":false,'
-    b'"text":{"format":{"type":"text"}},"top_logprobs":0,'
+    b'"top_logprobs":0,'
     b'"truncation":"disabled",'
 )
 _PLACE: Final = b'"output_index":0,"content_index":0,'

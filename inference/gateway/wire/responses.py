@@ -17,13 +17,17 @@ from inference.gateway.wire.checks import (
 )
 from inference.gateway.wire.common import Ending, Opening, ParsedRequest
 from inference.gateway.wire.diagnose import shown
+from inference.gateway.wire.extras import extras_of
+from inference.gateway.wire.formats import text_structure_of
 from inference.gateway.wire.items import Texts, unsupported_item
 from inference.gateway.wire.response import one_line
 from inference.gateway.wire.response_events import ResponseEncoder
 from inference.gateway.wire.response_reading import ReadResponseEncoder, whole_read_response
 from inference.gateway.wire.schema import ABSENT, Unsupported
+from inference.gateway.wire.shapes import TextFormat
 from inference.gateway.wire.style import OPENAI, Style
 from inference.gateway.wire.tool_schema import Function
+from inference.payloads import Extras
 
 _MAX_METADATA_PAIRS: Final = 16
 _MAX_METADATA_KEY_CHARS: Final = 64
@@ -80,6 +84,13 @@ class ResponseStreamOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False
     include_obfuscation: bool | None = None
 
 
+class TextOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What the answer's text must look like."""
+
+    format: TextFormat | None = None
+    verbosity: str | None = None
+
+
 class IncomingResponse(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """The body of ``POST /v1/responses``."""
 
@@ -113,14 +124,12 @@ class IncomingResponse(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     prompt_cache_retention: msgspec.Raw = ABSENT
     reasoning: msgspec.Raw = ABSENT
     service_tier: msgspec.Raw = ABSENT
-    text: msgspec.Raw = ABSENT
+    text: TextOptions | None = None
     tool_choice: msgspec.Raw = ABSENT
     tools: list[FunctionTool] | None = None
     top_logprobs: msgspec.Raw = ABSENT
     truncation: msgspec.Raw = ABSENT
 
-
-_PLAIN: Final = {"format": {"type": "text"}}
 
 UNSUPPORTED: Final = Unsupported(
     {
@@ -129,7 +138,6 @@ UNSUPPORTED: Final = Unsupported(
         "background": (False,),
         "background_options": (),
         "max_tool_calls": (),
-        "text": (_PLAIN, {}, {**_PLAIN, "verbosity": "medium"}, {"verbosity": "medium"}),
         "reasoning": ({}, {"effort": None, "summary": None}),
         "include": ([],),
         "top_logprobs": (0,),
@@ -189,7 +197,7 @@ class ResponsesDialect:
             or checks.checked_label("safety_identifier", incoming.safety_identifier, limits),
             param="input",
             echo=_echo(incoming),
-            extras=chosen.extras,
+            extras=tools.with_tools(_extras(incoming.text), chosen.extras),
             one_call=chosen.one_call,
         )
 
@@ -213,6 +221,14 @@ def _stream(incoming: IncomingResponse) -> bool:
             name = "stream_options.include_obfuscation"
             raise checks.unsupported(name, f"Parameter '{name}'")
     return stream
+
+
+def _extras(text: TextOptions | None) -> Extras | None:
+    if text is None:
+        return None
+    if text.verbosity not in (None, "medium"):
+        raise checks.unsupported("text.verbosity", "A verbosity other than 'medium'")
+    return extras_of(structure=text_structure_of(text.format))
 
 
 def _messages(incoming: IncomingResponse, limits: RequestLimits) -> tuple[Message, ...]:
@@ -289,6 +305,7 @@ def _echo(incoming: IncomingResponse) -> bytes:
         "parallel_tool_calls": incoming.parallel_tool_calls is not False,
         "tool_choice": _choice(incoming.tool_choice),
         "tools": [{**msgspec.to_builtins(tool), "strict": False} for tool in incoming.tools or ()],
+        "text": _text(incoming.text),
     }
     return one_line(_encode(members))[1:-1]
 
@@ -297,6 +314,15 @@ def _choice(choice: msgspec.Raw) -> str:
     """What was chosen; it has been checked."""
     said = None if choice is ABSENT else msgspec.json.decode(choice)
     return "none" if said == "none" else "auto"
+
+
+def _text(text: TextOptions | None) -> dict[str, Any]:
+    """What was asked of the text, as an answer repeats it; only a schema has more members."""
+    given = text and text.format
+    if not given or given.type != "json_schema":
+        return {"format": {"type": given.type if given else "text"}}
+    members = {"type": given.type, "name": given.name, "schema": given.schema}
+    return {"format": members | {"strict": True, "description": given.description}}
 
 
 def _metadata(metadata: dict[str, str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from inference.gateway.wire.shapes import ResponseFormat
 from inference.gateway.wire.tool_schema import PastCall, Tool
 
 ABSENT: Final = msgspec.Raw(b"")
@@ -74,25 +75,28 @@ class IncomingRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     function_call: msgspec.Raw = ABSENT
     functions: msgspec.Raw = ABSENT
     logit_bias: msgspec.Raw = ABSENT
-    logprobs: msgspec.Raw = ABSENT
+    logprobs: bool | None = None
     metadata: msgspec.Raw = ABSENT
     modalities: msgspec.Raw = ABSENT
     moderation: msgspec.Raw = ABSENT
-    n: msgspec.Raw = ABSENT
+    n: int | None = None
     parallel_tool_calls: bool | None = None
     prediction: msgspec.Raw = ABSENT
     presence_penalty: msgspec.Raw = ABSENT
     prompt_cache_options: msgspec.Raw = ABSENT
     prompt_cache_retention: msgspec.Raw = ABSENT
     reasoning_effort: msgspec.Raw = ABSENT
-    response_format: msgspec.Raw = ABSENT
+    response_format: ResponseFormat | None = None
     service_tier: msgspec.Raw = ABSENT
     store: msgspec.Raw = ABSENT
     tool_choice: msgspec.Raw = ABSENT
     tools: list[Tool] | None = None
-    top_logprobs: msgspec.Raw = ABSENT
+    top_logprobs: int | None = None
     verbosity: msgspec.Raw = ABSENT
     web_search_options: msgspec.Raw = ABSENT
+    # vLLM's, not OpenAI's.
+    top_k: int | None = None
+    min_tokens: int | None = None
 
 
 class Unsupported:
@@ -146,10 +150,6 @@ UNSUPPORTED_PARAMETERS: Final = Unsupported(
     {
         "functions": ([],),
         "function_call": ("none", "auto"),
-        "response_format": ({"type": "text"},),
-        "logprobs": (False,),
-        "top_logprobs": (0,),
-        "n": (1,),
         "logit_bias": ({},),
         "presence_penalty": (0,),
         "frequency_penalty": (0,),

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from inference.engines.base import Message, ToolCall
 from inference.gateway.parsing.scan import MOST_DEPTH, JsonScan
@@ -64,6 +65,23 @@ def chosen(
     if not wanted:
         return NOTHING
     return Chosen(Extras(tools=declared), one_call=parallel is False)
+
+
+def with_tools(extras: Extras | None, tools: Extras | None) -> Extras | None:
+    """What a request asks for, its tools among it.
+
+    Raises:
+        Invalid: it asks for a structure too, which leaves the model no way to call a tool.
+    """
+    if extras is None or tools is None:
+        return tools or extras
+    if extras.structure is not None:
+        raise Invalid(
+            "Tools can't be combined with an answer that has a structure: leave one of them out.",
+            code="unsupported_parameter",
+            param="tools",
+        )
+    return replace(extras, tools=tools.tools)
 
 
 def declaration(functions: Sequence[tuple[str, Function]]) -> str:

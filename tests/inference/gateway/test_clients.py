@@ -196,10 +196,8 @@ def test_ask_an_unknown_model_raises_the_clients_own_exception(
 
 
 UNSUPPORTED: list[tuple[Api, dict[str, Any], str]] = [
-    (COMPLETIONS, {"n": 2}, "n"),
     (COMPLETIONS, {"best_of": 2}, "best_of"),
     (COMPLETIONS, {"echo": True}, "echo"),
-    (COMPLETIONS, {"logprobs": 0}, "logprobs"),
     (COMPLETIONS, {"suffix": "x"}, "suffix"),
     (COMPLETIONS, {"prompt": ["a", "b"]}, "prompt"),
     (COMPLETIONS, {"prompt": [1, 2]}, "prompt"),
@@ -208,7 +206,7 @@ UNSUPPORTED: list[tuple[Api, dict[str, Any], str]] = [
     (RESPONSES, {"background": True}, "background"),
     (RESPONSES, {"tools": [{"type": "web_search"}]}, "tools[0].type"),
     (RESPONSES, {"reasoning": {"effort": "low"}}, "reasoning"),
-    (RESPONSES, {"text": {"format": {"type": "json_object"}}}, "text"),
+    (RESPONSES, {"text": {"verbosity": "low"}}, "text.verbosity"),
     (RESPONSES, {"truncation": "auto"}, "truncation"),
     (
         RESPONSES,
@@ -220,7 +218,6 @@ UNSUPPORTED: list[tuple[Api, dict[str, Any], str]] = [
         {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:,"}]}]},
         "input[0].content[0].type",
     ),
-    (MESSAGES, {"extra_body": {"top_k": 5}}, "top_k"),
     (MESSAGES, {"tools": [{"name": "f", "input_schema": {"type": "object"}}]}, "tools"),
     (MESSAGES, {"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking.type"),
     (
