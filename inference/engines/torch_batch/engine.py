@@ -23,6 +23,7 @@ from inference.engines.base import (
     Failed,
     GenerationRequest,
 )
+from inference.engines.grammar import Grammars
 from inference.engines.options import parse_options
 from inference.engines.stepping import RequestRefused, StepEngine, log_failure
 from inference.engines.text import TokenBytes
@@ -69,6 +70,7 @@ class TorchBatchEngine(StepEngine):
         self._eos: tuple[int, ...]
         self._prefill_tokens: int
         self._runner: ModelRunner | None = None
+        self._grammars: Grammars | None = None  # made for the first request with a structure
         self._rows: Rows
         self._prefixes: PrefixStore
 
@@ -152,9 +154,13 @@ class TorchBatchEngine(StepEngine):
 
     def _mask(self, request: GenerationRequest) -> TokenMask | None:
         """What restricts the tokens of a request."""
-        if request.sampling.structure is None:
+        structure = request.sampling.structure
+        if structure is None:
             return None
-        raise RequestRefused("The engine torch_batch can't hold answers to a structure.")
+        if self._grammars is None:
+            assert self._runner is not None
+            self._grammars = Grammars(self._artefact_dir, vocab_size=self._runner.vocabulary)
+        return self._grammars.mask(structure)
 
     def _make_room(self, runner: ModelRunner) -> None:
         """Reshape the cache where it is too short, or has too few rows, for what has started."""

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from inference.engines.torch_batch.options import Device, Dtype
+from inference.quantization.loading import is_packed, load_quantized
 from portal.core.errors import Invalid
 
 # Their frequencies depend on the longest request of a batch, so that requests are not independent.
@@ -42,10 +43,13 @@ def load_model(artefact_dir: Path, *, device: torch.device, dtype: Dtype) -> nn.
     try:
         config = AutoConfig.from_pretrained(artefact_dir, local_files_only=True)
         _check_rope(config)
+        wanted = _dtype(dtype, config.dtype, device)
+        if is_packed(artefact_dir):
+            return load_quantized(artefact_dir, device=device, dtype=wanted)
         model = AutoModelForCausalLM.from_pretrained(
             artefact_dir,
             config=config,
-            dtype=_dtype(dtype, config.dtype, device),
+            dtype=wanted,
             attn_implementation="sdpa",
             local_files_only=True,
             use_safetensors=True,

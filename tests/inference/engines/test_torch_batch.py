@@ -285,7 +285,7 @@ def test_prompt_of_another_scope_is_computed_again(
         ([258], {}, "invalid_prompt"),
         ([-1], {}, "invalid_prompt"),
         ([], {}, "invalid_prompt"),
-        ([5], {"structure": Structure("json_object")}, "request_refused"),
+        ([5], {"structure": Structure("json_schema", '{"type": "nothing"}')}, "request_refused"),
     ],
 )
 def test_refuse_unservable_without_harming_the_next(
