@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -128,11 +129,10 @@ class ProcessEngine:
         """See ``Engine.stats``; ``running`` is of the last step that had events."""
         with self._changed:
             running = min(self._stats.running, len(self._live))
-            return EngineStats(
-                slots=self._stats.slots,
+            return replace(
+                self._stats,
                 running=running,
                 waiting=len(self._live) - running,
-                generated_tokens=self._stats.generated_tokens,
                 failure=self._failure,
             )
 
