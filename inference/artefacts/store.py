@@ -99,6 +99,28 @@ def import_gguf(source: Path, store: Path, *, name: str, licence: str, provenanc
     return _publish(store, weights.sha256[:_ID_LENGTH], fill)
 
 
+def artefacts(store: Path) -> list[Manifest]:
+    """The artefacts of a store by name; folders that are damaged are left out."""
+    found = []
+    for folder in store.glob(f"*/{MANIFEST}"):
+        try:
+            found.append(load_manifest(folder.parent))
+        except (NotFound, Invalid):
+            continue
+    return sorted(found, key=lambda manifest: (manifest.name, manifest.id))
+
+
+def same_prompts(one: Path, other: Path) -> bool:
+    """Whether two artefacts make the same tokens of the same messages; False if not known."""
+    try:
+        return all(
+            (one / name).read_bytes() == (other / name).read_bytes()
+            for name in (TOKENIZER, TEMPLATE)
+        )
+    except OSError:
+        return False
+
+
 def import_byte_level(store: Path, *, context_length: int) -> Manifest:
     """An artefact without weights, for the fake engine: a token a byte, ChatML prompts."""
     tokenizer = byte_level_tokenizer()
