@@ -9,8 +9,6 @@ from dataclasses import replace
 from enum import StrEnum
 from uuid import UUID
 
-from django.utils.translation import gettext_noop
-
 from audit.services import intent
 from inference.models import Deployment, DesiredState, Worker, WorkerState
 from inference.worker_selectors import get_worker, is_silent, live_workers
@@ -91,33 +89,33 @@ def refusal_of(worker: Worker, order: WorkerOrder) -> str:
     if worker.state == WorkerState.STOPPED or is_silent(worker):
         back = order in (WorkerOrder.RESUME, WorkerOrder.LOAD) and wants != DesiredState.SERVING
         # What is wanted of the one that is started in its place may be taken back.
-        return "" if back else gettext_noop("The worker is not up: start it first.")
+        return "" if back else "The worker is not up: start it first."
     if order == WorkerOrder.DRAIN:
         return _refusal_to_drain(worker, wants)
     if order == WorkerOrder.RESUME:
         return _refusal_to_resume(wants)
     if order == WorkerOrder.UNLOAD and wants == DesiredState.UNLOADED:
-        return gettext_noop("The worker is unloaded already, or about to be.")
+        return "The worker is unloaded already, or about to be."
     if order == WorkerOrder.LOAD and worker.state == WorkerState.LOADING:
-        return gettext_noop("The worker is loading already.")
+        return "The worker is loading already."
     return ""
 
 
 def _refusal_to_drain(worker: Worker, wants: DesiredState) -> str:
     if wants == DesiredState.DRAINED:
-        return gettext_noop("The worker is drained already, or about to be.")
+        return "The worker is drained already, or about to be."
     if wants == DesiredState.UNLOADED:
-        return gettext_noop("The worker holds no model: there is nothing to drain.")
+        return "The worker holds no model: there is nothing to drain."
     if worker.state == WorkerState.FAILED:
-        return gettext_noop("The worker's model could not be loaded: there is nothing to drain.")
+        return "The worker's model could not be loaded: there is nothing to drain."
     return ""
 
 
 def _refusal_to_resume(wants: DesiredState) -> str:
     if wants == DesiredState.SERVING:
-        return gettext_noop("The worker is not drained: there is nothing to resume.")
+        return "The worker is not drained: there is nothing to resume."
     if wants == DesiredState.UNLOADED:
-        return gettext_noop("The worker holds no model: load it instead.")
+        return "The worker holds no model: load it instead."
     return ""
 
 
