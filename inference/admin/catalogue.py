@@ -130,7 +130,7 @@ def health_of(deployment: Deployment, workers: Sequence[Worker], now: datetime) 
         return Health(
             "danger",
             gettext("No worker"),
-            gettext("No worker serves this queue yet."),
+            gettext("Start one with the command on the deployment's page."),
         )
     return Health(
         "danger",
