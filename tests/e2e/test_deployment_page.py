@@ -13,7 +13,7 @@ from tests.factories import unique
 from tests.live import Deployed, LivePortal, deploy
 
 LogIn = Callable[..., Page]
-PATIENCE = 60_000
+PATIENCE = 120_000
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,7 @@ def test_worker_is_drained_unloaded_and_loaded_again_and_no_request_is_lost(
         f"WORKER_DEPLOYMENT={deployed.deployment}"
     )
     worker = live_portal.programs.worker(deployed)
+    live_portal.programs.wait_served(live_portal.web, deployed, within=180)
     state(page, "Ready")
     token = factories.api_key(house.a).token
 
@@ -96,14 +97,14 @@ def test_load_that_fails_is_told_in_words_and_mended_on_the_page(
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("alert")).to_contain_text("slots")
     page.get_by_label("Engine options").fill("{}")
-    page.get_by_label("Engine", exact=True).select_option("openvino")
+    page.locator("[name=engine]").select_option("openvino")
     page.get_by_role("button", name="Save").click()
     expect(page.locator("[data-live] .fh-label-warning")).to_have_text("stale")
     tell(page, "Load", "Load worker")
     state(page, "Failed")
     expect(page.locator("[data-live] tbody")).to_contain_text("holds no weights for OpenVINO")
     page.goto(f"{path}edit/")
-    page.get_by_label("Engine", exact=True).select_option("fake")
+    page.locator("[name=engine]").select_option("fake")
     page.get_by_role("button", name="Save").click()
     tell(page, "Load", "Load worker")
     state(page, "Ready")

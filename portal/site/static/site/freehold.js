@@ -65,6 +65,7 @@ document.querySelectorAll("[data-live]").forEach((part) => {
         } catch {
             return;
         }
+        if (answer.status >= 500) return;
         if (!answer.ok) {
             // Logged out, or the thing is gone: what is shown stays until the page is left.
             clearInterval(timer);
