@@ -119,12 +119,12 @@ SENTENCES: Final = (
     _("There is no such model version."),
     _("There is no such worker."),
     _("There is no artefact '%(name)s'."),
-    _("The version '%(label)s' of '%(name)s' is another artefact."),
+    _("The version '%(wanted)s' of '%(name)s' is another artefact."),
     _("There is already a price from that moment."),
     _("The name or the queue is taken."),
     _("'currency' must be a code of three letters, such as USD."),
-    _("There is no engine %(name)s; known are %(names)s."),
-    _("The options of engine %(engine)s are wrong: %(fault)s."),
+    _("There is no engine %(name)s; known are %(wanted)s."),
+    _("The options of engine %(name)s are wrong: %(wanted)s."),
     _("'version_id' is a version of another model."),
     _(
         "The version reads prompts in another way: disable the deployment, wait until its jobs "

@@ -15,6 +15,9 @@ from tests.live import Deployed, LivePortal, deploy
 LogIn = Callable[..., Page]
 PATIENCE = 120_000
 
+# Two workers are started one after the other.
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def deployed(live_portal: LivePortal) -> Deployed:
@@ -29,7 +32,7 @@ def path(deployed: Deployed) -> str:
 
 def tell(page: Page, title: str, button: str) -> None:
     """Gives an order in the table of workers, and confirms it."""
-    page.locator("[data-live] tbody a.fh-link", has_text=title).click()
+    page.locator("[data-live] tbody").get_by_text(title, exact=True).click()
     page.get_by_role("button", name=button).click()
     expect(page.get_by_text("The order is given")).to_be_visible()
 
