@@ -18,7 +18,6 @@ from inference.models import (
     JobState,
     Model,
     ModelPrice,
-    ModelVersion,
     Priority,
     QueueForecast,
     Route,
@@ -114,6 +113,12 @@ def drain_seconds(deployment_id: UUID) -> float | None:
     return backlog_of(forecast).wait_seconds(math.inf) if forecast else None
 
 
+def forecast_length(deployment_id: UUID) -> int:
+    """How many jobs wait for an enabled deployment; a round number beyond 100, at most 10,000."""
+    forecast = _forecast(deployment_id)
+    return max((int(rank) for rank, _ in forecast.ranks), default=0) if forecast else 0
+
+
 def _forecast(deployment_id: UUID) -> QueueForecast | None:
     return fresh_forecasts(QueueForecast.objects.filter(deployment_id=deployment_id)).first()
 
@@ -153,11 +158,6 @@ def served_models() -> QuerySet[Model]:
         )
         .exclude(served_version=None)
     )
-
-
-def model_versions() -> QuerySet[ModelVersion]:
-    """All versions with their models."""
-    return ModelVersion.objects.select_related("model")
 
 
 def deployments() -> QuerySet[Deployment]:

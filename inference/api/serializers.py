@@ -7,7 +7,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from inference.jobs.results import result_expiry
-from inference.models import Deployment, Job, JobState, Model, ModelVersion, Priority
+from inference.models import Deployment, Job, JobState, Model, Priority
 from inference.selectors import place_of, timeline
 
 STATES = [state.name.lower() for state in JobState]
@@ -166,38 +166,6 @@ class VersionFileSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     sha256 = serializers.CharField()
     size = serializers.IntegerField(help_text="Bytes.")
-
-
-class ModelVersionSerializer(serializers.ModelSerializer[ModelVersion]):
-    """An artefact of a model, and what identifies it."""
-
-    model = serializers.CharField(source="model.name")
-    files = serializers.SerializerMethodField(
-        help_text="As they were when the version was registered."
-    )
-
-    class Meta:
-        model = ModelVersion
-        fields = [
-            "id",
-            "model",
-            "label",
-            "digest",
-            "format",
-            "architecture",
-            "quantization",
-            "context_length",
-            "licence",
-            "provenance",
-            "path",
-            "files",
-            "created_at",
-        ]
-        read_only_fields = fields
-
-    @extend_schema_field(VersionFileSerializer(many=True))
-    def get_files(self, version: ModelVersion) -> list[dict[str, Any]]:
-        return [{"name": name, **entry} for name, entry in sorted((version.files or {}).items())]
 
 
 class DeploymentSerializer(serializers.ModelSerializer[Deployment]):

@@ -1,11 +1,16 @@
-"""Models and deployments on the management API; all of them are read here."""
+"""Models and deployments on the management API: the lists, and a new deployment."""
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from inference import selectors
+from inference import selectors, services
 from inference.api import serializers as shapes
+from inference.api.deployment_serializers import (
+    DeploymentDetailSerializer,
+    NewDeploymentSerializer,
+)
+from inference.api.deployment_views import shown_deployment
 from inference.quality_services import set_quality_gate
 from portal.core.api import PortalView
 from portal.core.rest import api_context, parse_id
@@ -20,18 +25,6 @@ class ModelsView(PortalView):
     @extend_schema(operation_id="models_list", responses=shapes.ModelSerializer(many=True))
     def get(self, request: Request) -> Response:
         return self.page(request, selectors.served_models(), shapes.ModelSerializer)
-
-
-class ModelVersionsView(PortalView):
-    """The artefacts that can be deployed; the platform's administrators see them."""
-
-    actions = {"GET": Action.DEPLOYMENT_READ}
-
-    @extend_schema(
-        operation_id="model_versions_list", responses=shapes.ModelVersionSerializer(many=True)
-    )
-    def get(self, request: Request) -> Response:
-        return self.page(request, selectors.model_versions(), shapes.ModelVersionSerializer)
 
 
 class ModelGateView(PortalView):
@@ -55,10 +48,20 @@ class ModelGateView(PortalView):
 class DeploymentsView(PortalView):
     """What is served where; the platform's administrators see it."""
 
-    actions = {"GET": Action.DEPLOYMENT_READ}
+    actions = {"GET": Action.DEPLOYMENT_READ, "POST": Action.DEPLOYMENT_EDIT}
 
     @extend_schema(
         operation_id="deployments_list", responses=shapes.DeploymentSerializer(many=True)
     )
     def get(self, request: Request) -> Response:
         return self.page(request, selectors.deployments(), shapes.DeploymentSerializer)
+
+    @extend_schema(
+        operation_id="deployments_create",
+        request=NewDeploymentSerializer,
+        responses={201: DeploymentDetailSerializer},
+    )
+    def post(self, request: Request) -> Response:
+        fields = self.valid(NewDeploymentSerializer, request)
+        made = services.create_deployment(context=api_context(request), **fields)
+        return shown_deployment(request, str(made.pk), 201)

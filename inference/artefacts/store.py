@@ -11,7 +11,14 @@ from tokenizers import Tokenizer
 
 from inference.artefacts.cards import licence_of_gguf, require_licence
 from inference.artefacts.gguf import GgufHeader, read_header
-from inference.artefacts.manifest import KvGeometry, Manifest, Progress, file_entry
+from inference.artefacts.manifest import (
+    MANIFEST,
+    KvGeometry,
+    Manifest,
+    Progress,
+    file_entry,
+    load_manifest,
+)
 from inference.artefacts.publishing import (
     ID_LENGTH,
     TEMPLATE,
@@ -114,6 +121,28 @@ def import_gguf(
         )
 
     return publish(store, content[:ID_LENGTH], fill, progress)
+
+
+def artefacts(store: Path) -> list[Manifest]:
+    """The artefacts of a store by name; folders that are damaged are left out."""
+    found = []
+    for folder in store.glob(f"*/{MANIFEST}"):
+        try:
+            found.append(load_manifest(folder.parent))
+        except (NotFound, Invalid):
+            continue
+    return sorted(found, key=lambda manifest: (manifest.name, manifest.id))
+
+
+def same_prompts(one: Path, other: Path) -> bool:
+    """Whether two artefacts make the same tokens of the same messages; False if not known."""
+    try:
+        return all(
+            (one / name).read_bytes() == (other / name).read_bytes()
+            for name in (TOKENIZER, TEMPLATE)
+        )
+    except OSError:
+        return False
 
 
 def import_byte_level(store: Path, *, context_length: int) -> Manifest:

@@ -40,6 +40,16 @@ def engine_names() -> tuple[str, ...]:
     return ("auto", *sorted(_ENGINES))
 
 
+def engine_target(name: str) -> tuple[str, bool]:
+    """The module of an engine, and whether it gets a process of its own.
+
+    Raises:
+        Invalid: there is no engine of that name.
+    """
+    entry = _entry(name)
+    return entry.target.partition(":")[0], entry.own_process
+
+
 def create_engine(
     name: str, *, artefact_dir: Path, context_length: int, options: EngineOptions, emit: Emit
 ) -> Engine:

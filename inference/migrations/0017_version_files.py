@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("inference", "0012_closing_of_jobs_and_files")]
+    dependencies = [("inference", "0016_quality")]
 
     operations = [
         migrations.AddField(

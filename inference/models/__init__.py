@@ -10,7 +10,14 @@ from inference.models.batches import (
     LineState,
 )
 from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion, Task
-from inference.models.dispatch import DeploymentClock, FairShare, QueueForecast, Worker
+from inference.models.dispatch import (
+    DeploymentClock,
+    DesiredState,
+    FairShare,
+    QueueForecast,
+    Worker,
+    WorkerState,
+)
 from inference.models.jobs import IdempotencyKey, Job, JobPayload, JobState, Priority
 from inference.models.routes import Route, RouteOverride, RouteTarget
 from inference.models.webhooks import (
@@ -27,6 +34,7 @@ __all__ = [
     "BatchState",
     "Deployment",
     "DeploymentClock",
+    "DesiredState",
     "FairShare",
     "File",
     "FileChunk",
@@ -51,4 +59,5 @@ __all__ = [
     "WebhookSecret",
     "WebhookState",
     "Worker",
+    "WorkerState",
 ]

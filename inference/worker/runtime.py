@@ -1,8 +1,8 @@
 """The inference worker's heart: claimed jobs into the engine, its events out to callers.
 
-Threads: the engine's own, one that talks to PostgreSQL (claim and settle) where no other could
-do so at once, one that publishes, one that listens to the doorbell, one to cancellations, one
-that beats. They meet in ``Running``.
+Threads: the engine's own, one that loads and unloads it, one that talks to PostgreSQL (claim and
+settle) where no other could do so at once, one that publishes, one that listens to the doorbell,
+one to cancellations, one that beats. They meet in ``Running``.
 """
 
 import base64
@@ -12,7 +12,6 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -20,7 +19,6 @@ import msgspec
 import structlog
 
 from inference import dispatch
-from inference.engines import create_engine
 from inference.engines.base import Done, Engine, Event, Failed, GenerationRequest, Sampling, Token
 from inference.models.dispatch import WorkerState
 from inference.models.jobs import JobState
@@ -32,16 +30,17 @@ from inference.worker.claims import Claimed
 from inference.worker.counts import Counts
 from inference.worker.database import Queue, Release
 from inference.worker.detailed import DetailedAnswer, choice_of
+from inference.worker.figures import Figures
 from inference.worker.heartbeat import Heartbeat, Presence
 from inference.worker.pace import Pace
 from inference.worker.publisher import Detail, Ended, Piece, Publisher
+from inference.worker.residency import Residency
 from inference.worker.running import Running, RunningJob, engine_id
 from inference.worker.settings import Assignment
 from portal.core.broker import Doorbell, sync_client
 from portal.core.crypto import InvalidCiphertext, Keyring
 from portal.core.env import Env
 from portal.core.errors import PortalError
-from portal.core.heap import freeze_heap
 from portal.core.ids import uuid7
 from portal.core.resp import RespClient
 from tenants.models.ledger import Measure
@@ -69,10 +68,17 @@ class InferenceRuntime:
         self._broker = RespClient(self._redis_url)
         self._bell = Doorbell(self._broker)
         self._presence = Presence(uuid7(), self._name, assignment.deployment_id, assignment.engine)
-        self._engine: Engine | None = None
-        self._loading: Engine | None = None
-        self._slots = 0
         self._draining = threading.Event()
+        self._figures = Figures()
+        self._residency = Residency(
+            assignment,
+            presence=self._presence,
+            running=self._running,
+            emit=self._choices.emit,
+            on_open=self._open,
+            on_pause=self._pause,
+        )
+        self._opened = False
         self._publisher = Publisher(
             RespClient(self._redis_url), on_sent=self._sent, on_failed=self._unsent
         )
@@ -97,6 +103,8 @@ class InferenceRuntime:
             counts=self._counts,
             interval_seconds=env.heartbeat_seconds,
             lease_seconds=env.lease_seconds,
+            figures=lambda: self._figures.row(self._residency.stats()),
+            on_desired=self._residency.want,
             on_cancel=self._cancel,
             on_lost=self._lose,
         )
@@ -110,62 +118,47 @@ class InferenceRuntime:
         self._cancels = CancelListener(
             sync_client(self._redis_url), assignment.queue, on_cancel=self._cancel_by_id
         )
-        self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
 
     # -- life ------------------------------------------------------------------------------
 
+    @property
+    def _engine(self) -> Engine | None:
+        return self._residency.engine
+
     def start(self) -> None:
-        """Begins loading; jobs are claimed once the engine has generated a token."""
+        """Begins to beat; the first beat tells whether to load and to claim."""
+        self._residency.start()
         self._heartbeat.start()
-        self._loader.start()
 
     def wake(self) -> None:
         """There is work: called by the Celery task."""
         self._listener.wake()
 
-    def _load(self) -> None:
-        assignment = self._assignment
-        try:
-            engine = create_engine(
-                assignment.engine,
-                artefact_dir=Path(assignment.artefact_path),
-                context_length=assignment.context_length,
-                options=assignment.options,
-                emit=self._choices.emit,
-            )
-            self._loading = engine
-            engine.load()
-        except Exception as fault:
-            if self._draining.is_set():
-                return
-            # Whatever it is: health names it, and nobody waits for a load that has ended.
-            known = isinstance(fault, PortalError)
-            message = str(fault) if known else f"{type(fault).__name__}: {fault}"
-            log.error(
-                "engine.unloadable", deployment=assignment.name, error=message, exc_info=not known
-            )
-            self._presence.now(WorkerState.FAILED, message)
+    def _open(self) -> None:
+        """The model is there: jobs are claimed from here on."""
+        log.info("worker.ready", worker=self._name, slots=self._residency.slots)
+        if self._opened:
+            self._queue.resume()
+            self._listener.resume()
             return
-        if self._draining.is_set():
-            engine.close()
-            return
-        self._engine = engine
-        self._slots = engine.stats().slots
-        freeze_heap()
-        self._presence.now(WorkerState.READY, slots=self._slots, digest=assignment.digest)
-        log.info("worker.ready", worker=self._name, slots=self._slots)
+        self._opened = True
         for part in (self._publisher, self._queue, self._listener, self._cancels):
             part.start()
+
+    def _pause(self) -> None:
+        """Nothing is claimed when this returns; what was, runs or is about to."""
+        log.info("worker.paused", worker=self._name)
+        self._listener.pause()
+        self._queue.pause()
+        # What waits is for others.
+        self._ring()
 
     def drain(self) -> None:
         """Claims no more, lets what runs finish within the drain time, puts the rest back."""
         self._draining.set()
         self._presence.now(WorkerState.DRAINING)
-        if self._engine is None and self._loading is not None:
-            # Nobody waits for a model that is still loading.
-            self._loading.close()
-        self._loader.join(timeout=self._env.drain_seconds)
-        if self._engine is not None:
+        self._residency.stop(self._env.drain_seconds)
+        if self._opened:
             self._queue.stop_claiming()
             self._listener.stop()
             if not self._running.wait_empty(self._env.drain_seconds):
@@ -174,7 +167,8 @@ class InferenceRuntime:
             self._cancels.stop()
             self._queue.stop()
             self._publisher.stop()
-            self._engine.close()
+        self._residency.close()
+        if self._opened:
             self._ring()
             self._broker.close()
         self._presence.now(WorkerState.STOPPED)
@@ -193,9 +187,9 @@ class InferenceRuntime:
     # -- in --------------------------------------------------------------------------------
 
     def _capacity(self) -> int:
-        if self._draining.is_set():
+        if self._draining.is_set() or not self._residency.serving:
             return 0
-        return self._slots - self._running.slots
+        return self._residency.slots - self._running.slots
 
     def _ring(self) -> None:
         dispatch.ring(self._bell, self._assignment.queue)
@@ -364,7 +358,7 @@ class InferenceRuntime:
             error_message=message,
             measure=Measure.MEASURED if isinstance(ending, Done) else Measure.ESTIMATED,
             answer=answer,
-            digest=self._assignment.digest,
+            digest=self._residency.assignment.digest,
             first_token_at=job.first_token_at,
             stop=ending.stop if isinstance(ending, Done) else -1,
             shown=job.shown,

@@ -30,31 +30,30 @@ def version(database: None, tmp_path: Path) -> ModelVersion:
     )
 
 
-def page_of(user: Any, version: ModelVersion) -> str:
+def page_of(user: Any, page: str) -> str:
     client = Client()
     client.force_login(user)
-    response = client.get(f"/admin/inference/model/{version.model_id}/")
+    response = client.get(f"/admin/inference/{page}/")
     assert response.status_code == 200
     return response.content.decode()
 
 
 def test_page_shows_the_artefact_to_the_system_administrator(version: ModelVersion) -> None:
-    page = page_of(factories.administrator(PlatformRole.SYSTEM).user, version)
+    page = page_of(factories.administrator(PlatformRole.SYSTEM).user, f"modelversion/{version.pk}")
     assert version.files is not None
     for text in ("safetensors", "apache-2.0", "the vault", version.path, version.digest):
         assert text in page
     for name, entry in version.files.items():
         assert name in page
         assert entry["sha256"] in page
-    assert "Artefact of version 7" in page
 
 
 def test_page_shows_members_no_folder_and_no_files(
     version: ModelVersion, tenant_a: Organisation
 ) -> None:
-    page = page_of(tenant_a.developer.user, version)
+    page = page_of(tenant_a.developer.user, f"model/{version.model_id}")
     assert version.digest in page
-    for text in ("the vault", version.path, "config.json", "Artefact of version"):
+    for text in ("the vault", version.path, "config.json"):
         assert text not in page
 
 
