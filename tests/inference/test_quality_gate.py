@@ -78,9 +78,9 @@ class Catalogue:
         return manifest
 
 
-def deploy(version: ModelVersion, **changes: bool) -> Deployment:
+def deploy(version: ModelVersion, *, enabled: bool = True) -> Deployment:
     return create_deployment(
-        context=TESTS, name=unique("gate"), version_id=version.id, engine="fake", **changes
+        context=TESTS, name=unique("gate"), version_id=version.id, engine="fake", enabled=enabled
     )
 
 
@@ -218,7 +218,7 @@ def test_api_sets_the_gate_and_shows_what_was_measured(catalogue: Catalogue) -> 
     sent = {"least_agreement": 0.95, "most_size": 0.28}
     answer = system.call("PUT", f"models/{version.model_id}/quality-gate", sent)
     assert (answer.status_code, answer.json()) == (200, sent)
-    pages = system.get("models").json()["results"]
+    pages = system.get("models").json()["items"]
     (shown,) = [model for model in pages if model["name"] == catalogue.name]
     assert shown["quality"] == msgspec.to_builtins(GOOD)
     assert system.call("PUT", f"models/{uuid7()}/quality-gate", sent).status_code == 404

@@ -125,7 +125,8 @@ def write_checkpoint(
     """An artefact in a publisher's format; gives the plain weights that it stands for."""
     tiny_model(architecture).save_pretrained(folder)
     plain = load_file(folder / "model.safetensors")
-    tensors, meant = {}, {}
+    tensors: dict[str, Tensor] = {}
+    meant: dict[str, Tensor] = {}
     for name, tensor in plain.items():
         owner, _, leaf = name.rpartition(".")
         packs = leaf == "weight" and name.endswith("_proj.weight") and tensor.shape[1] % GROUP == 0
