@@ -37,6 +37,7 @@ _TOOLS: Final = msgspec.json.encode(
         }
     ]
 ).decode()
+_BARE: Final = re.compile(r"[\w\s]*(\{.*\})\s*", re.DOTALL)
 # Nine letters and digits: Mistral's templates take no other ids.
 _CALL: Final = ToolCall("probe0001", _NAME, msgspec.json.encode(_ARGUMENTS).decode())
 _TURNS: Final = (
@@ -112,7 +113,8 @@ def _reads_the_probe(form: str, answer: str, control: re.Pattern[str]) -> bool:
     turns = [answer]
     if FORMATS[form].bare:
         # A role may stand before what is an answer's beginning.
-        turns = [turn[turn.find("{") :] for turn in control.split(answer) if "{" in turn]
+        found = (_BARE.fullmatch(turn) for turn in control.split(answer))
+        turns = [turn[1] for turn in found if turn is not None]
     for turn in turns:
         calls = read_whole(Reading(form), "", turn).calls
         if len(calls) == 1 and calls[0].name == _NAME:

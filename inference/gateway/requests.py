@@ -328,9 +328,9 @@ def _refuse_tools(request: ParsedRequest) -> None:
     if declared or any(m.calls or m.call_id for m in request.messages):
         param = "tools" if declared else request.param
         raise Invalid(
-            f"The model '{request.model}' takes no tools: its chat template has no place for them, "
-            "or writes calls in a form that is not known here. Leave them out, or use another "
-            "model.",
+            f"Tools are not supported by the model '{request.model}': its chat template has no "
+            "place for them, or writes calls in a form that is not known here. Leave them out, or "
+            "use another model.",
             code="unsupported_parameter",
             param=param,
         )

@@ -230,7 +230,7 @@ BAD_BODIES: dict[str, tuple[Any, int, str | None]] = {
         "context_length_exceeded",
     ),
     "huge-seed": (chat(seed=2**64), 400, None),
-    "tools": (chat(tools=[{"type": "function"}]), 400, "unsupported_parameter"),
+    "tools": (chat(tools=[{"type": "custom"}]), 400, "unsupported_parameter"),
     "image": (
         chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
         400,

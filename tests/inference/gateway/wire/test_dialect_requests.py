@@ -417,7 +417,11 @@ def test_parse_count_takes_the_conversation_alone() -> None:
     asked = {"model": "m", "messages": HELLO, "system": "Be brief."}
     request = parse_count(json.dumps(asked).encode())
     assert request.messages == (Message("system", "Be brief."), Message("user", "Hello"))
-    for extra, code in (({"max_tokens": 5}, "unknown_parameter"), ({"tools": [1]}, None)):
+    for extra, code in (
+        ({"max_tokens": 5}, "unknown_parameter"),
+        ({"tools": [1]}, "invalid_type"),
+        ({"speed": "fast"}, None),
+    ):
         with pytest.raises(Invalid) as caught:
             parse_count(json.dumps(asked | extra).encode())
         assert caught.value.error_code == (code or "unsupported_parameter")
