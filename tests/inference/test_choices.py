@@ -91,15 +91,25 @@ def admit(bench: Bench, tenant: Organisation, *, stream: bool = False, **extras:
 
 def ended(bench: Bench, job_id: UUID) -> dict[str, Any]:
     """The job's row once it has ended."""
-    return eventually(
-        lambda: (row := bench.job(job_id))["state"] in TERMINAL and row, what="the job has ended"
-    )
+    eventually(lambda: bench.job(job_id)["state"] in TERMINAL, what="the job has ended")
+    return bench.job(job_id)
 
 
 def sent(redis: "redis_client.Redis", job_id: UUID) -> list[Text | End]:
     entries: Any = redis.xrange(stream_key(GATEWAY))
     events = [event for _, fields in entries for event in decode_returns(fields[b"e"])]
     return [event for event in events if event.job == job_id.bytes]
+
+
+def all_sent(redis: "redis_client.Redis", job_id: UUID) -> tuple[list[Text], End]:
+    """What gateways were told of a job that has ended, and its end."""
+
+    def end() -> End | None:
+        return next((e for e in sent(redis, job_id) if isinstance(e, End)), None)
+
+    told = eventually(end, what="its end")
+    assert told is not None
+    return [e for e in sent(redis, job_id) if isinstance(e, Text)], told
 
 
 def test_reserve_for_every_choice_and_charge_the_prompt_once(
@@ -143,10 +153,7 @@ def test_answer_whole_holds_every_choice(
     job_id = admit(bench, tenant_a, logprobs=1)
     start_runtime()
     ended(bench, job_id)
-    text, end = eventually(
-        lambda: len(events := sent(redis, job_id)) == 2 and events, what="answer and end"
-    )
-    assert isinstance(end, End)
+    (text,), end = all_sent(redis, job_id)
     assert text.tokens == end.completion_tokens == N * MAX_TOKENS
     choices = decode_choices(text.text, N)
     assert [c.reason for c in choices] == ["length"] * N
@@ -187,9 +194,7 @@ def test_stream_tells_each_choice_apart_and_counts_one_watermark(
     job_id = admit(bench, tenant_a, stream=True)
     start_runtime(token_ms=1)
     job = ended(bench, job_id)
-    *parts, end = eventually(
-        lambda: isinstance((events := sent(redis, job_id))[-1], End) and events, what="its end"
-    )
+    parts, end = all_sent(redis, job_id)
     offset = 0
     tokens = dict.fromkeys(range(N), 0)
     for part in parts:
@@ -236,10 +241,11 @@ def test_engine_that_dies_runs_a_job_again_unless_it_has_shown_a_choice(
     # The worker of a dead engine ends its process, which is ours here.
     monkeypatch.setattr("inference.worker.runtime.os.kill", lambda pid, signum: None)
     start_runtime(fail_on="breaks", fail_after=2, fail_code="engine_failed")
-    row = eventually(
-        lambda: (r := bench.job(job_id))["fence"] > job.fence and r["state"] != 1 and r,
+    eventually(
+        lambda: (row := bench.job(job_id))["fence"] > job.fence and row["state"] != 1,
         what="the job is ended or given back",
     )
+    row = bench.job(job_id)
     if stream:
         assert row["state"] == JobState.FAILED
         assert bench.charges(job_id)[0][1] == row["watermark"] > 0

@@ -12,11 +12,10 @@ from pydantic import BaseModel
 from tests import factories, live
 from tests.factories import Organisation, unique
 from tests.inference.engines.schema_strategies import check_answer
-from tests.inference.gateway.apis import HELLO
 from tests.live import Deployed, LivePortal
 from tests.servers import SessionServers
 
-ABOUT_BOB = [{"role": "user", "content": "Tell me of Bob, who is 30, as JSON."}]
+ABOUT_BOB: Any = [{"role": "user", "content": "Tell me of Bob, who is 30, as JSON."}]
 
 
 class Person(BaseModel):
@@ -106,7 +105,9 @@ def test_refuse_a_format_names_what_is_wrong_and_reserves_nothing(
     client: openai.OpenAI, writer: Deployed, given: Any, code: str, param: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model=writer.model, messages=HELLO, response_format=given)
+        client.chat.completions.create(
+            model=writer.model, messages=ABOUT_BOB, response_format=given
+        )
     assert (caught.value.code, caught.value.param) == (code, param)
 
 
@@ -116,7 +117,7 @@ def test_keep_the_kind_of_structure_and_no_word_of_its_schema(
     schema = {"type": "object", "properties": {"secretive": {"type": "null"}}}
     client.chat.completions.create(
         model=writer.model,
-        messages=HELLO,
+        messages=ABOUT_BOB,
         response_format=format_of(schema),
         extra_body={"top_k": 7},
     )
