@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import AddedToken
@@ -34,7 +35,7 @@ def source(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "source")
 
 
-def imported(source: Path, **changes: str) -> Manifest:
+def imported(source: Path, **changes: Any) -> Manifest:
     return import_model(source, source.parent / "store", name="tiny", **changes)
 
 
@@ -152,7 +153,11 @@ def _write(name: str, content: bytes) -> Callable[[Path], object]:
 
 
 def _remove(*names: str) -> Callable[[Path], object]:
-    return lambda source: [(source / name).unlink() for name in names]
+    def remove(source: Path) -> None:
+        for name in names:
+            (source / name).unlink()
+
+    return remove
 
 
 def _header(entry: object, rest: int = 16) -> bytes:
