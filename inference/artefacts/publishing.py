@@ -7,8 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from tokenizers import Tokenizer
 
-from inference.artefacts.manifest import MANIFEST, Manifest, Progress, load_manifest, verify
+from inference.artefacts.manifest import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    Progress,
+    file_entry,
+    load_manifest,
+    verify,
+)
 from portal.core.errors import Invalid, NotFound
 
 WEIGHTS, TOKENIZER, TEMPLATE = "model.gguf", "tokenizer.json", "chat_template.jinja"
@@ -52,3 +61,14 @@ def link(source: Path, target: Path) -> None:
         os.link(source.resolve(), target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def write_prompt_files(folder: Path, tokenizer: Tokenizer, template: str) -> None:
+    """What renders and counts prompts."""
+    (folder / TOKENIZER).write_text(tokenizer.to_str(), encoding="utf-8")
+    (folder / TEMPLATE).write_text(template, encoding="utf-8", newline="")
+
+
+def prompt_entries(folder: Path) -> dict[str, FileEntry]:
+    """Entries of what ``write_prompt_files`` wrote."""
+    return {name: file_entry(folder / name) for name in (TOKENIZER, TEMPLATE)}

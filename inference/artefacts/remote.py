@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 from tokenizers import Tokenizer
 
-from inference.artefacts import store as artefact_store
 from inference.artefacts.manifest import Manifest
+from inference.artefacts.publishing import ID_LENGTH, prompt_entries, publish, write_prompt_files
 from inference.engines.text import TokenBytes
 from portal.core.errors import Invalid, NotFound
 
@@ -54,9 +54,9 @@ def import_tokenizer(
     architectures = config.get("architectures") or ["unknown"]
 
     def fill(target: Path) -> Manifest:
-        artefact_store._write_prompt_files(target, tokenizer, template)
+        write_prompt_files(target, tokenizer, template)
         return Manifest(
-            id=digest[:16],
+            id=digest[:ID_LENGTH],
             digest=digest,
             name=name,
             format=REMOTE,
@@ -69,10 +69,10 @@ def import_tokenizer(
             licence=licence,
             provenance=provenance,
             kv=None,
-            files=artefact_store._prompt_entries(target),
+            files=prompt_entries(target),
         )
 
-    return artefact_store._publish(store, digest[:16], fill)
+    return publish(store, digest[:ID_LENGTH], fill)
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

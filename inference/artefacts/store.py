@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from gguf import LlamaFileType
-from tokenizers import Tokenizer
 
 from inference.artefacts.cards import licence_of_gguf, require_licence
 from inference.artefacts.gguf import GgufHeader, read_header
@@ -25,7 +24,9 @@ from inference.artefacts.publishing import (
     TOKENIZER,
     WEIGHTS,
     link,
+    prompt_entries,
     publish,
+    write_prompt_files,
 )
 from inference.artefacts.tokenizer import (
     BYTE_LEVEL_CONTROL,
@@ -104,7 +105,7 @@ def import_gguf(
         tokenizer = build_tokenizer(metadata)
         read_vocabulary(tokenizer)
         link(source, folder / WEIGHTS)
-        _write_prompt_files(folder, tokenizer, chat)
+        write_prompt_files(folder, tokenizer, chat)
         return Manifest(
             id=content[:ID_LENGTH],
             digest=weights.sha256,
@@ -116,7 +117,7 @@ def import_gguf(
             eos_token_ids=end_tokens(metadata),
             licence=licence,
             provenance=provenance,
-            files={WEIGHTS: weights} | _prompt_entries(folder),
+            files={WEIGHTS: weights} | prompt_entries(folder),
             **_geometry(header),
         )
 
@@ -152,7 +153,7 @@ def import_byte_level(store: Path, *, context_length: int) -> Manifest:
     digest = hashlib.sha256(content.encode()).hexdigest()
 
     def fill(folder: Path) -> Manifest:
-        _write_prompt_files(folder, tokenizer, _CHATML)
+        write_prompt_files(folder, tokenizer, _CHATML)
         return Manifest(
             id=digest[:ID_LENGTH],
             digest=digest,
@@ -167,19 +168,10 @@ def import_byte_level(store: Path, *, context_length: int) -> Manifest:
             licence="none",
             provenance="generated",
             kv=None,
-            files=_prompt_entries(folder),
+            files=prompt_entries(folder),
         )
 
     return publish(store, digest[:ID_LENGTH], fill)
-
-
-def _write_prompt_files(folder: Path, tokenizer: Tokenizer, template: str) -> None:
-    (folder / TOKENIZER).write_text(tokenizer.to_str(), encoding="utf-8")
-    (folder / TEMPLATE).write_text(template, encoding="utf-8", newline="")
-
-
-def _prompt_entries(folder: Path) -> dict[str, Any]:
-    return {name: file_entry(folder / name) for name in (TOKENIZER, TEMPLATE)}
 
 
 def _quantization(metadata: Mapping[str, Any]) -> str:

@@ -87,7 +87,8 @@ class _Run:
         self.prompt_tokens = prompt_tokens
         self.blocks = blocks
         self.generated = 0
-        self.logprobs: list[TokenLogprob] | None = None
+        # Told together with the text that covers their tokens.
+        self.logprobs: list[TokenLogprob] | None = [] if logprobs else None
 
 
 def _is_raw(request: GenerationRequest) -> bool:
@@ -211,10 +212,13 @@ class OpenVINOEngine(StepEngine):
             request.sampling.stop,
             continues=_is_raw(request),
         )
-        run = _Run(handle, text, len(request.prompt_ids), needed)
-        if request.sampling.logprobs is not None:
-            run.logprobs = []
-        self._runs[request.id] = run
+        self._runs[request.id] = _Run(
+            handle,
+            text,
+            len(request.prompt_ids),
+            needed,
+            logprobs=request.sampling.logprobs is not None,
+        )
         self._free_blocks -= needed
 
     def _config(self, sampling: Sampling) -> ov_genai.GenerationConfig:
@@ -223,15 +227,10 @@ class OpenVINOEngine(StepEngine):
         config.stop_token_ids = set(eos)
         if eos:
             config.set_eos_token_id(eos[0])
-        config.min_new_tokens = sampling.min_tokens
-        if sampling.logprobs is not None:
-            config.logprobs = 1  # It knows of no more than the token that was chosen.
         config.do_sample = sampling.temperature > 0 and sampling.top_p > 0
         if config.do_sample:
             config.temperature = sampling.temperature
             config.top_p = sampling.top_p
-            if sampling.top_k > 0:
-                config.top_k = sampling.top_k
             seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
             config.rng_seed = seed % 2**63
         self._extend(config, sampling)
@@ -243,7 +242,7 @@ class OpenVINOEngine(StepEngine):
         if sampling.min_tokens:
             config.min_new_tokens = min(sampling.min_tokens, sampling.max_tokens)
         if sampling.logprobs is not None:
-            config.logprobs = 1
+            config.logprobs = 1  # It knows of no more than the token that was chosen.
         if sampling.structure is not None:
             structured = ov_genai.StructuredOutputConfig()
             # A schema that can't be compiled would end the pipeline for all requests, not this

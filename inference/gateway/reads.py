@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from inference.gateway.parsing.reading import Reading, read_whole
 from inference.gateway.wire.common import Ending, Usage
+from inference.inputs import InputEncoder
 from inference.prompts import PromptEncoder
 
 # Reasoning longer than this is counted on a thread, so that it holds up nobody else.
@@ -24,8 +25,11 @@ def with_calls(ending: Ending, *, called: bool) -> Ending:
     return replace(ending, reason="tool_calls") if called and ending.reason == "stop" else ending
 
 
-async def counted(reading: Reading, encoder: PromptEncoder, ending: Ending, text: str) -> Ending:
+async def counted(
+    reading: Reading, encoder: PromptEncoder | InputEncoder, ending: Ending, text: str
+) -> Ending:
     """``ending`` with the tokens of the reasoning ``text``, where the model may reason."""
+    assert isinstance(encoder, PromptEncoder), "vectors are not read"
     if not reading.thinking:
         return ending
     if len(text) > _INLINE_CHARS:

@@ -336,12 +336,15 @@ def _refuse_tools(request: ParsedRequest) -> None:
         )
 
 
-def reading_of(request: ParsedRequest, encoder: PromptEncoder, ids: list[int]) -> Reading | None:
+def reading_of(
+    request: ParsedRequest, encoder: PromptEncoder | InputEncoder, ids: list[int]
+) -> Reading | None:
     """How the answer to a prompt of those ``ids`` is read; None if it is no more than its text.
 
     Raises:
         Invalid: the answer is more than one text, of which none is read.
     """
+    assert isinstance(encoder, PromptEncoder), "what embeds is prepared elsewhere"
     extras = request.extras
     tools = extras is not None and bool(extras.tools)
     if request.raw or not (tools or encoder.reasons):

@@ -21,6 +21,7 @@ from inference.gateway.catalogue import (
     served_of,
 )
 from inference.inputs import InputEncoder, load_encoder
+from inference.models import Task
 from inference.prompts import PromptEncoder
 from portal.core.errors import PortalError
 
@@ -46,10 +47,11 @@ def named_models(names: Collection[str]) -> dict[str, Named]:
 def encoder_at(path: str) -> PromptEncoder | None:
     """The encoder of the artefact in ``path``; None if it can't be read."""
     try:
-        return _encoder(path)
+        encoder = _encoder(path, Task.GENERATE)
     except (PortalError, OSError, ValueError) as fault:
         log.error("artefact.unreadable", path=path, error=str(fault))
         return None
+    return encoder if isinstance(encoder, PromptEncoder) else None
 
 
 def _rows(cursor: CursorWrapper, query: str) -> list[Any]:

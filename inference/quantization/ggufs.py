@@ -10,9 +10,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from inference.artefacts import Manifest, verify
 from inference.artefacts.manifest import file_entry
-from inference.artefacts.store import TEMPLATE, TOKENIZER, WEIGHTS
-from inference.artefacts.store import _link as link
-from inference.artefacts.store import _publish as publish
+from inference.artefacts.publishing import TEMPLATE, TOKENIZER, WEIGHTS, link, publish
 from inference.quantization.quality import Progress
 from inference.quantization.skeleton import finish, place, skeleton_of
 from portal.core.errors import Invalid
@@ -56,9 +54,7 @@ def _load(source: Path) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(source, gguf_file=WEIGHTS, local_files_only=True)
         model = skeleton_of(config, torch.float32)
-        read = load_gguf_checkpoint(  # type: ignore[no-untyped-call]
-            str(source / WEIGHTS), return_tensors=True, model_to_load=model
-        )
+        read = load_gguf_checkpoint(str(source / WEIGHTS), return_tensors=True, model_to_load=model)
     except (ValueError, OSError, KeyError, NotImplementedError) as fault:
         raise Invalid(f"The GGUF file in {source} cannot be dequantized: {fault}") from None
     for name, tensor in read["tensors"].items():

@@ -89,7 +89,7 @@ def _product(inputs: Tensor, values: Tensor, scales: Tensor, group_size: int) ->
         multiply = torch.ops.aten._weight_int4pack_mm_for_cpu
     else:
         multiply = torch.ops.aten._weight_int4pack_mm
-    return multiply(inputs, values, group_size, scales)  # type: ignore[no-any-return]
+    return multiply(inputs, values, group_size, scales)
 
 
 def _holds(kernel: Kernel, packed: Packed, columns: int) -> bool:

@@ -196,7 +196,7 @@ def unpack_awq(owner: str, raw: Raw) -> Packed:
     """
     _need(owner, raw, "qweight", "qzeros", "scales")
     values, zeros = (
-        _fields(raw[name], 4).unflatten(-1, (-1, 8))[..., _AWQ_PLACES].flatten(-2).T  # type: ignore[no-untyped-call]
+        _fields(raw[name], 4).unflatten(-1, (-1, 8))[..., _AWQ_PLACES].flatten(-2).T
         for name in ("qweight", "qzeros")
     )
     return _affine(values, raw["scales"].T, zeros, 4, None)

@@ -40,10 +40,8 @@ def skeleton_of(config: Any, dtype: torch.dtype) -> PreTrainedModel:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            config, dtype=dtype
-        )
-    model.eval()  # type: ignore[no-untyped-call]
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.eval()
     return model
 
 
@@ -73,7 +71,7 @@ def quantizable(model: PreTrainedModel) -> Iterator[tuple[str, Kind]]:
 
 def output_layer(model: PreTrainedModel) -> nn.Module | None:
     """The layer that gives logits."""
-    return model.get_output_embeddings()  # type: ignore[no-any-return, no-untyped-call]
+    return model.get_output_embeddings()
 
 
 def _check_experts(name: str, module: Any) -> None:
@@ -197,7 +195,7 @@ def finish(model: PreTrainedModel, device: torch.device) -> None:
         computed = module._non_persistent_buffers_set
         if any(_is_meta(module._buffers[name]) for name in computed):
             module.to_empty(device=device, recurse=False)
-            model._init_weights(module)  # type: ignore[no-untyped-call]
+            model._init_weights(module)
     named = (*model.named_parameters(), *model.named_buffers())
     missing = [name for name, tensor in named if _is_meta(tensor)]
     if missing:

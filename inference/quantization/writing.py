@@ -13,8 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from inference.artefacts import FileEntry, Manifest, verify
 from inference.artefacts.manifest import file_entry
-from inference.artefacts.store import _link as link
-from inference.artefacts.store import _publish as publish
+from inference.artefacts.publishing import link, publish
 from inference.quantization.description import (
     DESCRIPTION,
     LAYOUT,
@@ -144,7 +143,7 @@ def load_reference(source: Path) -> PreTrainedModel:
         )
     except (ValueError, OSError, KeyError) as fault:
         raise Invalid(f"The model in {source} cannot be loaded: {fault}") from None
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     return model
 
 

@@ -52,10 +52,10 @@ def tiny_model(architecture: str) -> PreTrainedModel:
     """A model with random weights, the same ones each time."""
     kind, fields = CONFIGS[architecture]
     torch.manual_seed(7)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(
         AutoConfig.for_model(kind, **fields), dtype=torch.float32
     )
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     return model
 
 

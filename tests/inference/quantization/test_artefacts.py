@@ -40,7 +40,7 @@ def quantized(tmp_path: Path, architecture: str, method: str = "int8") -> Path:
 
 def logits(model: nn.Module) -> torch.Tensor:
     with torch.inference_mode():
-        return model(input_ids=PROMPT, use_cache=False).logits.float()  # type: ignore[no-any-return]
+        return model(input_ids=PROMPT, use_cache=False).logits.float()
 
 
 def described(folder: Path) -> Description:
@@ -62,9 +62,9 @@ def test_quantize_keeps_a_model_that_loads_and_generates(
     assert float(away) < (0.05 if method == "int8" else 0.9)
     low = load_quantized(folder, device="cpu", dtype=torch.bfloat16)
     for loaded in (model, low):
-        tokens = loaded.generate(PROMPT, max_new_tokens=6, do_sample=False, eos_token_id=None)  # type: ignore[operator]
+        tokens = loaded.generate(PROMPT, max_new_tokens=6, do_sample=False, eos_token_id=None)
         assert tokens.shape == (1, PROMPT.shape[1] + 6)
-        again = loaded.generate(  # type: ignore[operator]
+        again = loaded.generate(
             PROMPT, max_new_tokens=6, do_sample=False, eos_token_id=None, use_cache=False
         )
         assert loaded is low or torch.equal(tokens, again)
