@@ -399,6 +399,7 @@ def _switch(deployment: Deployment, version: ModelVersion) -> None:
     """
     if version.model_id != deployment.model_id:
         raise Invalid("'version_id' is a version of another model.", param="version_id")
+    require_quality(version)
     if not same_prompts(Path(deployment.version.path), Path(version.path)):
         open_jobs = deployment.jobs.filter(state__in=(JobState.QUEUED, JobState.RUNNING))
         if open_jobs.exists() or holding_workers(deployment).exists():

@@ -47,6 +47,8 @@ class FakeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         answers: what is said, once and as it stands, a token a character, to a request whose last
             message has the key in it; the first that fits, in the place of ``text``.
         structured_text: the whole answer to a request for a structure, a token a word.
+        clock: each token is the moment at which it was made instead, by ``time.monotonic_ns()``,
+            so that a reader on this machine sees how long it was under way.
         fail_on: a request with this in a message fails.
         fail_after: tokens that such a request still gets.
         fail_code: what it fails with: the request was refused, or the engine itself died.
@@ -61,6 +63,7 @@ class FakeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: Annotated[str, msgspec.Meta(min_length=1)] = _WORDS
     answers: dict[str, str] = {}
     structured_text: Annotated[str, msgspec.Meta(min_length=1)] = "{}"
+    clock: bool = False
     fail_on: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     fail_after: Annotated[int, msgspec.Meta(ge=0)] = 0
     fail_code: Literal["request_refused", "engine_failed"] = "request_refused"
@@ -193,6 +196,11 @@ class FakeEngine(StepEngine):
         self._deadline = max(due, time.monotonic() - _MOST_CATCH_UP_SECONDS)
         return True
 
+    def _text(self, words: Sequence[str], start: int, count: int) -> str:
+        if self._options.clock:
+            return f"{time.monotonic_ns()} " * count
+        return "".join(words[n % len(words)] for n in range(start, start + count))
+
     def _advance(self, run: _Run, events: list[Event]) -> None:
         request_id = run.request.id
         end = run.length if run.fail_at is None else min(run.length, run.fail_at)
@@ -201,8 +209,7 @@ class FakeEngine(StepEngine):
         if self._options.token_ms or run.request.sampling.stop:
             count = min(count, 1)
         start = run.offset + run.emitted
-        words = run.words
-        text = "".join(words[n % len(words)] for n in range(start, start + count))
+        text = self._text(run.words, start, count)
         if run.request.sampling.logprobs is not None:
             run.logprobs += (_logprob(run, n) for n in range(start, start + count))
         run.emitted += count

@@ -24,10 +24,17 @@ class Grammars:
     Args:
         artefact_dir: an imported artefact with a tokenizer.
         vocab_size: length of a row of logits, where it is not the manifest's.
+
+    Raises:
+        RequestRefused: the model has no end of text.
     """
 
     def __init__(self, artefact_dir: Path, *, vocab_size: int | None = None) -> None:
         manifest = load_manifest(artefact_dir)
+        if not manifest.eos_token_ids:
+            raise RequestRefused(
+                "The model has no token that ends a text, so no answer can be held to a structure."
+            )
         self._tokenizer = LLTokenizer(
             (artefact_dir / "tokenizer.json").read_text(),
             n_vocab=vocab_size or manifest.vocab_size,

@@ -89,7 +89,8 @@ def _product(inputs: Tensor, values: Tensor, scales: Tensor, group_size: int) ->
         multiply = torch.ops.aten._weight_int4pack_mm_for_cpu
     else:
         multiply = torch.ops.aten._weight_int4pack_mm
-    return multiply(inputs, values, group_size, scales)
+    # The kernels read their input as it lies in memory.
+    return multiply(inputs.contiguous(), values, group_size, scales)
 
 
 def _holds(kernel: Kernel, packed: Packed, columns: int) -> bool:

@@ -43,19 +43,25 @@ def vectors(sink: Sink, request_id: str) -> list[Vector]:
 
 
 class LetterEngine(EmbeddingEngine):
-    """A vector is made of a text's letters; it notes what went through it together."""
+    """A vector is made of a text's letters; it notes what went through it together.
 
-    def __init__(self, sink: Sink, **options: Any) -> None:
+    Args:
+        cancels: a request that is cancelled while the first batch is computed.
+    """
+
+    def __init__(self, sink: Sink, *, cancels: str = "", **options: Any) -> None:
         super().__init__(
             **{"slots": 8, "batch_tokens": 12, "context_length": 64, **options}, emit=sink
         )
         self.batches: list[list[str]] = []
+        self._to_cancel = cancels
 
     def _open(self) -> None:
         """Nothing to load."""
 
     def _compute(self, batch: Sequence[Work]) -> list[Vector]:
         self.batches.append([work.message.content for work in batch])
+        self.cancel(self._to_cancel)
         return [unit([1.0, *map(ord, work.message.content[:3].ljust(3))]) for work in batch]
 
 
@@ -133,8 +139,7 @@ def test_ask_an_embedding_engine_for_text_is_refused(
 def test_cancel_an_embedding_ends_it_and_no_other(
     letters: Callable[..., tuple[LetterEngine, Sink]],
 ) -> None:
-    engine, sink = letters(embed("a", ["x"] * 500), embed("b", ["y"] * 50))
-    engine.cancel("a")
+    _, sink = letters(embed("a", ["x"] * 500), embed("b", ["y"] * 50), cancels="a")
     end = sink.done("a")
     assert (end.reason, end.prompt_tokens, end.completion_tokens) == ("cancelled", 2000, 0)
     assert len(vectors(sink, "b")) == 50

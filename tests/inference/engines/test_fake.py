@@ -47,7 +47,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 def test_create_with_unknown_name_names_the_known(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="auto, fake, openai_http, .*, vllm"):
+    with pytest.raises(Invalid, match="auto, fake, .*, vllm"):
         create_engine("none", artefact_dir=tmp_path, context_length=8, options={}, emit=Sink())
     assert engine_names() == (
         "auto",
@@ -88,6 +88,16 @@ def test_submit_same_prompt_twice_gives_same_text(make: Make) -> None:
     sink.done("a")
     sink.done("b")
     assert sink.text("a") == sink.text("b") != ""
+
+
+def test_submit_with_clock_tells_when_each_token_was_made(make: Make) -> None:
+    engine, sink = make(token_ms=1, clock=True)
+    begun = time.monotonic_ns()
+    engine.submit(request("a", max_tokens=5))
+    assert sink.done("a").completion_tokens == 5
+    made = [int(word) for word in sink.text("a").split()]
+    assert begun < made[0] < made[-1] < time.monotonic_ns()
+    assert made == sorted(set(made))
 
 
 def test_submit_without_pace_emits_everything_in_one_step(make: Make) -> None:
