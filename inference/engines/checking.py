@@ -31,10 +31,13 @@ def check_options(engine: str, options: EngineOptions) -> None:
     """Refuses what the engine's own options don't allow.
 
     An engine that can't be imported on this machine is not asked: it may be there on the workers'.
+    Nor is any for ``auto``: only the worker's machine knows which that is.
 
     Raises:
         Invalid: an unknown engine, or the option that is at fault.
     """
+    if engine == "auto":
+        return
     module, own_process = engine_target(engine)
     if not options:
         return

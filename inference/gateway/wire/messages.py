@@ -226,6 +226,8 @@ def parse_count(body: bytes) -> ParsedRequest:
         seed=None,
         user=None,
         extras=_chosen(incoming).extras,
+        # Refused here as where it is asked for; what is counted does not depend on it.
+        reasoning=_shows_thinking(incoming.thinking),
     )
 
 
