@@ -332,6 +332,8 @@ class Installation:
         ):
             say(f"  {title:<24}{told.get(f'{who}_email')}  {told.get(f'{who}_password')}")
         say(f"  {'API key':<24}{told.get('api_key')}")
+        names = (told.get(name) for name in ("model", "embedding_model"))
+        say(f"  {'Models':<24}{', '.join(filter(None, names))}")
         say(f"  {'All of this as JSON':<24}{self.layout.start_json}\n")
         say("Try it:\n")
         say(
