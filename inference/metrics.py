@@ -43,9 +43,10 @@ SELECT deployment_id, count(*)
 WORKERS: Final = f"""
 SELECT d.name, w.name, w.state, w.slots, w.running, w.pace,
        extract(epoch FROM clock_timestamp() - w.heartbeat_at)::float,
-       extract(epoch FROM w.started_at)::float, w.counts
+       extract(epoch FROM w.started_at)::float, w.counts, w.waiting, w.tokens_per_second,
+       w.memory_bytes, w.resident_bytes, w.cache_tokens, w.cached_tokens
   FROM inference_worker w JOIN inference_deployment d ON d.id = w.deployment_id
- WHERE w.state <> '{WorkerState.STOPPED.value}'
+ WHERE w.state <> '{WorkerState.STOPPED.value}' AND w.heartbeat_at > now() - interval '1 hour'
  ORDER BY w.heartbeat_at DESC LIMIT {MOST_WORKERS}
 """
 
@@ -65,6 +66,12 @@ class _Worker:
     heartbeat_age: float
     started_at: float
     counts: Mapping[str, Any] | None
+    waiting: int
+    tokens_per_second: float | None
+    memory_bytes: int
+    resident_bytes: int
+    cache_tokens: int
+    cached_tokens: int
 
     @property
     def labels(self) -> Labels:
@@ -95,6 +102,7 @@ async def read_dispatch(
     return [
         *_queue_families(queues, dict(running), backlogs, workers),
         *_worker_families(workers),
+        *_engine_families(workers),
         *_count_families([w for w in workers if w.counts is not None]),
     ]
 
@@ -198,6 +206,49 @@ def _worker_families(workers: Sequence[_Worker]) -> Families:
             "When the worker was started, in seconds since 1970.",
             both,
             [(w.labels, w.started_at) for w in workers],
+        ),
+    ]
+
+
+def _engine_families(workers: Sequence[_Worker]) -> Families:
+    both = ("deployment", "worker")
+    return [
+        gauge(
+            "freehold_worker_engine_waiting_jobs",
+            "Claimed jobs that wait inside the engine for room.",
+            both,
+            [(w.labels, w.waiting) for w in workers],
+        ),
+        gauge(
+            "freehold_worker_tokens_per_second",
+            "Tokens that the engine generated a second, over about five seconds; absent while no "
+            "model is loaded.",
+            both,
+            [(w.labels, w.tokens_per_second) for w in workers if w.tokens_per_second is not None],
+        ),
+        gauge(
+            "freehold_worker_resident_bytes",
+            "Main memory of the worker and its engine's process.",
+            both,
+            [(w.labels, w.resident_bytes) for w in workers],
+        ),
+        gauge(
+            "freehold_worker_engine_memory_bytes",
+            "What weights and cache take on the engine's device; absent where it can't tell.",
+            both,
+            [(w.labels, w.memory_bytes) for w in workers if w.memory_bytes],
+        ),
+        gauge(
+            "freehold_worker_cache_tokens",
+            "Tokens that the key-value cache has room for; absent where the engine can't tell.",
+            both,
+            [(w.labels, w.cache_tokens) for w in workers if w.cache_tokens],
+        ),
+        gauge(
+            "freehold_worker_cached_tokens",
+            "Tokens of the key-value cache that are taken; absent where the engine can't tell.",
+            both,
+            [(w.labels, w.cached_tokens) for w in workers if w.cache_tokens],
         ),
     ]
 

@@ -2,12 +2,12 @@
 
 from array import array
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
-from inference.engines.base import Message, Structure
+from inference.engines.base import Embedding, Message, Structure, ToolCall
 from portal.core.crypto import Cipher, Keyring
 
 _CIPHERS_KEPT: Final = 2048
@@ -17,7 +17,8 @@ class Extras(msgspec.Struct, frozen=True, omit_defaults=True):
     """What few callers ask for; ``Sampling`` says what each means.
 
     Attributes:
-        tools: see ``GenerationRequest``.
+        tools, embedding: see ``GenerationRequest``.
+        n: how many answers are generated to the one prompt.
     """
 
     top_k: int = 0
@@ -25,11 +26,25 @@ class Extras(msgspec.Struct, frozen=True, omit_defaults=True):
     logprobs: int | None = None
     structure: Structure | None = None
     tools: str = ""
+    embedding: Embedding | None = None
+    n: int = 1
+
+    @property
+    def detailed(self) -> bool:
+        """Whether the answer is more than a text: several, or with log probabilities."""
+        return self.n > 1 or self.logprobs is not None
+
+
+class _Turn(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
+    role: str
+    content: str
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
 
 
 class _Packed(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
     ids: bytes
-    messages: list[tuple[str, str]]
+    messages: list[_Turn]
     stop: list[str]
     extras: Extras | None = None
 
@@ -49,14 +64,24 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 
 def pack_prompt(prompt: Prompt) -> bytes:
     """The plaintext of a payload."""
-    turns = [(m.role, m.content) for m in prompt.messages]
     ids = array("I", prompt.ids).tobytes()
-    return _encode(_Packed(ids, turns, list(prompt.stop), prompt.extras))
+    return _encode(_Packed(ids, _turns(prompt.messages), list(prompt.stop), prompt.extras))
+
+
+def _turns(messages: Sequence[Message]) -> list[Any]:
+    """Messages as ``_Turn`` has them; of most of them two members say all."""
+    return [
+        (m.role, m.content, m.calls, m.call_id) if m.calls or m.call_id else (m.role, m.content)
+        for m in messages
+    ]
 
 
 def fingerprint_text(prompt: Prompt) -> bytes:
-    """What a prompt's fingerprint is made of: its messages as a JSON array of [role, content]."""
-    return msgspec.json.encode([(m.role, m.content) for m in prompt.messages])
+    """What a prompt's fingerprint is made of: its messages as a JSON array of [role, content].
+
+    A message with calls, or with a call's result, has these behind its content.
+    """
+    return msgspec.json.encode(_turns(prompt.messages))
 
 
 def unpack_prompt(plain: bytes) -> Prompt:
@@ -64,7 +89,7 @@ def unpack_prompt(plain: bytes) -> Prompt:
     packed = _decoder.decode(plain)
     return Prompt(
         list(memoryview(packed.ids).cast("I")),
-        tuple(Message(role, content) for role, content in packed.messages),
+        tuple(Message(t.role, t.content, t.calls, t.call_id) for t in packed.messages),
         tuple(packed.stop),
         packed.extras,
     )

@@ -7,6 +7,11 @@ grow together with what the template writes beside it. The rendered text is cut 
 tokens that are left, which only the template can have written. In the pieces between, the marks
 become the caller's text again, and the pieces are encoded with the tokenizer's recognition of
 control tokens off: a caller's ``<|im_start|>`` arrives as ordinary text.
+
+The same holds for what a caller writes of tools: each text in their declarations and in the
+arguments of calls, names of members included, is protected before the template sees it. A template
+may write these as JSON, which puts backslashes before some characters: a vocabulary that has a
+control token with a backslash takes no tools.
 """
 
 import json
@@ -24,8 +29,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from inference.artefacts import Manifest, load_manifest
+from inference.artefacts.vocabulary import refuse_reachable_control, without_first_prefix
 from inference.engines.base import Message
 from inference.engines.text import TokenBytes
+from inference.markers import THINK
+from inference.templates import ToolSupport, reasons, tool_support
 from portal.core.errors import Invalid, NotFound
 
 # Canonical composition makes at most four characters one (U+1F82 and its like).
@@ -36,8 +44,16 @@ def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _strftime_now(form: str) -> str:
@@ -141,6 +157,16 @@ class _Guard:
             text = text[:tail] + self._place("") + text[tail:]
         return text
 
+    def protect_all(self, value: Any) -> Any:
+        """A value of JSON in which every text, names of members included, is protected."""
+        if isinstance(value, str):
+            return self.protect(value)
+        if isinstance(value, dict):
+            return {self.protect(name): self.protect_all(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [self.protect_all(each) for each in value]
+        return value
+
     def restore(self, text: str) -> str:
         """``text`` as the caller wrote it."""
         if not self._marked:
@@ -156,13 +182,47 @@ class _Guard:
         return self._control.mark % number
 
 
+class _Pieces:
+    """Encodes pieces of text; those that every prompt has are kept encoded."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer.encode_special_tokens = True
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._known: dict[str, list[int]] = {}
+
+    def encode(self, piece: str) -> list[int]:
+        """Token ids, not to be changed."""
+        known = self._known.get(piece)
+        if known is not None:
+            return known
+        ids: list[int] = self._tokenizer.encode(piece, add_special_tokens=False).ids
+        return ids
+
+    def learn(self, piece: str) -> None:
+        self._known[piece] = self.encode(piece)
+
+
+# A prompt's last tokens, among which the mark that opens reasoning would be, however it is cut.
+_LAST_TOKENS = 16
+
+
 class PromptEncoder:
-    """Renders and encodes prompts of one artefact. Safe to share between threads."""
+    """Renders and encodes prompts of one artefact. Safe to share between threads.
+
+    Attributes:
+        tool_format: the name of the format in which the model calls tools; empty where its
+            template takes none.
+        reasons: the model may write its reasoning before its answer.
+    """
 
     def __init__(self, manifest: Manifest, tokenizer: Tokenizer, template: str) -> None:
+        refuse_reachable_control(tokenizer)
         self._tokenizer = tokenizer
-        self._tokenizer.encode_special_tokens = True
-        self._tokenizer.no_truncation()
+        later = without_first_prefix(tokenizer)
+        self._first = _Pieces(tokenizer)
+        self._later = self._first if later is tokenizer else _Pieces(later)
         self._control = _Control.of(tokenizer)
         bos, eos = manifest.bos_token_id, manifest.eos_token_ids
         self._template = _compile(
@@ -173,8 +233,11 @@ class PromptEncoder:
         table = TokenBytes(tokenizer)
         longest = max(len(table[token_id]) for token_id in range(tokenizer.get_vocab_size()))
         self._most_chars_a_token = longest * (_MOST_COMPOSED if tokenizer.normalizer else 1)
-        self._own_pieces: dict[str, list[int]] = {}
         self._learn_own_pieces()
+        self._support = self._learn_tools()
+        self.tool_format = self._support.form
+        added = tokenizer.get_added_tokens_decoder().values()
+        self.reasons = reasons(template, frozenset(token.content for token in added))
 
     @classmethod
     def load(cls, artefact_dir: Path) -> "PromptEncoder":
@@ -200,32 +263,38 @@ class PromptEncoder:
         """
         return context_length * self._most_chars_a_token
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(self, messages: Sequence[Message], tools: str = "") -> list[int]:
         """Token ids of the prompt, up to where the assistant's answer begins.
+
+        Args:
+            tools: the functions that the model may call, as OpenAI's JSON array; see
+                `tool_format`.
 
         Raises:
             Invalid: the template refuses these messages.
         """
         guard = _Guard(self._control)
-        text = self._render(messages, guard)
+        text = self._render(messages, guard, tools)
         # Pieces of text, and between them the control tokens that the template wrote.
         parts = self._control.pattern.split(text)
-        ids = self._encoded(guard.restore(parts[0])).copy()
+        ids = self._first.encode(guard.restore(parts[0])).copy()
         for token, piece in zip(parts[1::2], parts[2::2], strict=True):
             ids.append(self._control.ids[token])
-            ids += self._encoded(guard.restore(piece))
+            ids += self._later.encode(guard.restore(piece))
         return ids
+
+    def opens_reasoning(self, prompt_ids: Sequence[int]) -> bool:
+        """Whether the prompt ends inside reasoning, so that the answer begins there."""
+        last = self._tokenizer.decode(list(prompt_ids[-_LAST_TOKENS:]), skip_special_tokens=False)
+        return bool(last.rstrip().endswith(THINK))
+
+    def count(self, text: str) -> int:
+        """How many tokens an answer's text is."""
+        return len(self._later.encode(text))
 
     def encode_raw(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the messages' texts as they are: no template, and no control token."""
-        return self._encoded("".join(m.content for m in messages)).copy()
-
-    def _encoded(self, piece: str) -> list[int]:
-        own = self._own_pieces.get(piece)
-        if own is not None:
-            return own
-        ids: list[int] = self._tokenizer.encode(piece, add_special_tokens=False).ids
-        return ids
+        return self._first.encode("".join(m.content for m in messages)).copy()
 
     def _learn_own_pieces(self) -> None:
         """Encodes once what the template writes by itself between its control tokens."""
@@ -236,20 +305,68 @@ class PromptEncoder:
                 text = self._render(messages, _Guard(self._control))
             except Invalid:
                 continue  # Not every model takes a system prompt.
-            for piece in self._control.pattern.split(text)[::2]:
-                if probe not in piece:
-                    self._own_pieces[piece] = self._encoded(piece)
+            first, *later = self._control.pattern.split(text)[::2]
+            for pieces, own in ((self._first, [first]), (self._later, later)):
+                for piece in own:
+                    if probe not in piece:
+                        pieces.learn(piece)
 
-    def _render(self, messages: Sequence[Message], guard: "_Guard") -> str:
-        guarded = [
+    def _learn_tools(self) -> ToolSupport:
+        if any("\\" in token for token in self._control.ids):
+            return ToolSupport()
+
+        def render(
+            messages: Sequence[Message], tools: str, support: ToolSupport, *, answering: bool
+        ) -> str:
+            self._support = support
+            guard = _Guard(self._control)
+            return self._render(messages, guard, tools, add_generation_prompt=answering)
+
+        return tool_support(render, self._control.pattern)
+
+    def _render(
+        self, messages: Sequence[Message], guard: "_Guard", tools: str = "", **more: Any
+    ) -> str:
+        guarded: list[dict[str, Any]] = [
             {"role": guard.protect(m.role), "content": guard.protect(m.content)} for m in messages
         ]
+        if any(m.calls or m.call_id for m in messages):
+            self._add_calls(messages, guarded, guard)
+        if tools:
+            more["tools"] = guard.protect_all(json.loads(tools))
         try:
-            return self._template.render(messages=guarded)
+            return self._template.render(messages=guarded, **more)
         except (TemplateError, TypeError, ValueError) as fault:
             raise Invalid(
                 f"The model's chat template refuses these messages: {fault}", param="messages"
             ) from None
+
+    def _add_calls(
+        self, messages: Sequence[Message], turns: list[dict[str, Any]], guard: "_Guard"
+    ) -> None:
+        """Calls and whose result a turn is, as transformers hands them to templates."""
+        names: dict[str, str] = {}
+        for message, turn in zip(messages, turns, strict=True):
+            if message.calls:
+                if self._support.nulls:
+                    turn["content"] = turn["content"] or None
+                turn["tool_calls"] = [
+                    {
+                        "id": guard.protect(call.id),
+                        "type": "function",
+                        "function": {
+                            "name": guard.protect(call.name),
+                            "arguments": guard.protect(call.arguments)
+                            if self._support.texts
+                            else guard.protect_all(json.loads(call.arguments)),
+                        },
+                    }
+                    for call in message.calls
+                ]
+                names |= {call.id: call.name for call in message.calls}
+            elif message.call_id:
+                turn["tool_call_id"] = guard.protect(message.call_id)
+                turn["name"] = guard.protect(names.get(message.call_id, ""))
 
     def _text(self, token_id: int) -> str:
         return self._tokenizer.id_to_token(token_id) or ""

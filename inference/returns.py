@@ -8,6 +8,8 @@ from typing import Final
 
 import msgspec
 
+from inference.engines.base import TokenLogprob
+
 FIELD: Final = b"e"
 STREAM_LENGTH: Final = 20_000
 """Entries kept for a gateway that reads slowly; one that falls behind asks PostgreSQL."""
@@ -41,6 +43,17 @@ class Text(msgspec.Struct, array_like=True, tag=0, gc=False):
     text: str
 
 
+class Part(Text, array_like=True, tag=2, gc=False):
+    """New text of one of a job's choices, where a text alone is not all that was asked for.
+
+    ``reason`` is set, with no text, where this choice has ended before others.
+    """
+
+    choice: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+    reason: str = ""
+
+
 class End(msgspec.Struct, array_like=True, tag=1, gc=False):
     """The job is settled, and this is how; sent after the commit.
 
@@ -58,7 +71,7 @@ class End(msgspec.Struct, array_like=True, tag=1, gc=False):
     stop: int = -1
 
 
-Return = Text | End
+Return = Text | Part | End
 
 encode_returns: Final = msgspec.msgpack.Encoder().encode
 decode_returns: Final = msgspec.msgpack.Decoder(list[Return]).decode

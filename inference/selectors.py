@@ -113,6 +113,12 @@ def drain_seconds(deployment_id: UUID) -> float | None:
     return backlog_of(forecast).wait_seconds(math.inf) if forecast else None
 
 
+def forecast_length(deployment_id: UUID) -> int:
+    """How many jobs wait for an enabled deployment; a round number beyond 100, at most 10,000."""
+    forecast = _forecast(deployment_id)
+    return max((int(rank) for rank, _ in forecast.ranks), default=0) if forecast else 0
+
+
 def _forecast(deployment_id: UUID) -> QueueForecast | None:
     return fresh_forecasts(QueueForecast.objects.filter(deployment_id=deployment_id)).first()
 
@@ -141,6 +147,7 @@ def served_models() -> QuerySet[Model]:
             deployment_name=Subquery(deployment.values("name")[:1]),
             context_length=Subquery(deployment.values("context_length")[:1]),
             version_label=Subquery(deployment.values("version__label")[:1]),
+            version_quality=Subquery(deployment.values("version__quality")[:1]),
         )
         .annotate(
             prompt_micros_per_million=Subquery(price.values("prompt_micros_per_million")[:1]),

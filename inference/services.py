@@ -1,5 +1,6 @@
 """Verbs of the catalogue, which belongs to the platform and to no tenant."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,19 +9,36 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, transaction
 from django.utils import timezone
 
 from audit.services import intent
-from inference.artefacts import Manifest
-from inference.models import Deployment, DeploymentClock, Model, ModelPrice, ModelVersion
+from inference.artefacts import Manifest, load_manifest
+from inference.artefacts.store import same_prompts
+from inference.engines.checking import check_options
+from inference.models import (
+    Deployment,
+    DeploymentClock,
+    JobState,
+    Model,
+    ModelPrice,
+    ModelVersion,
+    QueueForecast,
+    Task,
+    Worker,
+)
+from inference.quality_services import quality_of, require_quality
+from inference.worker_selectors import holding_workers, live_workers
 from portal.core.actors import Context
+from portal.core.env import env
 from portal.core.errors import Conflict, Invalid, NotFound
 from portal.core.tenancy import platform_scope
 from tenants.permissions import Action, require
 
 _MOST_MICROS = 10**15
+_ARTEFACT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @contextmanager
@@ -39,6 +57,7 @@ def register_model_version(
     path: Path,
     title: str = "",
     description: str = "",
+    task: Task = Task.GENERATE,
 ) -> ModelVersion:
     """Enters an imported artefact as a version of a model, which is made where there is none.
 
@@ -48,16 +67,21 @@ def register_model_version(
         name: what callers put into ``model``.
         label: the version's name, such as ``"1"``.
         path: the artefact's folder.
+        task: what the model does; all of its versions do the same.
 
     Raises:
         Forbidden, Invalid.
-        Conflict: the label stands for another artefact.
+        Conflict: the label stands for another artefact, or the model does something else.
     """
     require(context, Action.MODEL_EDIT)
     with _catalogue(context, "a model version is registered"):
         model = Model.objects.filter(name=name).first() or Model(
-            name=name, title=title or name, description=description
+            name=name, title=title or name, description=description, task=task
         )
+        if model.task != task:
+            raise Conflict(
+                f"The model '{name}' does something else: it {model.get_task_display()}."
+            )
         known = ModelVersion.objects.filter(model__name=name, label=label).first()
         if known is not None:
             if known.digest != manifest.digest:
@@ -72,6 +96,10 @@ def register_model_version(
             quantization=manifest.quantization,
             context_length=manifest.context_length,
             licence=manifest.licence,
+            format=manifest.format,
+            provenance=manifest.provenance,
+            files=msgspec.to_builtins(manifest.files),
+            quality=quality_of(manifest, path),
         )
         _check(model)
         _check(version, "model")
@@ -80,12 +108,82 @@ def register_model_version(
             object_type="inference.modelversion",
             object_id=version.id,
             object_label=version.sku,
-            detail={"digest": manifest.digest, "provenance": manifest.provenance},
+            detail={
+                "digest": manifest.digest,
+                "provenance": manifest.provenance,
+                "task": model.task,
+            },
         ):
             if model._state.adding:
                 model.save(force_insert=True)
             version.save(force_insert=True)
     return version
+
+
+def register_artefact(
+    *,
+    context: Context,
+    name: str,
+    label: str,
+    artefact: str,
+    title: str = "",
+    description: str = "",
+) -> ModelVersion:
+    """Enters an artefact of this installation's store, by the name of its folder, as a version.
+
+    Raises:
+        Forbidden, Conflict: see ``register_model_version``.
+        Invalid: no such artefact, or a damaged one.
+    """
+    require(context, Action.MODEL_EDIT)
+    folder = env().freehold_data_dir / "models" / artefact
+    try:
+        if not _ARTEFACT.fullmatch(artefact):
+            raise NotFound(f"There is no artefact '{artefact}'.")
+        manifest = load_manifest(folder)
+    except (NotFound, Invalid) as fault:
+        raise Invalid(fault.message, param="artefact") from None
+    return register_model_version(
+        context=context,
+        name=name,
+        label=label,
+        manifest=manifest,
+        path=folder,
+        title=title,
+        description=description,
+    )
+
+
+def edit_model(
+    *,
+    context: Context,
+    model_id: UUID,
+    title: str | None = None,
+    description: str | None = None,
+) -> Model:
+    """Changes what people read of a model; its name is what callers use, and stays.
+
+    Raises:
+        Forbidden, NotFound, Invalid: naming the field that is wrong.
+    """
+    require(context, Action.MODEL_EDIT)
+    with _catalogue(context, "a model is edited"):
+        model = Model.objects.select_for_update().filter(pk=model_id).first()
+        if model is None:
+            raise NotFound("There is no such model.")
+        if title is not None:
+            model.title = title
+        if description is not None:
+            model.description = description
+        _check(model)
+        with intent(
+            "model.edit",
+            object_type="inference.model",
+            object_id=model.id,
+            object_label=model.name,
+        ):
+            model.save(update_fields=["title", "description"])
+    return model
 
 
 def set_price(
@@ -153,11 +251,13 @@ def create_deployment(
 
     Raises:
         Forbidden, NotFound, Invalid: naming the field that is wrong.
-        Conflict: name or queue are taken.
+        Conflict: name or queue are taken; the version's quality is below the model's gate.
     """
     require(context, Action.DEPLOYMENT_EDIT)
+    check_options(engine, options or {})
     with _catalogue(context, "a deployment is made"):
         version = _version(version_id)
+        require_quality(version)
         deployment = Deployment(
             name=name,
             model=version.model,
@@ -187,23 +287,32 @@ def edit_deployment(
     *,
     context: Context,
     deployment_id: UUID,
+    version_id: UUID | None = None,
     engine: str | None = None,
     options: Mapping[str, Any] | None = None,
     context_length: int | None = None,
     default_max_tokens: int | None = None,
 ) -> Deployment:
-    """Changes what is given; its workers follow when they are started again.
+    """Changes what is given; a worker that holds the model follows when it loads again.
+
+    Args:
+        version_id: another version of the same model. Prices are the new one's at once.
 
     Raises:
         Forbidden, NotFound, Invalid: naming the field that is wrong.
+        Conflict: the version reads prompts in another way, and the deployment is in use.
     """
     require(context, Action.DEPLOYMENT_EDIT)
     with _catalogue(context, "a deployment is edited"):
         deployment = _locked(deployment_id)
+        if version_id is not None:
+            _switch(deployment, _version(version_id))
         if engine is not None:
             deployment.engine = engine
         if options is not None:
             deployment.options = dict(options)
+        if engine is not None or options is not None:
+            check_options(deployment.engine, deployment.options)
         if context_length is not None:
             deployment.context_length = context_length
         if default_max_tokens is not None:
@@ -217,9 +326,44 @@ def edit_deployment(
             object_label=deployment.name,
         ):
             deployment.save(
-                update_fields=["engine", "options", "context_length", "default_max_tokens"]
+                update_fields=[
+                    "version",
+                    "engine",
+                    "options",
+                    "context_length",
+                    "default_max_tokens",
+                ]
             )
     return deployment
+
+
+def delete_deployment(*, context: Context, deployment_id: UUID) -> None:
+    """Deletes a deployment that has never served a job.
+
+    Raises:
+        Forbidden, NotFound.
+        Conflict: it has had jobs, routes lead to it, or a worker is up.
+    """
+    require(context, Action.DEPLOYMENT_EDIT)
+    with _catalogue(context, "a deployment is deleted"):
+        deployment = _locked(deployment_id)
+        if deployment.jobs.exists():
+            raise Conflict("It has had jobs, which must go on naming it: disable it instead.")
+        if deployment.route_targets.exists():
+            raise Conflict("Routes lead to the deployment: take it out of them first.")
+        if live_workers().filter(deployment=deployment).exists():
+            raise Conflict("Workers of the deployment are up: stop them first.")
+        with intent(
+            "deployment.delete",
+            object_type="inference.deployment",
+            object_id=deployment.id,
+            object_label=deployment.name,
+        ):
+            for rows in (Worker, DeploymentClock, QueueForecast):
+                rows.objects.filter(deployment=deployment).delete()
+            # Row by row: the shares of tenants are none, and not the platform's to delete.
+            found = Deployment.objects.filter(pk=deployment.pk)
+            found._raw_delete(found.db)
 
 
 def set_deployment_enabled(*, context: Context, deployment_id: UUID, enabled: bool) -> Deployment:
@@ -229,10 +373,13 @@ def set_deployment_enabled(*, context: Context, deployment_id: UUID, enabled: bo
 
     Raises:
         Forbidden, NotFound.
+        Conflict: enabled, and the version's quality is below the model's gate.
     """
     require(context, Action.DEPLOYMENT_EDIT)
     with _catalogue(context, "a deployment is enabled or disabled"):
         deployment = _locked(deployment_id)
+        if enabled:
+            require_quality(deployment.version)
         with intent(
             "deployment.enable" if enabled else "deployment.disable",
             object_type="inference.deployment",
@@ -242,6 +389,25 @@ def set_deployment_enabled(*, context: Context, deployment_id: UUID, enabled: bo
             deployment.enabled = enabled
             deployment.save(update_fields=["enabled"])
     return deployment
+
+
+def _switch(deployment: Deployment, version: ModelVersion) -> None:
+    """Puts another version into a deployment, not saved.
+
+    Prompts wait as tokens of the version that they were admitted for, so a version with another
+    vocabulary or template is taken only while nothing waits and no worker holds the old one.
+    """
+    if version.model_id != deployment.model_id:
+        raise Invalid("'version_id' is a version of another model.", param="version_id")
+    require_quality(version)
+    if not same_prompts(Path(deployment.version.path), Path(version.path)):
+        open_jobs = deployment.jobs.filter(state__in=(JobState.QUEUED, JobState.RUNNING))
+        if open_jobs.exists() or holding_workers(deployment).exists():
+            raise Conflict(
+                "The version reads prompts in another way: disable the deployment, wait until "
+                "its jobs have ended, and unload its workers first."
+            )
+    deployment.version = version
 
 
 def _check_lengths(deployment: Deployment) -> None:
@@ -281,7 +447,7 @@ def _version(version_id: UUID) -> ModelVersion:
 def _locked(deployment_id: UUID) -> Deployment:
     deployment = (
         Deployment.objects.select_for_update(of=("self",))
-        .select_related("version")
+        .select_related("version__model")
         .filter(pk=deployment_id)
         .first()
     )

@@ -71,8 +71,13 @@ SELECT d.queue FROM inference_deployment d
 _EXPIRED: Final = "DELETE FROM inference_jobpayload WHERE delete_after < clock_timestamp()"
 _KEYS_EXPIRED: Final = "DELETE FROM inference_idempotencykey WHERE expires_at < clock_timestamp()"
 
-# A worker that has not been heard of for an hour is history.
-_GONE: Final = "DELETE FROM inference_worker WHERE heartbeat_at < now() - interval '1 hour'"
+# A worker that has not been heard of for an hour is history; what it was told to be is kept longer,
+# for the machine may come back.
+_GONE: Final = """
+DELETE FROM inference_worker
+ WHERE heartbeat_at < now() - interval '1 hour'
+   AND (desired_state = 'serving' OR heartbeat_at < now() - interval '30 days')
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ _TIMEOUT_SECONDS: Final = 3
 
 _WORKERS: Final = f"""
 SELECT d.name, coalesce(bool_or(w.state = 'ready'), false), count(w.id),
-       coalesce(string_agg(w.detail, '; ') FILTER (WHERE w.state = 'failed'), '')
+       coalesce(string_agg(w.detail, '; ') FILTER (WHERE w.state = 'failed'), ''),
+       coalesce(bool_or(w.state IN ('drained', 'unloaded')), false)
   FROM inference_deployment d
   LEFT JOIN inference_worker w ON w.deployment_id = d.id
        AND w.heartbeat_at > now() - interval '{WORKER_SECONDS} seconds'
@@ -52,16 +53,18 @@ async def _checks(gateway: Gateway | None) -> dict[str, str]:
     checks = {"database": "ok", **checks}
     if not workers:
         checks["deployments"] = "no deployment is enabled"
-    for name, is_ready, count, failures in workers:
-        checks[f"deployment {name}"] = _worker_state(is_ready, count, failures)
+    for name, is_ready, count, failures, idle in workers:
+        checks[f"deployment {name}"] = _worker_state(is_ready, count, failures, idle)
     return checks
 
 
-def _worker_state(is_ready: bool, count: int, failures: str) -> str:
+def _worker_state(is_ready: bool, count: int, failures: str, idle: bool) -> str:
     if is_ready:
         return "ok"
     if failures:
         return f"worker failed: {failures}"
+    if idle:
+        return "workers are drained or unloaded"
     return "worker is loading its model" if count else "no worker is running"
 
 

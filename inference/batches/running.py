@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+import msgspec
 import structlog
 from django.db import DataError, transaction
 from django.db.models import F
@@ -29,8 +30,8 @@ from inference.batches.store import EndedLine, WaitingLine
 from inference.batches.validation import opened_id
 from inference.gateway.answers import error_of
 from inference.gateway.wire import errors
-from inference.gateway.wire.common import FinishReason, Usage
-from inference.gateway.wire.response import completion
+from inference.gateway.wire.common import Usage
+from inference.jobs.answers import kept_completion
 from inference.jobs.ciphers import payload_cipher
 from inference.jobs.submission import JobRequest, Outcome, key_context, submit
 from inference.models import Batch, BatchLine, BatchState, File, FileState, JobState, Priority
@@ -257,14 +258,15 @@ def _answer(batch: Batch, line: EndedLine, ciphers: dict[int, Cipher]) -> bytes 
     except InvalidCiphertext as fault:
         log.error("answer.unreadable", job_id=str(line.job_id), error=str(fault))
         return None
-    reason: FinishReason = "length" if line.finish_reason == "length" else "stop"
-    return completion(
-        completion_id=f"chatcmpl-{line.job_id.hex}",
-        created=int(line.admitted_at.timestamp()),
+    return kept_completion(
+        job_id=line.job_id,
+        admitted_at=line.admitted_at,
         model=batch.model,
         text=text,
-        finish_reason=reason,
+        finish_reason=line.finish_reason,
         usage=Usage(line.prompt_tokens, line.completion_tokens),
+        reading=None if line.reading is None else msgspec.json.decode(line.reading),
+        artefact=line.artefact,
     )
 
 

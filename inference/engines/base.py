@@ -18,11 +18,26 @@ EngineOptions = Mapping[str, Any]
 StopReason = Literal["stop", "length", "cancelled"]
 
 
+class ToolCall(msgspec.Struct, frozen=True, array_like=True):
+    """A call that a past answer made; ``arguments`` is a JSON object as text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
 class Message(msgspec.Struct, frozen=True):
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Args:
+        calls: what the assistant called; its content may then be empty.
+        call_id: whose result the content is, in a turn with the role tool.
+    """
 
     role: str
     content: str
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
 
 
 class Structure(msgspec.Struct, frozen=True):
@@ -64,8 +79,27 @@ class Sampling(msgspec.Struct, frozen=True):
     structure: Structure | None = None
 
 
+class Embedding(msgspec.Struct, frozen=True):
+    """What is asked of the messages of a request that generates nothing.
+
+    A message's role says what its text is: a ``query`` that looks for documents, or a
+    ``document`` that is found.
+
+    Args:
+        kind: ``embed`` asks for a vector of each message, in order; ``rank`` for how well each
+            message behind the first answers the first, which is a query.
+        tokens: how many prompt tokens are read for each message, as they are charged; a query
+            that is read together with each document has none of its own.
+        dimensions: length of the vectors; 0 for the model's own.
+    """
+
+    kind: Literal["embed", "rank"]
+    tokens: tuple[int, ...]
+    dimensions: int = 0
+
+
 class GenerationRequest(msgspec.Struct, frozen=True):
-    """One generation.
+    """One generation, or one embedding.
 
     Args:
         id: unique among the engine's unfinished requests.
@@ -78,6 +112,9 @@ class GenerationRequest(msgspec.Struct, frozen=True):
             shares nothing.
         tools: the functions that the model may call, as OpenAI's JSON array, for engines that
             render the prompt themselves; empty for none.
+        embedding: nothing is generated: the messages are embedded or ranked, ``prompt_ids`` is
+            empty, and the answer is one ``Token`` event of no tokens whose text ``pack_vectors``
+            made: a vector a message, or one vector of all scores.
     """
 
     id: str
@@ -86,6 +123,7 @@ class GenerationRequest(msgspec.Struct, frozen=True):
     sampling: Sampling
     cache_scope: str = ""
     tools: str = ""
+    embedding: Embedding | None = None
 
 
 class Likely(msgspec.Struct, frozen=True, array_like=True):

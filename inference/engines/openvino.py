@@ -8,6 +8,7 @@
 import secrets
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,20 +21,24 @@ import openvino_genai as ov_genai  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 from inference.artefacts import KvGeometry, load_manifest  # noqa: E402
+from inference.artefacts.openvino_ir import BIN as IR_BIN  # noqa: E402
 from inference.engines.base import (  # noqa: E402
     Done,
     Emit,
     EngineOptions,
+    EngineStats,
     Event,
     Failed,
     GenerationRequest,
     Sampling,
     StopReason,
     Token,
+    TokenLogprob,
 )
 from inference.engines.options import parse_options  # noqa: E402
+from inference.engines.schemas import checked_schema, schema_of  # noqa: E402
 from inference.engines.stepping import RequestRefused, StepEngine  # noqa: E402
-from inference.engines.text import Detokenizer, Piece, TokenBytes  # noqa: E402
+from inference.engines.text import Detokenizer, Piece, TokenBytes, taken  # noqa: E402
 from portal.core.errors import Invalid  # noqa: E402
 
 _BLOCK_TOKENS = 32  # of OpenVINO's paged attention on CPU
@@ -66,7 +71,7 @@ def block_bytes(geometry: KvGeometry) -> int:
 class _Run:
     """One request inside the pipeline."""
 
-    __slots__ = ("blocks", "generated", "handle", "prompt_tokens", "text")
+    __slots__ = ("blocks", "generated", "handle", "logprobs", "prompt_tokens", "text")
 
     def __init__(
         self,
@@ -74,12 +79,21 @@ class _Run:
         text: Detokenizer,
         prompt_tokens: int,
         blocks: int,
+        *,
+        logprobs: bool,
     ) -> None:
         self.handle = handle
         self.text = text
         self.prompt_tokens = prompt_tokens
         self.blocks = blocks
         self.generated = 0
+        # Told together with the text that covers their tokens.
+        self.logprobs: list[TokenLogprob] | None = [] if logprobs else None
+
+
+def _is_raw(request: GenerationRequest) -> bool:
+    """Whether the prompt is a text that is continued, which no template touched."""
+    return len(request.messages) == 1 and not request.messages[0].role
 
 
 class OpenVINOEngine(StepEngine):
@@ -96,7 +110,7 @@ class OpenVINOEngine(StepEngine):
         super().__init__(slots=self._options.slots, context_length=context_length, emit=emit)
         self._artefact_dir = artefact_dir
         self._manifest = load_manifest(artefact_dir)
-        if self._manifest.kv is None:
+        if self._manifest.kv is None or self._manifest.format not in ("gguf", "openvino"):
             raise Invalid(f"The artefact {self._manifest.name} holds no weights for OpenVINO.")
         self._blocks = self._options.cache_mb * 2**20 // block_bytes(self._manifest.kv)
         self._free_blocks = self._blocks
@@ -104,6 +118,16 @@ class OpenVINOEngine(StepEngine):
         self._next_id = 0
         self._table: TokenBytes
         self._pipeline: ov_genai.ContinuousBatchingPipeline | None = None
+        self._memory_bytes = 0
+
+    def stats(self) -> EngineStats:
+        """See ``Engine.stats``; of the cache, what running requests may take counts as taken."""
+        return replace(
+            super().stats(),
+            memory_bytes=self._memory_bytes,
+            cache_tokens=self._blocks * _BLOCK_TOKENS,
+            cached_tokens=(self._blocks - self._free_blocks) * _BLOCK_TOKENS,
+        )
 
     def _open(self) -> None:
         path = self._artefact_dir / "tokenizer.json"
@@ -111,7 +135,7 @@ class OpenVINOEngine(StepEngine):
         scheduler = ov_genai.SchedulerConfig()
         scheduler.max_num_seqs = self._slots
         scheduler.num_kv_blocks = self._blocks
-        scheduler.max_num_batched_tokens = _BATCHED_TOKENS
+        scheduler.max_num_batched_tokens = max(_BATCHED_TOKENS, self._slots)
         scheduler.dynamic_split_fuse = True
         properties = {}
         if self._options.threads is not None:
@@ -123,10 +147,17 @@ class OpenVINOEngine(StepEngine):
         except RuntimeError as fault:
             raise Invalid(f"OpenVINO cannot load {self._manifest.name}: {fault}") from fault
         self._warm_up(self._pipeline)
+        cache = self._pipeline.get_metrics().cache_size_in_bytes
+        self._memory_bytes = self._weight_bytes() + cache
 
     def _weights(self) -> Path:
         gguf = self._artefact_dir / "model.gguf"
         return gguf if gguf.exists() else self._artefact_dir
+
+    def _weight_bytes(self) -> int:
+        """Size of the weights' files: OpenVINO keeps them as they are, or maps them."""
+        files = self._manifest.files
+        return sum(files[name].size for name in ("model.gguf", IR_BIN) if name in files)
 
     def _warm_up(self, pipeline: ov_genai.ContinuousBatchingPipeline) -> None:
         # Two tokens: the kernels of prompt and of generation are both compiled at first use.
@@ -176,8 +207,18 @@ class OpenVINOEngine(StepEngine):
             handle = self._add(self._pipeline, request.prompt_ids, config)
         except _FAILURES_OF_A_REQUEST as fault:
             raise RequestRefused(f"OpenVINO refused the request: {fault}") from fault
-        text = Detokenizer(self._table, request.sampling.stop)
-        self._runs[request.id] = _Run(handle, text, len(request.prompt_ids), needed)
+        text = Detokenizer(
+            self._table.for_tools(request.tools),
+            request.sampling.stop,
+            continues=_is_raw(request),
+        )
+        self._runs[request.id] = _Run(
+            handle,
+            text,
+            len(request.prompt_ids),
+            needed,
+            logprobs=request.sampling.logprobs is not None,
+        )
         self._free_blocks -= needed
 
     def _config(self, sampling: Sampling) -> ov_genai.GenerationConfig:
@@ -192,7 +233,26 @@ class OpenVINOEngine(StepEngine):
             config.top_p = sampling.top_p
             seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
             config.rng_seed = seed % 2**63
+        self._extend(config, sampling)
         return config
+
+    def _extend(self, config: ov_genai.GenerationConfig, sampling: Sampling) -> None:
+        if sampling.top_k and config.do_sample:
+            config.top_k = sampling.top_k
+        if sampling.min_tokens:
+            config.min_new_tokens = min(sampling.min_tokens, sampling.max_tokens)
+        if sampling.logprobs is not None:
+            config.logprobs = 1  # It knows of no more than the token that was chosen.
+        if sampling.structure is not None:
+            structured = ov_genai.StructuredOutputConfig()
+            # A schema that can't be compiled would end the pipeline for all requests, not this
+            # one: what comes here was looked over by ``inference.engines.schemas``.
+            try:
+                schema = checked_schema(schema_of(sampling.structure), "response_format")
+            except Invalid as fault:
+                raise RequestRefused(fault.message) from fault
+            structured.json_schema = schema
+            config.structured_output_config = structured
 
     def _is_busy(self) -> bool:
         return self._pipeline is not None and self._pipeline.has_non_finished_requests()
@@ -215,6 +275,9 @@ class OpenVINOEngine(StepEngine):
             return
         (output,) = run.handle.read().values()
         run.generated += len(output.generated_ids)
+        if run.logprobs is not None:
+            told = zip(output.generated_ids, output.generated_log_probs, strict=True)
+            run.logprobs += (TokenLogprob(self._table[i], logprob) for i, logprob in told)
         piece = run.text.push(output.generated_ids)
         reason = self._reason(output.finish_reason, piece)
         if reason is not None and not piece.stopped:
@@ -222,7 +285,8 @@ class OpenVINOEngine(StepEngine):
             piece = Piece(piece.text + rest.text, piece.tokens + rest.tokens, rest.stop)
             reason = "stop" if rest.stopped else reason
         if piece.text or piece.tokens:
-            events.append(Token(request_id, piece.text, piece.tokens))
+            logprobs = taken(run.logprobs, piece.tokens) if run.logprobs else ()
+            events.append(Token(request_id, piece.text, piece.tokens, logprobs))
         if reason is not None:
             self._stop(request_id)
             events.append(Done(request_id, reason, run.prompt_tokens, run.generated, piece.stop))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -125,16 +126,11 @@ class ProcessEngine:
             return self._changed.wait_for(lambda: not self._live and not self._delivering, timeout)
 
     def stats(self) -> EngineStats:
-        """See ``Engine.stats``; ``running`` is of the last step that had events."""
+        """See ``Engine.stats``; what the engine counts is of the last step that had events."""
         with self._changed:
             running = min(self._stats.running, len(self._live))
-            return EngineStats(
-                slots=self._stats.slots,
-                running=running,
-                waiting=len(self._live) - running,
-                generated_tokens=self._stats.generated_tokens,
-                failure=self._failure,
-            )
+            waiting = len(self._live) - running
+            return replace(self._stats, running=running, waiting=waiting, failure=self._failure)
 
     def close(self) -> None:
         """See ``Engine.close``."""

@@ -43,6 +43,11 @@ class RequestRefused(PortalError):
     status = 400
 
 
+def _prompt_tokens(request: GenerationRequest) -> int:
+    embedding = request.embedding
+    return len(request.prompt_ids) if embedding is None else sum(embedding.tokens)
+
+
 class StepEngine(ABC):
     """An engine whose subclass generates step by step on one thread.
 
@@ -216,6 +221,8 @@ class StepEngine(ABC):
         return events
 
     def _refusal(self, request: GenerationRequest) -> RequestRefused | None:
+        if request.embedding is not None:
+            return RequestRefused("This engine generates text: it makes no embeddings.")
         prompt, most = len(request.prompt_ids), request.sampling.max_tokens
         if prompt == 0 or most < 1:
             return RequestRefused(
@@ -242,7 +249,7 @@ class StepEngine(ABC):
             return []
         cancelled = [request for request in self._waiting if request.id in gone]
         self._waiting = deque(r for r in self._waiting if r.id not in gone)
-        return [Done(r.id, "cancelled", len(r.prompt_ids), 0) for r in cancelled]
+        return [Done(r.id, "cancelled", _prompt_tokens(r), 0) for r in cancelled]
 
     def _account(self, events: Sequence[Event]) -> None:
         """Count tokens, and retire the requests that ended in this step."""
@@ -262,7 +269,7 @@ class StepEngine(ABC):
             request = self._running.pop(request_id)
             self._stop(request_id)
             counted = self._counted.get(request_id, 0)
-            events.append(Done(request_id, "cancelled", len(request.prompt_ids), counted))
+            events.append(Done(request_id, "cancelled", _prompt_tokens(request), counted))
         return events
 
     def _deliver(self, events: list[Event]) -> None:

@@ -1,43 +1,47 @@
 """From token ids to text that can be shown: bytes, UTF-8, stop strings, token counts."""
 
 import codecs
+import copy
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from portal.core.errors import Invalid
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-ins of the 256 bytes (``bytes_to_unicode`` in its encoder.py)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    alphabet = {chr(byte): byte for byte in printable}
-    others = (byte for byte in range(256) if byte not in set(printable))
-    return alphabet | {chr(256 + n): byte for n, byte in enumerate(others)}
+from inference.artefacts.vocabulary import read_vocabulary
+from inference.engines.base import TokenLogprob
+from inference.markers import REASONING_MARKS, TOOL_MARKS
 
 
 class TokenBytes:
-    """The bytes of each token of a byte-level vocabulary; special tokens have none.
+    """The bytes of each token of a vocabulary; special tokens have none.
+
+    But for the marks around reasoning, which is always told from the answer by them; and, for a
+    request with tools, those around calls (`for_tools`).
 
     Raises:
-        Invalid: the vocabulary is not byte-level.
+        Invalid: the vocabulary is neither byte-level nor SentencePiece's.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        alphabet = _byte_alphabet()
-        added = tokenizer.get_added_tokens_decoder()
-        self._bytes: dict[int, bytes] = {}
-        for text, token_id in tokenizer.get_vocab(with_added_tokens=True).items():
-            if token_id in added:
-                special = added[token_id].special
-                self._bytes[token_id] = b"" if special else text.encode()
-                continue
-            try:
-                self._bytes[token_id] = bytes([alphabet[char] for char in text])
-            except KeyError:
-                raise Invalid(f"Token {token_id} of the tokenizer is not byte-level.") from None
+        vocabulary = read_vocabulary(tokenizer)
+        self._bytes = vocabulary.token_bytes
+        self.drops_leading_space = vocabulary.drops_leading_space
+        added = tokenizer.get_added_tokens_decoder().items()
+        special = {token_id: token.content for token_id, token in added if token.special}
+        self._bytes |= {i: text.encode() for i, text in special.items() if text in REASONING_MARKS}
+        self._tool_marks = {i: text.encode() for i, text in special.items() if text in TOOL_MARKS}
+        self._for_tools: TokenBytes | None = None
+
+    def for_tools(self, tools: str) -> "TokenBytes":
+        """The table for a request with these ``tools``; the marks of calls have bytes then."""
+        if not tools or not self._tool_marks:
+            return self
+        if self._for_tools is None:
+            shown = copy.copy(self)
+            shown._bytes = self._bytes | self._tool_marks
+            self._for_tools = shown
+        return self._for_tools
 
     def __len__(self) -> int:
         return len(self._bytes)
@@ -60,6 +64,15 @@ class Piece:
     @property
     def stopped(self) -> bool:
         return self.stop >= 0
+
+
+def taken(logprobs: list[TokenLogprob], tokens: int) -> tuple[TokenLogprob, ...]:
+    """The entries of the next ``tokens`` tokens, taken off the list of those not told yet."""
+    if not logprobs:
+        return ()
+    told = tuple(logprobs[:tokens])
+    del logprobs[:tokens]
+    return told
 
 
 class StopFilter:
@@ -127,11 +140,16 @@ class StopFilter:
 class Detokenizer:
     """Turns one request's token ids into text as they come, in constant time a token.
 
-    A UTF-8 sequence is shown once it is complete; bytes that are no UTF-8 become U+FFFD.
+    A UTF-8 sequence is shown once it is complete; bytes that are no UTF-8 become U+FFFD. Where the
+    vocabulary puts a space before each text, the first one is not shown, as in the vocabulary's own
+    decoder, unless the tokens continue a text that has begun (``continues``).
     """
 
-    def __init__(self, table: TokenBytes, stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self, table: TokenBytes, stop: Sequence[str] = (), *, continues: bool = False
+    ) -> None:
         self._table = table
+        self._drop_space = table.drops_leading_space and not continues
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._filter = StopFilter(stop)
         self._unfinished = 0  # tokens whose last character is incomplete
@@ -142,6 +160,9 @@ class Detokenizer:
         counted = 0
         for token_id in token_ids:
             text = self._utf8.decode(self._table[token_id])
+            if self._drop_space and text:
+                self._drop_space = False
+                text = text.removeprefix(" ")
             self._unfinished += 1
             tokens = 0 if self._utf8.getstate()[0] else self._unfinished
             self._unfinished -= tokens

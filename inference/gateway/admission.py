@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from inference.backlog import Backlog
 from inference.fair_order import flow_weight, start_tag, virtual_cost
 from inference.gateway.keys import Credential, KeyFacts, Vouched, authenticate, entitlement_refusal
+from inference.gateway.parsing.reading import Reading
 from inference.gateway.routing import Choice, choose, cover, fallbacks_of
 from inference.gateway.wire import errors
 from inference.gateway.wire.headers import Allowance
@@ -35,7 +36,8 @@ class Ask(msgspec.Struct, frozen=True):
     ``patience`` is how many seconds its caller waits for it to begin, ``priority`` the class of
     ``inference.models.jobs.Priority``. Of a call that has a choice of deployments ``room`` is the
     longest answer that fits behind the prompt, and what is reserved is at least ``least_tokens``
-    and ``least_cost``.
+    and ``least_cost``. ``reading`` is how the answer is read. ``max_tokens`` and ``room`` are of
+    all its ``choices`` together.
     """
 
     model_id: UUID
@@ -51,6 +53,8 @@ class Ask(msgspec.Struct, frozen=True):
     currency: str = ""
     least_tokens: int = 0
     least_cost: int = 0
+    reading: Reading | None = None
+    choices: int = 1
 
     @property
     def tokens(self) -> int:

@@ -1,11 +1,13 @@
 """Writing answers: heads, whole bodies, and errors in the shape of their API."""
 
+import asyncio
 from typing import Final
 
 import msgspec
 
 from inference.gateway.admission import Admitted
-from inference.gateway.calls import Origin, Pending
+from inference.gateway.calls import Generation, Origin, Pending
+from inference.gateway.reads import counted, read_answer
 from inference.gateway.requests import Send
 from inference.gateway.wire.common import Dialect, Ending, Opening, ParsedRequest, Usage
 from inference.gateway.wire.headers import HeaderPairs, retry_headers
@@ -16,6 +18,9 @@ from portal.core.errors import Invalid, PortalError, Unavailable
 
 JSON: Final = b"application/json"
 EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
+
+# Longer answers are written on a thread, so that they hold up nobody else: many vectors, mostly.
+_INLINE_CHARS: Final = 100_000
 
 
 async def start(
@@ -81,7 +86,16 @@ class Reply(msgspec.Struct, frozen=True):
 
     async def answer(self, text: str, end: End) -> None:
         """Sends a successful answer in one piece."""
-        body = self.dialect.whole(self.opening(), text, ending_of(end, self.request))
+        ending, opening, generation = ending_of(end, self.request), self.opening(), self.generation
+        if generation.reading is not None:
+            text, ending = read_answer(generation.reading, opening.job, text, ending)
+            encoder = generation.served.encoder
+            ending = await counted(generation.reading, encoder, ending, ending.reasoning)
+        told = opening, text, ending
+        if len(text) > _INLINE_CHARS:
+            body = await asyncio.to_thread(self.dialect.whole, *told)
+        else:
+            body = self.dialect.whole(*told)
         style = self.dialect.style
         await respond(self.send, style, self.pending.origin, 200, body, self._limits())
 
@@ -89,6 +103,13 @@ class Reply(msgspec.Struct, frozen=True):
         """Sends a failure in the place of an answer."""
         style = self.dialect.style
         await respond_error(self.send, style, self.pending.origin, error, self._limits())
+
+    @property
+    def generation(self) -> Generation:
+        """What runs for the call."""
+        generation = self.pending.generation
+        assert generation is not None, "only generations are admitted"
+        return generation
 
     def opening(self) -> Opening:
         """What the answer knows of itself before its first word."""

@@ -4,7 +4,7 @@ Thin by design: a request is parsed, handed to the admission desk, waited for an
 What is decided is decided in ``admission``; what is true is in PostgreSQL.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from starlette.requests import Request
@@ -19,13 +19,16 @@ from inference.gateway.calls import (
     CHAT,
     COMPLETION,
     COUNT_TOKENS,
+    EMBEDDING,
     LIST_MODELS,
     MESSAGE,
+    RERANK,
     RESPONSE,
     UNKNOWN_ROUTE,
     Pending,
 )
 from inference.gateway.catalogue import Named, Routed, model_info
+from inference.gateway.choices import answer_choices
 from inference.gateway.core import Gateway
 from inference.gateway.endpoint import Endpoint
 from inference.gateway.files import file_routes
@@ -41,14 +44,16 @@ from inference.gateway.requests import (
 from inference.gateway.routing import Choice, reach
 from inference.gateway.sending import Sending
 from inference.gateway.stream import answer_stream
-from inference.gateway.waiting import watch
+from inference.gateway.waiting import Waiter, watch
 from inference.gateway.whole import answer_whole
 from inference.gateway.wire import errors, message_models, response
 from inference.gateway.wire.chat import ChatDialect
-from inference.gateway.wire.common import Dialect
+from inference.gateway.wire.common import Dialect, ParsedRequest
 from inference.gateway.wire.completions import CompletionsDialect
+from inference.gateway.wire.embeddings import EmbeddingsDialect
 from inference.gateway.wire.message_style import ANTHROPIC
 from inference.gateway.wire.messages import MessagesDialect, parse_count
+from inference.gateway.wire.rerank import RerankDialect
 from inference.gateway.wire.response import ModelInfo
 from inference.gateway.wire.responses import ResponsesDialect
 from inference.gateway.wire.style import OPENAI
@@ -83,9 +88,10 @@ class _Generation(Endpoint):
             return
         assert request is not None, "what is admitted was parsed"
         pending = pending.served_by(verdict)
-        waiter = gateway.room.enter(verdict.job_id, stream=request.stream)
+        wordless = request.inputs is not None
+        waiter = gateway.room.enter(verdict.job_id, stream=request.stream, wordless=wordless)
         watching = watch(receive, waiter)
-        answer = answer_stream if request.stream else answer_whole
+        answer = _answer_of(request)
         try:
             ended = await answer(waiter, Reply(send, verdict, pending, request, self.dialect))
         except BaseException:
@@ -96,6 +102,13 @@ class _Generation(Endpoint):
             gateway.room.leave(waiter)
         if not ended:
             gateway.canceller.cancel(verdict.job_id)
+
+
+def _answer_of(request: ParsedRequest) -> Callable[[Waiter, Reply], Awaitable[bool]]:
+    if not request.stream:
+        return answer_whole
+    extras = request.extras
+    return answer_choices if extras is not None and extras.detailed else answer_stream
 
 
 class ChatCompletions(_Generation):
@@ -116,6 +129,16 @@ class Responses(_Generation):
 class Messages(_Generation):
     action = MESSAGE
     dialect = MessagesDialect()
+
+
+class Embeddings(_Generation):
+    action = EMBEDDING
+    dialect = EmbeddingsDialect()
+
+
+class Rerank(_Generation):
+    action = RERANK
+    dialect = RerankDialect()
 
 
 class CountTokens(Endpoint):
@@ -226,6 +249,8 @@ def routes(gateway: Gateway) -> list[Route]:
         Route("/v1/chat/completions", ChatCompletions(gateway), methods=None),
         Route("/v1/completions", Completions(gateway), methods=None),
         Route("/v1/responses", Responses(gateway), methods=None),
+        Route("/v1/embeddings", Embeddings(gateway), methods=None),
+        Route("/v1/rerank", Rerank(gateway), methods=None),
         Route("/v1/messages", Messages(gateway), methods=None),
         Route("/v1/messages/count_tokens", CountTokens(gateway), methods=None),
         Route("/v1/messages/{path:path}", UnknownMessages(gateway), methods=None),

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from inference.gateway.admission import Admitted, Call
 from inference.gateway.catalogue import Served
+from inference.gateway.parsing.reading import Reading
 from inference.payloads import Prompt
 
 # What follows "inference." is the kind of the jobs, at most 16 characters.
@@ -19,6 +20,8 @@ JOB: Final = "inference.job"
 COMPLETION: Final = "inference.completion"
 RESPONSE: Final = "inference.response"
 MESSAGE: Final = "inference.message"
+EMBEDDING: Final = "inference.embedding"
+RERANK: Final = "inference.rerank"
 COUNT_TOKENS: Final = "inference.count_tokens"
 LIST_MODELS: Final = "inference.models"
 UNKNOWN_ROUTE: Final = "inference.unknown_route"
@@ -50,13 +53,17 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """What an admitted call will run: the job's columns and its prompt."""
+    """What an admitted call will run: the job's columns and its prompt.
+
+    ``reading`` is how its answer is read; None for one that is no more than its text.
+    """
 
     served: Served
     prompt: Prompt
     max_tokens: int
     stream: bool
     parameters: dict[str, Any]
+    reading: Reading | None = None
 
 
 class Pending(msgspec.Struct, frozen=True):

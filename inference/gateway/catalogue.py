@@ -21,15 +21,16 @@ from psycopg.rows import namedtuple_row
 from inference.gateway.link import Link
 from inference.gateway.routing import Meaning, Target
 from inference.gateway.wire.response import ModelInfo
+from inference.inputs import InputEncoder, load_encoder
 from inference.prompts import PromptEncoder
 from portal.core.errors import PortalError
 
 log = structlog.get_logger(__name__)
 
 QUERY: Final = """
-SELECT m.id AS model_id, m.name AS model_name, m.created_at,
+SELECT m.id AS model_id, m.name AS model_name, m.created_at, m.task,
        d.id AS deployment_id, d.name AS deployment_name, d.queue, d.context_length,
-       d.default_max_tokens, v.label, v.path, v.digest,
+       d.default_max_tokens, d.engine, v.label, v.path, v.digest,
        coalesce(p.prompt_micros_per_million, 0) AS prompt_price,
        coalesce(p.completion_micros_per_million, 0) AS completion_price,
        coalesce(p.currency, 'USD') AS currency
@@ -83,8 +84,10 @@ class Served:
     prompt_price: int
     completion_price: int
     currency: str
-    encoder: PromptEncoder
+    encoder: PromptEncoder | InputEncoder
     max_chars: int
+    task: str = "generate"
+    engine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ class Catalogue:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._named: dict[str, Named] = {}
-        self._encoders: dict[str, PromptEncoder] = {}
+        self._encoders: dict[tuple[str, str], PromptEncoder | InputEncoder] = {}
         self._read_at = 0.0
         self._reading = asyncio.Lock()
 
@@ -147,10 +150,11 @@ class Catalogue:
             return None
 
     async def _serve(self, row: Any) -> Served:
-        encoder = self._encoders.get(row.path)
+        known = row.path, row.task
+        encoder = self._encoders.get(known)
         if encoder is None:
-            encoder = await asyncio.to_thread(PromptEncoder.load, Path(row.path))
-            self._encoders[row.path] = encoder
+            encoder = await asyncio.to_thread(load_encoder, Path(row.path), row.task)
+            self._encoders[known] = encoder
         return served_of(row, encoder)
 
 
@@ -171,7 +175,7 @@ def rows_of_names(
     return [r for r in served if r.model_name in names or r.deployment_id in targets]
 
 
-def served_of(row: Any, encoder: PromptEncoder) -> Served:
+def served_of(row: Any, encoder: PromptEncoder | InputEncoder) -> Served:
     """The model in a row of ``QUERY``."""
     return Served(
         model_id=row.model_id,
@@ -187,6 +191,8 @@ def served_of(row: Any, encoder: PromptEncoder) -> Served:
         currency=row.currency,
         encoder=encoder,
         max_chars=encoder.max_chars(row.context_length),
+        task=row.task,
+        engine=row.engine,
     )
 
 

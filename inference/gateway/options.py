@@ -6,6 +6,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
+from inference.engines.abilities import refusal_of
 from inference.gateway.admission import Ask
 from inference.gateway.calls import Generation
 from inference.gateway.catalogue import Routed, Served
@@ -59,13 +60,23 @@ def choice_of(
         for served in group:
             if isinstance(found, PortalError):
                 asks[served.deployment_id] = found
-            else:
-                generation, ask = found
-                options[served.deployment_id] = replace(generation, served=served)
-                asks[served.deployment_id] = _ask_of(ask, served)
+                continue
+            generation, ask = found
+            refusal = _unable(generation, served)
+            if refusal is not None:
+                asks[served.deployment_id] = refusal
+                continue
+            options[served.deployment_id] = replace(generation, served=served)
+            asks[served.deployment_id] = _ask_of(ask, served)
     # Where nobody has more than one target, nothing is drawn.
     draw = random.random() if routed.meaning.needs_draw else 0.0  # noqa: S311
     return Choice(routed.meaning, draw, asks), options
+
+
+def _unable(generation: Generation, served: Served) -> PortalError | None:
+    """What one of a group can't do, whose engines need not be alike."""
+    extras = generation.prompt.extras
+    return None if extras is None else refusal_of(served.engine, extras)
 
 
 def _alike(one: Served, other: Served) -> bool:
@@ -85,6 +96,7 @@ def _ask_of(ask: Ask, served: Served) -> Ask:
         deployment_id=served.deployment_id,
         prompt_price=served.prompt_price,
         completion_price=served.completion_price,
-        room=served.context_length - ask.prompt_tokens,
+        # Inputs that are embedded may have more tokens together than the context of each.
+        room=max(0, served.context_length - ask.prompt_tokens) * ask.choices,
         currency=served.currency,
     )

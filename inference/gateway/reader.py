@@ -70,6 +70,7 @@ class ReturnReader:
                 if loop.time() >= beat:
                     # On the same connection: a reader that is stuck does not look alive.
                     await self._say_alive(connection)
+                    await self._forget_read(connection, key)
                     beat = loop.time() + 1
                 read = ("XREAD", "COUNT", 256, "BLOCK", _BLOCK_MS, "STREAMS", key, self._last)
                 entries = await connection.call(*read, timeout_s=_SILENCE_SECONDS)
@@ -82,6 +83,11 @@ class ReturnReader:
     async def _say_alive(self, connection: RespConnection) -> None:
         alive = ("SET", alive_key(self._gateway), b"1", "EX", ALIVE_TTL_SECONDS)
         await connection.call(*alive, timeout_s=_SILENCE_SECONDS)
+
+    async def _forget_read(self, connection: RespConnection, key: str) -> None:
+        """What has been read is read by nobody else, and many vectors are megabytes."""
+        forget = ("XTRIM", key, "MINID", "~", self._last)
+        await connection.call(*forget, timeout_s=_SILENCE_SECONDS)
 
     def _take(self, entry: bytes) -> None:
         try:

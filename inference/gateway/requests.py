@@ -5,16 +5,20 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from datetime import UTC, datetime
 from http.cookies import CookieError, SimpleCookie
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
+from inference.engines.abilities import check_abilities
 from inference.gateway.admission import Ask, Call
 from inference.gateway.calls import Generation, Origin, Pending
 from inference.gateway.catalogue import Catalogue, Named, Routed, Served
+from inference.gateway.inputs import prepare_inputs
 from inference.gateway.keys import Credential
 from inference.gateway.options import prepare_options
+from inference.gateway.parsing.reading import Reading
 from inference.gateway.routing import Choice
+from inference.gateway.structures import check_schema
 from inference.gateway.wire import errors
 from inference.gateway.wire.common import Dialect, ParsedRequest
 from inference.gateway.wire.headers import (
@@ -23,7 +27,9 @@ from inference.gateway.wire.headers import (
     parse_authorization,
     timeout_seconds,
 )
-from inference.payloads import Prompt
+from inference.inputs import InputEncoder
+from inference.payloads import Extras, Prompt
+from inference.prompts import PromptEncoder
 from portal.core.errors import Invalid, PortalError
 from portal.core.http import Network, client_address
 from portal.core.ids import uuid7
@@ -153,6 +159,8 @@ async def pending_generation(
         patience = min(_patience(arrived.headers), queue_seconds)
         body = await read_body(arrived, receive, max_body_bytes)
         request = dialect.parse(body)
+        if request.extras is not None:
+            request = await check_schema(request)
         named = await _find(catalogue, request.model)
         if isinstance(named, Routed):
             choice, options = await prepare_options(
@@ -161,6 +169,7 @@ async def pending_generation(
             call = Call(arrived.credential, choice=choice)
             pending = Pending(action, arrived.origin, call, arrived.arrived_at, options=options)
             return pending, request
+        check_abilities(named.engine, request.extras)
         generation, ask = await _prepare(request, named, patience)
     except PortalError as refusal:
         return refused(action, arrived, refusal), None
@@ -211,12 +220,17 @@ def refused(action: str, arrived: Arrival, refusal: PortalError) -> Pending:
 async def _prepare(
     request: ParsedRequest, served: Served, patience: float
 ) -> tuple[Generation, Ask]:
+    if request.inputs is not None:
+        return await prepare_inputs(request, request.inputs, served, patience)
     return prepared(request, served, await _encode(request, served), patience)
 
 
 async def _encode(request: ParsedRequest, served: Served) -> list[int]:
     """As ``encoded``; a long prompt does not hold up the event loop."""
-    if sum(len(m.content) for m in request.messages) > _INLINE_CHARS:
+    chars = sum(len(m.content) for m in request.messages)
+    if request.extras is not None:
+        chars += len(request.extras.tools)
+    if chars > _INLINE_CHARS:
         return await asyncio.to_thread(encoded, request, served)
     return encoded(request, served)
 
@@ -233,23 +247,32 @@ def prepared(
     if room <= 0 or (request.max_tokens is not None and request.max_tokens > room):
         raise _too_long(request, served, len(ids))
     max_tokens = request.max_tokens or min(served.default_max_tokens, room)
+    parameters = _parameters(request, max_tokens)
+    reading = reading_of(request, served.encoder, ids)
+    if reading is not None:
+        # Whoever reads a kept answer goes by it.
+        parameters["reading"] = msgspec.to_builtins(reading)
     generation = Generation(
         served,
         Prompt(ids, request.messages, request.stop, request.extras),
         max_tokens,
         request.stream,
-        _parameters(request, max_tokens),
+        parameters,
+        reading,
     )
+    choices = 1 if request.extras is None else request.extras.n
     ask = Ask(
         served.model_id,
         served.model_name,
         served.deployment_id,
         len(ids),
-        max_tokens,
+        max_tokens * choices,
         served.prompt_price,
         served.completion_price,
         patience,
         priority,
+        reading=reading,
+        choices=choices,
     )
     return generation, ask
 
@@ -274,18 +297,84 @@ def encoded(request: ParsedRequest, served: Served) -> list[int]:
     """The token ids of a request's prompt.
 
     Raises:
-        Invalid: the model's template refuses it, or it can't fit whatever its tokens are.
+        Invalid: the model's template refuses it, it can't fit whatever its tokens are, or the
+            model generates nothing.
     """
+    encoder = served.encoder
+    if isinstance(encoder, InputEncoder):
+        raise errors.wrong_task(served.model_name, served.task)
     chars = sum(len(m.content) for m in request.messages)
     if chars > served.max_chars:
         # At least this many tokens are needed.
         raise _too_long(request, served, chars * served.context_length // served.max_chars)
-    encoder = served.encoder
-    work = encoder.encode_raw if request.raw else encoder.encode
+    if not encoder.tool_format:
+        _refuse_tools(request)
+    tools = request.extras.tools if request.extras is not None else ""
     try:
-        return work(request.messages)
+        if request.raw:
+            return encoder.encode_raw(request.messages)
+        return encoder.encode(request.messages, tools)
     except Invalid as fault:
         raise Invalid(fault.message, code="invalid_value", param=request.param) from None
+
+
+def _refuse_tools(request: ParsedRequest) -> None:
+    """Refuses what a model without tools can't be told.
+
+    Raises:
+        Invalid: the request has tools, or their calls or results in its conversation.
+    """
+    declared = request.extras is not None and bool(request.extras.tools)
+    if declared or any(m.calls or m.call_id for m in request.messages):
+        param = "tools" if declared else request.param
+        raise Invalid(
+            f"Tools are not supported by the model '{request.model}': its chat template has no "
+            "place for them, or writes calls in a form that is not known here. Leave them out, or "
+            "use another model.",
+            code="unsupported_parameter",
+            param=param,
+        )
+
+
+def reading_of(
+    request: ParsedRequest, encoder: PromptEncoder | InputEncoder, ids: list[int]
+) -> Reading | None:
+    """How the answer to a prompt of those ``ids`` is read; None if it is no more than its text.
+
+    Raises:
+        Invalid: the answer is more than one text, of which none is read.
+    """
+    assert isinstance(encoder, PromptEncoder), "what embeds is prepared elsewhere"
+    extras = request.extras
+    tools = extras is not None and bool(extras.tools)
+    if request.raw or not (tools or encoder.reasons):
+        return None
+    if extras is not None and extras.structure is not None:
+        # From its first token on it is what the structure allows: nobody thinks aloud before.
+        return None
+    if extras is not None and extras.detailed:
+        raise _not_read(extras, tools=tools)
+    return Reading(
+        encoder.tool_format if tools else "",
+        _thinking(encoder, ids),
+        request.one_call,
+    )
+
+
+def _not_read(extras: Extras, *, tools: bool) -> Invalid:
+    param = "n" if extras.n > 1 else "logprobs"
+    why = "with tools" if tools else "by a model that tells its reasoning apart"
+    return Invalid(
+        f"Parameter '{param}' is not supported {why} yet: leave it out.",
+        code="unsupported_parameter",
+        param=param,
+    )
+
+
+def _thinking(encoder: PromptEncoder, ids: list[int]) -> Literal["", "maybe", "open"]:
+    if not encoder.reasons:
+        return ""
+    return "open" if encoder.opens_reasoning(ids) else "maybe"
 
 
 def _too_long(request: ParsedRequest, served: Served, prompt_tokens: int) -> Invalid:
@@ -307,4 +396,21 @@ def _parameters(request: ParsedRequest, max_tokens: int) -> dict[str, Any]:
             parameters[name] = mask(value) if name == "user" else value
     if request.stop:
         parameters["stop_sequences"] = len(request.stop)
+    if request.extras is not None:
+        parameters |= _extra_parameters(request.extras)
+    return parameters
+
+
+def _extra_parameters(extras: Extras) -> dict[str, Any]:
+    """Of a structure only its kind is kept in clear: a schema can tell what is asked about."""
+    parameters: dict[str, Any] = {}
+    for name in ("top_k", "min_tokens"):
+        if getattr(extras, name):
+            parameters[name] = getattr(extras, name)
+    if extras.n > 1:
+        parameters["n"] = extras.n
+    if extras.logprobs is not None:
+        parameters["logprobs"] = extras.logprobs
+    if extras.structure is not None:
+        parameters["response_format"] = extras.structure.kind
     return parameters

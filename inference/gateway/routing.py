@@ -132,8 +132,9 @@ def fallbacks_of(
 ) -> "tuple[Ask, ...]":
     """Where a job that is admitted for ``ask`` may go on, in order.
 
-    Its reservation goes with it: so only to where the answer fits, costs the same currency, and
-    is counted by the same quotas. Thus the quota of another model is never passed by.
+    Its reservation goes with it: so only to where the answer fits, costs the same currency, is
+    counted by the same quotas and read in the same way. Thus the quota of another model is never
+    passed by.
     """
     counted = [w.quota_id for w in windows]
     found = [
@@ -141,6 +142,7 @@ def fallbacks_of(
         for other in others
         if other.room >= ask.max_tokens
         and other.currency == ask.currency
+        and other.reading == ask.reading
         and counted == [w.quota_id for w in ledger.windows_of(key, other.model_id)]
     ]
     return tuple(found[:MOST_FALLBACKS])

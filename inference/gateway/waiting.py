@@ -21,6 +21,8 @@ class Waiter:
     Args:
         stream: whether the caller sees text as it comes; one that waits for the whole answer
             has seen nothing yet when the job runs again, and gets the later run's words.
+        wordless: a successful answer has text, but no completion tokens by which to tell
+            whether it has arrived.
     """
 
     __slots__ = (
@@ -30,19 +32,23 @@ class Waiter:
         "events",
         "fence",
         "gone",
+        "heard",
         "heard_at",
         "job_id",
         "received",
         "stream",
+        "wordless",
     )
 
-    def __init__(self, job_id: UUID, *, stream: bool = True) -> None:
+    def __init__(self, job_id: UUID, *, stream: bool = True, wordless: bool = False) -> None:
         self.job_id = job_id
         self.stream = stream
+        self.wordless = wordless
         self.events: deque[Return] = deque()
         self.heard_at = time.monotonic()
         self.fence = 0
         self.received = 0
+        self.heard = False
         self.broken = False
         self.gone = False
         self.end: End | None = None
@@ -64,8 +70,12 @@ class Waiter:
         self._wake()
 
     def lacks(self, end: End) -> int:
-        """How many tokens of a successful answer have not arrived."""
-        return end.completion_tokens - self.received if end.state == JobState.SUCCEEDED else 0
+        """How many tokens of a successful answer have not arrived; one stands for all vectors."""
+        if end.state != JobState.SUCCEEDED:
+            return 0
+        if self.wordless:
+            return 0 if self.heard else 1
+        return end.completion_tokens - self.received
 
     def _in_order(self, event: Text) -> bool:
         if event.fence < self.fence or self.broken:
@@ -80,6 +90,7 @@ class Waiter:
         if event.offset < self.received:
             return False
         self.received += event.tokens
+        self.heard = True
         return True
 
     def break_off(self) -> None:
@@ -134,8 +145,8 @@ class WaitingRoom:
         """How many of them see text as it comes."""
         return sum(waiter.stream for waiter in self._waiters.values())
 
-    def enter(self, job_id: UUID, *, stream: bool = True) -> Waiter:
-        waiter = Waiter(job_id, stream=stream)
+    def enter(self, job_id: UUID, *, stream: bool = True, wordless: bool = False) -> Waiter:
+        waiter = Waiter(job_id, stream=stream, wordless=wordless)
         self._waiters[job_id.bytes] = waiter
         for event in self._early.pop(job_id.bytes, ()):
             waiter.put(event)

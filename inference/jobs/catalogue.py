@@ -20,13 +20,15 @@ from inference.gateway.catalogue import (
     rows_of_names,
     served_of,
 )
+from inference.inputs import InputEncoder, load_encoder
+from inference.models import Task
 from inference.prompts import PromptEncoder
 from portal.core.errors import PortalError
 
 log = structlog.get_logger(__name__)
 
 # An artefact never changes; its encoder takes a moment to load and is safe to share.
-_encoders: dict[str, PromptEncoder] = {}
+_encoders: dict[tuple[str, str], PromptEncoder | InputEncoder] = {}
 _loading = threading.Lock()
 
 
@@ -42,6 +44,16 @@ def named_models(names: Collection[str]) -> dict[str, Named]:
     return {name: found[name] for name in names if name in found}
 
 
+def encoder_at(path: str) -> PromptEncoder | None:
+    """The encoder of the artefact in ``path``; None if it can't be read."""
+    try:
+        encoder = _encoder(path, Task.GENERATE)
+    except (PortalError, OSError, ValueError) as fault:
+        log.error("artefact.unreadable", path=path, error=str(fault))
+        return None
+    return encoder if isinstance(encoder, PromptEncoder) else None
+
+
 def _rows(cursor: CursorWrapper, query: str) -> list[Any]:
     cursor.execute(query)
     make_row = namedtuple_row(cursor.cursor)
@@ -50,15 +62,15 @@ def _rows(cursor: CursorWrapper, query: str) -> list[Any]:
 
 def _serve(row: Any) -> Served | None:
     try:
-        return served_of(row, _encoder(row.path))
+        return served_of(row, _encoder(row.path, row.task))
     except (PortalError, OSError, ValueError) as fault:
         log.error("deployment.unreadable", deployment=row.deployment_name, error=str(fault))
         return None
 
 
-def _encoder(path: str) -> PromptEncoder:
+def _encoder(path: str, task: str) -> PromptEncoder | InputEncoder:
     with _loading:
-        encoder = _encoders.get(path)
+        encoder = _encoders.get((path, task))
         if encoder is None:
-            encoder = _encoders[path] = PromptEncoder.load(Path(path))
+            encoder = _encoders[path, task] = load_encoder(Path(path), task)
         return encoder

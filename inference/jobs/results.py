@@ -6,10 +6,10 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from inference.gateway.wire.common import FinishReason, Usage
-from inference.gateway.wire.response import completion
+from inference.gateway.wire.common import Usage
+from inference.jobs.answers import kept_completion
 from inference.jobs.ciphers import payload_cipher
-from inference.models import Job, JobPayload, JobState
+from inference.models import Deployment, Job, JobPayload, JobState
 from inference.selectors import jobs
 from portal.core.actors import Context
 from portal.core.errors import Conflict, NotFound, PortalError
@@ -81,17 +81,20 @@ def read_result(*, context: Context, job_id: UUID) -> bytes:
             )
         version, answer = kept
         wrapped = TenantDataKey.objects.values_list("wrapped", flat=True).get(version=version)
+        served = Deployment.objects.filter(pk=job.deployment_id)
+        artefact = served.values_list("version__path", flat=True).first()
     assert answer is not None, "row-level security shows none without an answer"
     cipher = payload_cipher(job.tenant_id, version, bytes(wrapped))
     text = cipher.decrypt(bytes(answer), row_id=job.pk).decode()
-    reason: FinishReason = "length" if job.finish_reason == "length" else "stop"
-    return completion(
-        completion_id=f"chatcmpl-{job.pk.hex}",
-        created=int(job.admitted_at.timestamp()),
+    return kept_completion(
+        job_id=job.pk,
+        admitted_at=job.admitted_at,
         model=job.sku.rpartition("@")[0],
         text=text,
-        finish_reason=reason,
+        finish_reason=job.finish_reason,
         usage=Usage(job.prompt_tokens, job.watermark),
+        reading=job.parameters.get("reading"),
+        artefact=artefact,
     )
 
 

@@ -26,6 +26,7 @@ from django.db import transaction
 from msgspec.structs import replace
 
 from inference import dispatch
+from inference.engines.abilities import check_abilities
 from inference.gateway.admission import Admitted, Ask, Call, Ledger, Refused, decide
 from inference.gateway.calls import JOB, Generation, Origin, Pending
 from inference.gateway.catalogue import Named, Routed, Served
@@ -34,6 +35,7 @@ from inference.gateway.options import Prepared, alike, choice_of
 from inference.gateway.requests import encoded, prepared
 from inference.gateway.routing import Choice
 from inference.gateway.rows import Row, admitted_row, refused_row
+from inference.gateway.structures import with_checked_schema
 from inference.gateway.wire import errors
 from inference.gateway.wire.common import ParsedRequest
 from inference.gateway.wire.request import parse_chat_request
@@ -285,6 +287,7 @@ class _Submission:
                 choice, options = _choice(request, parsed, named)
                 call = Call(credential, choice=choice)
                 return Pending(request.action, origin, call, self._arrived_at, options=options)
+            check_abilities(named.engine, parsed.extras)
             generation, ask = _prepared(request, parsed, named)
         except PortalError as refusal:
             refused = Call(credential, refusal=refusal)
@@ -366,9 +369,16 @@ class _Submission:
 
 def _parse(request: JobRequest) -> ParsedRequest | PortalError:
     try:
-        parsed = parse_chat_request(request.body)
+        parsed = with_checked_schema(parse_chat_request(request.body))
     except PortalError as refusal:
         return refusal
+    if parsed.extras is not None and parsed.extras.detailed:
+        name = "n" if parsed.extras.n > 1 else "logprobs"
+        return Invalid(
+            f"A job's result is one text: leave '{name}' out.",
+            code="unsupported_parameter",
+            param=name,
+        )
     if parsed.stream:
         return Invalid(
             "A job is not streamed: leave 'stream' out, and follow the job's events instead.",

@@ -9,8 +9,15 @@ from inference.models.batches import (
     FileState,
     LineState,
 )
-from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion
-from inference.models.dispatch import DeploymentClock, FairShare, QueueForecast, Worker
+from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion, Task
+from inference.models.dispatch import (
+    DeploymentClock,
+    DesiredState,
+    FairShare,
+    QueueForecast,
+    Worker,
+    WorkerState,
+)
 from inference.models.jobs import IdempotencyKey, Job, JobPayload, JobState, Priority
 from inference.models.routes import Route, RouteOverride, RouteTarget
 from inference.models.webhooks import (
@@ -27,6 +34,7 @@ __all__ = [
     "BatchState",
     "Deployment",
     "DeploymentClock",
+    "DesiredState",
     "FairShare",
     "File",
     "FileChunk",
@@ -45,9 +53,11 @@ __all__ = [
     "Route",
     "RouteOverride",
     "RouteTarget",
+    "Task",
     "WebhookAttempt",
     "WebhookDelivery",
     "WebhookSecret",
     "WebhookState",
     "Worker",
+    "WorkerState",
 ]

@@ -10,12 +10,38 @@ from django.utils.translation import gettext_lazy as _
 from portal.core.tenancy.models import IdModel
 
 
+class Task(models.TextChoices):
+    """What a model does, and by that which endpoints of ``/v1`` it answers."""
+
+    GENERATE = "generate", _("generates text")
+    EMBED = "embed", _("makes embeddings")
+    RERANK = "rerank", _("ranks documents")
+
+
 class Model(IdModel):
     """A model by the name that callers use."""
 
     name = models.SlugField(_("name"), max_length=80, unique=True)
     title = models.CharField(_("title"), max_length=120)
     description = models.TextField(_("description"), blank=True)
+    least_agreement = models.FloatField(
+        _("least agreement"),
+        default=0.97,
+        db_default=0.97,
+        help_text=_(
+            "Share of places, 0 to 1, where a quantized version must choose the unquantized "
+            "model's token."
+        ),
+    )
+    most_size = models.FloatField(
+        _("largest size"),
+        default=0.30,
+        db_default=0.30,
+        help_text=_("Of a quantized version's weights, over their size in fp32."),
+    )
+    task = models.CharField(
+        _("task"), max_length=10, choices=Task, default=Task.GENERATE, db_default=Task.GENERATE
+    )
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:
@@ -28,16 +54,35 @@ class Model(IdModel):
 
 
 class ModelVersion(IdModel):
-    """One artefact of a model, known by the digest of its weights."""
+    """One artefact of a model, known by the digest of its weights.
+
+    ``files`` has SHA-256 and size of each by name, as the artefact's manifest had them when it was
+    registered; null for versions that were registered without.
+    """
 
     model = models.ForeignKey(Model, models.PROTECT, related_name="versions")
     label = models.CharField(_("version"), max_length=40)
-    digest = models.CharField(_("digest"), max_length=64, help_text=_("SHA-256 of the weights."))
+    digest = models.CharField(
+        _("digest"),
+        max_length=64,
+        help_text=_("SHA-256 of the weights' file, or of the list of a folder's files."),
+    )
     path = models.CharField(_("folder"), max_length=500)
     architecture = models.CharField(_("architecture"), max_length=60, blank=True)
     quantization = models.CharField(_("quantization"), max_length=40, blank=True)
     context_length = models.PositiveIntegerField(_("context length"))
     licence = models.CharField(_("licence"), max_length=80, blank=True)
+    format = models.CharField(_("format"), max_length=20, blank=True, default="", db_default="")
+    provenance = models.CharField(
+        _("provenance"), max_length=500, blank=True, default="", db_default=""
+    )
+    files = models.JSONField(_("files"), null=True, blank=True)
+    quality = models.JSONField(
+        _("quality"),
+        null=True,
+        blank=True,
+        help_text=_("What was measured of quantized weights; nothing for others."),
+    )
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:

@@ -1,6 +1,8 @@
 """The moving parts of dispatch: virtual clocks and the workers that are up."""
 
 from django.db import models
+from django.db.models.functions import Now
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from inference.models.catalogue import Deployment
@@ -61,12 +63,25 @@ class WorkerState(models.TextChoices):
     LOADING = "loading", _("Loading the model")
     READY = "ready", _("Ready")
     DRAINING = "draining", _("Draining")
+    DRAINED = "drained", _("Drained")
+    UNLOADED = "unloaded", _("Unloaded")
     STOPPED = "stopped", _("Stopped")
     FAILED = "failed", _("Failed")
 
 
+class DesiredState(models.TextChoices):
+    """What a worker is to be, as administrators said last; it follows at its next beat."""
+
+    SERVING = "serving", _("Serving")
+    DRAINED = "drained", _("Drained")
+    UNLOADED = "unloaded", _("Unloaded")
+
+
 class Worker(IdModel):
-    """An inference worker process, kept alive by its heartbeat."""
+    """An inference worker process, kept alive by its heartbeat.
+
+    Administrators write ``desired_state`` and ``load_generation``, the worker all else.
+    """
 
     name = models.CharField(_("name"), max_length=80, unique=True)
     deployment = models.ForeignKey(Deployment, models.CASCADE, related_name="workers")
@@ -85,6 +100,34 @@ class Worker(IdModel):
         null=True,
         help_text="What the process has done since its start: claims, tokens, ended jobs.",
     )
+    desired_state = models.CharField(
+        _("desired state"),
+        max_length=10,
+        choices=DesiredState,
+        default=DesiredState.SERVING,
+        db_default=DesiredState.SERVING.value,
+    )
+    load_generation = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Goes up with each order to load."
+    )
+    state_since = models.DateTimeField(_("since"), default=timezone.now, db_default=Now())
+    loaded = models.JSONField(
+        null=True, help_text="Engine, options and context length of the model that it holds."
+    )
+    waiting = models.PositiveIntegerField(_("waiting in the engine"), default=0, db_default=0)
+    tokens_per_second = models.FloatField(
+        _("generated tokens a second"),
+        null=True,
+        help_text="Over the last few beats; null while no model is loaded.",
+    )
+    memory_bytes = models.BigIntegerField(
+        default=0, db_default=0, help_text="Of the engine's device; 0 where it can't tell."
+    )
+    resident_bytes = models.BigIntegerField(
+        default=0, db_default=0, help_text="Main memory of the worker and its engine's process."
+    )
+    cache_tokens = models.BigIntegerField(default=0, db_default=0)
+    cached_tokens = models.BigIntegerField(default=0, db_default=0)
     started_at = models.DateTimeField(_("started"))
     heartbeat_at = models.DateTimeField(_("heartbeat"))
 

@@ -45,6 +45,8 @@ class BellListener:
         self._is_idle = is_idle
         self._on_ring = on_ring
         self._woken = threading.Event()
+        self._open = threading.Event()
+        self._open.set()
         self._stopped = threading.Event()
         self._cool_at = 0.0
         self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
@@ -57,9 +59,17 @@ class BellListener:
         self._woken.set()
         self._on_ring()
 
+    def pause(self) -> None:
+        """Answers no more until ``resume``, so that another is rung."""
+        self._open.clear()
+
+    def resume(self) -> None:
+        self._open.set()
+        self._woken.set()
+
     def stop(self) -> None:
         self._stopped.set()
-        self._woken.set()
+        self.resume()
         self._thread.join(timeout=5)
         self._client.close()
 
@@ -67,6 +77,7 @@ class BellListener:
         heard_at = time.monotonic()
         while not self._stopped.is_set():
             try:
+                self._open.wait()
                 if not self._has_room():
                     self._stopped.wait(_WAIT_SECONDS / 50)
                     continue

@@ -100,6 +100,7 @@ class Parameters(msgspec.Struct, frozen=True):
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int | None = None
+    n: int = 1
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -121,8 +122,8 @@ class Claimed(msgspec.Struct, frozen=True):
 
     @property
     def reserved_tokens(self) -> int:
-        """The prompt and the longest answer asked for: what fair order counts."""
-        return self.prompt_tokens + self.parameters.max_tokens
+        """The prompt and the longest answers asked for: what fair order counts."""
+        return self.prompt_tokens + self.parameters.n * self.parameters.max_tokens
 
 
 class Progress(msgspec.Struct, frozen=True):

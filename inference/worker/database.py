@@ -122,6 +122,17 @@ class Queue:
     def stop_claiming(self) -> None:
         self._claiming = False
 
+    def pause(self) -> None:
+        """Stops claiming; when it returns, no claim is under way."""
+        self._claiming = False
+        with self._gate:
+            pass
+
+    def resume(self) -> None:
+        """Claims again."""
+        self._claiming = True
+        self.ring()
+
     def stop(self) -> None:
         """Writes what was handed over, then ends the thread."""
         self._claiming = False

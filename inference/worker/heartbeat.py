@@ -5,6 +5,7 @@ On a thread and a connection of its own, so that nothing else the worker does ca
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,27 +14,37 @@ import redis
 import structlog
 from psycopg.types.json import Jsonb
 
-from inference.models.dispatch import WorkerState
+from inference.models.dispatch import DesiredState, WorkerState
 from inference.returns import alive_key
 from inference.worker import claims
 from inference.worker.counts import Counts
 from inference.worker.pace import Pace
 from inference.worker.running import Running, RunningJob
+from inference.worker.settings import Assignment
+from inference.worker.succession import take_over
 
 log = structlog.get_logger(__name__)
 
 _REGISTER: Final = """
 INSERT INTO inference_worker (id, name, deployment_id, version_digest, engine, state, detail,
-    slots, running, pace, counts, started_at, heartbeat_at)
+    state_since, loaded, desired_state, load_generation, slots, running, waiting,
+    tokens_per_second, memory_bytes, resident_bytes, cache_tokens, cached_tokens, pace, counts,
+    started_at, heartbeat_at)
 VALUES (%(id)s, %(name)s, %(deployment)s, %(digest)s, %(engine)s, %(state)s, %(detail)s,
-    %(slots)s, %(running)s, %(pace)s, %(counts)s, now(), now())
+    %(state_since)s, %(loaded)s, %(desired_state)s, %(load_generation)s, %(slots)s, %(running)s,
+    %(waiting)s, %(tokens_per_second)s, %(memory_bytes)s, %(resident_bytes)s, %(cache_tokens)s,
+    %(cached_tokens)s, %(pace)s, %(counts)s, now(), now())
 ON CONFLICT (name) DO UPDATE SET id = EXCLUDED.id, deployment_id = EXCLUDED.deployment_id,
     version_digest = EXCLUDED.version_digest, engine = EXCLUDED.engine, state = EXCLUDED.state,
-    detail = EXCLUDED.detail, slots = EXCLUDED.slots, running = EXCLUDED.running,
-    pace = EXCLUDED.pace, counts = EXCLUDED.counts,
+    detail = EXCLUDED.detail, state_since = EXCLUDED.state_since, loaded = EXCLUDED.loaded,
+    slots = EXCLUDED.slots, running = EXCLUDED.running, waiting = EXCLUDED.waiting,
+    tokens_per_second = EXCLUDED.tokens_per_second, memory_bytes = EXCLUDED.memory_bytes,
+    resident_bytes = EXCLUDED.resident_bytes, cache_tokens = EXCLUDED.cache_tokens,
+    cached_tokens = EXCLUDED.cached_tokens, pace = EXCLUDED.pace, counts = EXCLUDED.counts,
     started_at = CASE WHEN inference_worker.id = EXCLUDED.id
                       THEN inference_worker.started_at ELSE now() END,
     heartbeat_at = now()
+RETURNING desired_state, load_generation
 """
 
 # A gateway that was alive and is missing at this many beats in a row has died.
@@ -51,19 +62,39 @@ class Presence:
             "engine": engine,
             "digest": "",
             "state": WorkerState.LOADING.value,
+            "state_since": datetime.now(UTC),
             "detail": "",
+            "loaded": None,
+            "desired_state": DesiredState.SERVING.value,
+            "load_generation": 0,
             "slots": 0,
-            "running": 0,
         }
 
+    @property
+    def state(self) -> str:
+        return str(self.row["state"])
+
     def now(self, state: WorkerState, detail: str = "", **values: Any) -> None:
+        if state.value != self.row["state"]:
+            values["state_since"] = datetime.now(UTC)
         self.row.update(state=state.value, detail=detail[:500], **values)
+
+    def hold(self, assignment: Assignment, slots: int) -> None:
+        """The model is loaded, and this is what of."""
+        self.row.update(
+            engine=assignment.engine,
+            digest=assignment.digest,
+            loaded=Jsonb(assignment.loadable),
+            slots=slots,
+        )
 
 
 class Heartbeat:
     """Beats until it is stopped.
 
     Args:
+        figures: the engine's, at each beat.
+        on_desired: what the worker's row wants of it.
         on_cancel: a running job's cancellation was asked for, or its gateway is gone.
         on_lost: a running job is no longer this worker's.
     """
@@ -79,6 +110,8 @@ class Heartbeat:
         counts: Counts,
         interval_seconds: float,
         lease_seconds: float,
+        figures: Callable[[], dict[str, Any]],
+        on_desired: Callable[[DesiredState, int], None],
         on_cancel: Callable[[RunningJob], None],
         on_lost: Callable[[RunningJob], None],
     ) -> None:
@@ -90,6 +123,9 @@ class Heartbeat:
         self._counts = counts
         self._interval = interval_seconds
         self._lease_seconds = lease_seconds
+        self._figures = figures
+        self._on_desired = on_desired
+        self._succeeded = False
         self._on_cancel = on_cancel
         self._on_lost = on_lost
         self._connection: psycopg.Connection[Any] | None = None
@@ -141,17 +177,31 @@ class Heartbeat:
                 self._url, autocommit=True, application_name="worker-heartbeat", connect_timeout=5
             )
         measured = {
+            **self._figures(),
             "running": len(jobs),
             "pace": self._pace.tokens_per_second,
             "counts": Jsonb(self._counts.row()),
         }
-        self._connection.execute(_REGISTER, {**self._presence.row, **measured})
+        self._register(self._connection, measured)
         if not jobs:
             return {}
         cursor = claims.send_renewal(
             self._connection, [job.progress() for job in jobs], lease_seconds=self._lease_seconds
         )
         return claims.renewed(cursor)
+
+    def _register(self, connection: psycopg.Connection[Any], measured: dict[str, Any]) -> None:
+        row = self._presence.row
+        if not self._succeeded:
+            taken = take_over(connection, deployment_id=row["deployment"], name=row["name"])
+            if taken is not None:
+                row["desired_state"], row["load_generation"] = taken
+            self._succeeded = True
+        desired = connection.execute(_REGISTER, {**row, **measured}).fetchone()
+        assert desired is not None
+        # Kept, should the row be swept away while the database can't be reached.
+        row["desired_state"], row["load_generation"] = desired
+        self._on_desired(DesiredState(desired[0]), desired[1])
 
     def _look_for_gateways(self, jobs: list[RunningJob]) -> None:
         """Cancels the jobs of gateways that have died: nobody waits for them any more."""

@@ -13,11 +13,13 @@ from typing import Final
 import msgspec
 import structlog
 
+from inference.engines.base import TokenLogprob
 from inference.returns import (
     FIELD,
     STREAM_LENGTH,
     STREAM_TTL_SECONDS,
     End,
+    Part,
     Return,
     Text,
     encode_returns,
@@ -31,6 +33,14 @@ log = structlog.get_logger(__name__)
 _EXPIRE_EVERY_SECONDS: Final = 10.0
 
 
+class Detail(msgspec.Struct, frozen=True):
+    """What a piece of a detailed answer tells beside its text; see ``Part``."""
+
+    choice: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+    reason: str = ""
+
+
 class Piece(msgspec.Struct, frozen=True):
     """Text of a job to be sent; ``last`` if the job has ended with it."""
 
@@ -38,6 +48,7 @@ class Piece(msgspec.Struct, frozen=True):
     text: str
     tokens: int
     last: bool = False
+    detail: Detail | None = None
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -119,13 +130,13 @@ class Publisher:
                 streams.setdefault(item.gateway, []).append(item.end)
                 continue
             claim = item.job.claim
-            if item.job.lost or not claim.gateway or not (item.tokens or item.text):
+            if item.job.lost or not claim.gateway:
+                continue
+            if not (item.tokens or item.text or item.detail):
                 continue
             offset = item.job.published + ahead.get(item.job.engine_id, 0)
             ahead[item.job.engine_id] = offset - item.job.published + item.tokens
-            streams.setdefault(claim.gateway, []).append(
-                Text(claim.id.bytes, claim.fence, offset, item.tokens, item.text)
-            )
+            streams.setdefault(claim.gateway, []).append(_text(item, offset))
         return streams
 
     def _commands(self, streams: dict[str, list[Return]]) -> list[Command]:
@@ -142,3 +153,19 @@ class Publisher:
         if len(self._expires) > 1000:
             self._expires = {g: t for g, t in self._expires.items() if t > now}
         return commands
+
+
+def _text(piece: Piece, offset: int) -> Text:
+    claim, detail = piece.job.claim, piece.detail
+    if detail is None:
+        return Text(claim.id.bytes, claim.fence, offset, piece.tokens, piece.text)
+    return Part(
+        claim.id.bytes,
+        claim.fence,
+        offset,
+        piece.tokens,
+        piece.text,
+        detail.choice,
+        detail.logprobs,
+        detail.reason,
+    )

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from inference.engines.base import Done, Failed
 from inference.worker.claims import Claimed, Progress
+from inference.worker.detailed import DetailedAnswer
 from portal.core.crypto import Cipher
 
 
@@ -26,6 +27,7 @@ class RunningJob:
         gathered: completion tokens of that text.
         lost: nothing more of it may be sent: another claim has it, it has ended elsewhere, or
             a piece of its stream did not reach the broker.
+        answer: what is gathered of an answer that is more than a text; None of any other.
         ending: the engine's terminal event, or the fault that ends it; None while it runs.
         engine_id: what the engine knows this run by; another claim of the job has another.
     """
@@ -37,6 +39,7 @@ class RunningJob:
     gathered: int = 0
     first_token_at: datetime | None = None
     lost: bool = False
+    answer: DetailedAnswer | None = None
     ending: Done | Failed | None = None
     engine_id: str = field(init=False)
 
@@ -60,6 +63,12 @@ class RunningJob:
         """Whether no gateway waits for it: its answer is kept for whoever asked."""
         return not self.claim.gateway
 
+    def whole(self, ending: Done | Failed) -> str:
+        """All that was gathered, as it is told in one piece."""
+        if self.answer is None or isinstance(ending, Failed):
+            return "".join(self.pieces)
+        return self.answer.document(ending)
+
     def progress(self) -> Progress:
         watermark = self.published if self.claim.stream else 0
         if self.kept:
@@ -69,12 +78,17 @@ class RunningJob:
 
 
 class Running:
-    """All running jobs of a worker, by the id the engine knows them by; thread-safe."""
+    """All running jobs of a worker, by the id the engine knows them by; thread-safe.
+
+    Attributes:
+        slots: of the engine that they take: one a choice.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._jobs: dict[str, RunningJob] = {}
         self._empty = threading.Condition(self._lock)
+        self.slots = 0
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -82,11 +96,13 @@ class Running:
     def add(self, job: RunningJob) -> None:
         with self._lock:
             self._jobs[job.engine_id] = job
+            self.slots += job.claim.parameters.n
 
     def remove(self, jobs: Iterable[RunningJob]) -> None:
         with self._lock:
             for job in jobs:
-                self._jobs.pop(job.engine_id, None)
+                if self._jobs.pop(job.engine_id, None) is not None:
+                    self.slots -= job.claim.parameters.n
             if not self._jobs:
                 self._empty.notify_all()
 

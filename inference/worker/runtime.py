@@ -1,8 +1,8 @@
 """The inference worker's heart: claimed jobs into the engine, its events out to callers.
 
-Threads: the engine's own, one that talks to PostgreSQL (claim and settle) where no other could
-do so at once, one that publishes, one that listens to the doorbell, one to cancellations, one
-that beats. They meet in ``Running``.
+Threads: the engine's own, one that loads and unloads it, one that talks to PostgreSQL (claim and
+settle) where no other could do so at once, one that publishes, one that listens to the doorbell,
+one to cancellations, one that beats. They meet in ``Running``.
 """
 
 import base64
@@ -12,7 +12,6 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -20,26 +19,28 @@ import msgspec
 import structlog
 
 from inference import dispatch
-from inference.engines import create_engine
 from inference.engines.base import Done, Engine, Event, Failed, GenerationRequest, Sampling, Token
 from inference.models.dispatch import WorkerState
 from inference.models.jobs import JobState
 from inference.payloads import Ciphers, Extras, Prompt, unpack_prompt
 from inference.settlement import Settled, Settlement, end_of
 from inference.worker.bell import BellListener, CancelListener
+from inference.worker.choices import ChoiceDone, Choices
 from inference.worker.claims import Claimed
 from inference.worker.counts import Counts
 from inference.worker.database import Queue, Release
+from inference.worker.detailed import DetailedAnswer, choice_of
+from inference.worker.figures import Figures
 from inference.worker.heartbeat import Heartbeat, Presence
 from inference.worker.pace import Pace
-from inference.worker.publisher import Ended, Piece, Publisher
+from inference.worker.publisher import Detail, Ended, Piece, Publisher
+from inference.worker.residency import Residency
 from inference.worker.running import Running, RunningJob, engine_id
 from inference.worker.settings import Assignment
 from portal.core.broker import Doorbell, sync_client
 from portal.core.crypto import InvalidCiphertext, Keyring
 from portal.core.env import Env
 from portal.core.errors import PortalError
-from portal.core.heap import freeze_heap
 from portal.core.ids import uuid7
 from portal.core.resp import RespClient
 from tenants.models.ledger import Measure
@@ -60,16 +61,24 @@ class InferenceRuntime:
         self._name = f"{assignment.name}@{socket.gethostname()}:{os.getpid()}"
         self._ciphers = Ciphers(Keyring.parse(env.encryption_keys.get_secret_value()))
         self._running = Running()
+        self._choices = Choices(self._emit)
         self._pace = Pace()
         self._counts = Counts()
         self._redis_url = env.redis_url.get_secret_value()
         self._broker = RespClient(self._redis_url)
         self._bell = Doorbell(self._broker)
         self._presence = Presence(uuid7(), self._name, assignment.deployment_id, assignment.engine)
-        self._engine: Engine | None = None
-        self._loading: Engine | None = None
-        self._slots = 0
         self._draining = threading.Event()
+        self._figures = Figures()
+        self._residency = Residency(
+            assignment,
+            presence=self._presence,
+            running=self._running,
+            emit=self._choices.emit,
+            on_open=self._open,
+            on_pause=self._pause,
+        )
+        self._opened = False
         self._publisher = Publisher(
             RespClient(self._redis_url), on_sent=self._sent, on_failed=self._unsent
         )
@@ -94,6 +103,8 @@ class InferenceRuntime:
             counts=self._counts,
             interval_seconds=env.heartbeat_seconds,
             lease_seconds=env.lease_seconds,
+            figures=lambda: self._figures.row(self._residency.stats()),
+            on_desired=self._residency.want,
             on_cancel=self._cancel,
             on_lost=self._lose,
         )
@@ -107,62 +118,47 @@ class InferenceRuntime:
         self._cancels = CancelListener(
             sync_client(self._redis_url), assignment.queue, on_cancel=self._cancel_by_id
         )
-        self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
 
     # -- life ------------------------------------------------------------------------------
 
+    @property
+    def _engine(self) -> Engine | None:
+        return self._residency.engine
+
     def start(self) -> None:
-        """Begins loading; jobs are claimed once the engine has generated a token."""
+        """Begins to beat; the first beat tells whether to load and to claim."""
+        self._residency.start()
         self._heartbeat.start()
-        self._loader.start()
 
     def wake(self) -> None:
         """There is work: called by the Celery task."""
         self._listener.wake()
 
-    def _load(self) -> None:
-        assignment = self._assignment
-        try:
-            engine = create_engine(
-                assignment.engine,
-                artefact_dir=Path(assignment.artefact_path),
-                context_length=assignment.context_length,
-                options=assignment.options,
-                emit=self._emit,
-            )
-            self._loading = engine
-            engine.load()
-        except Exception as fault:
-            if self._draining.is_set():
-                return
-            # Whatever it is: health names it, and nobody waits for a load that has ended.
-            known = isinstance(fault, PortalError)
-            message = str(fault) if known else f"{type(fault).__name__}: {fault}"
-            log.error(
-                "engine.unloadable", deployment=assignment.name, error=message, exc_info=not known
-            )
-            self._presence.now(WorkerState.FAILED, message)
+    def _open(self) -> None:
+        """The model is there: jobs are claimed from here on."""
+        log.info("worker.ready", worker=self._name, slots=self._residency.slots)
+        if self._opened:
+            self._queue.resume()
+            self._listener.resume()
             return
-        if self._draining.is_set():
-            engine.close()
-            return
-        self._engine = engine
-        self._slots = engine.stats().slots
-        freeze_heap()
-        self._presence.now(WorkerState.READY, slots=self._slots, digest=assignment.digest)
-        log.info("worker.ready", worker=self._name, slots=self._slots)
+        self._opened = True
         for part in (self._publisher, self._queue, self._listener, self._cancels):
             part.start()
+
+    def _pause(self) -> None:
+        """Nothing is claimed when this returns; what was, runs or is about to."""
+        log.info("worker.paused", worker=self._name)
+        self._listener.pause()
+        self._queue.pause()
+        # What waits is for others.
+        self._ring()
 
     def drain(self) -> None:
         """Claims no more, lets what runs finish within the drain time, puts the rest back."""
         self._draining.set()
         self._presence.now(WorkerState.DRAINING)
-        if self._engine is None and self._loading is not None:
-            # Nobody waits for a model that is still loading.
-            self._loading.close()
-        self._loader.join(timeout=self._env.drain_seconds)
-        if self._engine is not None:
+        self._residency.stop(self._env.drain_seconds)
+        if self._opened:
             self._queue.stop_claiming()
             self._listener.stop()
             if not self._running.wait_empty(self._env.drain_seconds):
@@ -171,7 +167,8 @@ class InferenceRuntime:
             self._cancels.stop()
             self._queue.stop()
             self._publisher.stop()
-            self._engine.close()
+        self._residency.close()
+        if self._opened:
             self._ring()
             self._broker.close()
         self._presence.now(WorkerState.STOPPED)
@@ -190,9 +187,9 @@ class InferenceRuntime:
     # -- in --------------------------------------------------------------------------------
 
     def _capacity(self) -> int:
-        if self._draining.is_set():
+        if self._draining.is_set() or not self._residency.serving:
             return 0
-        return self._slots - len(self._running)
+        return self._residency.slots - self._running.slots
 
     def _ring(self) -> None:
         dispatch.ring(self._bell, self._assignment.queue)
@@ -217,6 +214,8 @@ class InferenceRuntime:
             log.error("payload.unreadable", job_id=str(claim.id), error=str(fault))
             self._queue.settle([_unreadable(claim)])
             return
+        if prompt.extras is not None and prompt.extras.detailed:
+            job.answer = DetailedAnswer(claim.parameters.n)
         self._running.add(job)
         if claim.cancel_requested:
             self._end(job, Done(job.engine_id, "cancelled", claim.prompt_tokens, 0))
@@ -228,9 +227,10 @@ class InferenceRuntime:
             _sampling(claim, prompt),
             cache_scope=claim.tenant_id.hex,
             tools=prompt.extras.tools if prompt.extras else "",
+            embedding=prompt.extras.embedding if prompt.extras else None,
         )
         try:
-            self._engine.submit(request)
+            self._choices.submit(self._engine, request, claim.parameters.n)
         except PortalError as fault:
             self._end(job, Failed(job.engine_id, _ENGINE_FAILED, fault.message))
 
@@ -253,22 +253,36 @@ class InferenceRuntime:
     def _token(self, job: RunningJob, token: Token, pieces: list[Piece]) -> None:
         first = job.saw_token()
         if not job.claim.stream:
-            job.pieces.append(token.text)
+            if job.answer is not None:
+                job.answer.add(token)
+            else:
+                job.pieces.append(token.text)
             job.gathered += token.tokens
             return
         if first:
             self._queue.mark(job.progress())
-        pieces.append(Piece(job, token.text, token.tokens))
+        detail = None if job.answer is None else Detail(choice_of(token), token.logprobs)
+        pieces.append(Piece(job, token.text, token.tokens, detail=detail))
 
     def _terminal(self, job: RunningJob, event: Done | Failed, pieces: list[Piece]) -> None:
+        if isinstance(event, ChoiceDone):
+            self._choice_done(job, event, pieces)
+            return
         job.ending = event
-        whole = "" if job.claim.stream else "".join(job.pieces)
-        tokens = 0
+        whole, tokens = "", 0
         if not job.claim.stream and isinstance(event, Done) and event.reason != "cancelled":
-            tokens = event.completion_tokens
-        pieces.append(Piece(job, whole if tokens else "", tokens, last=True))
-        if isinstance(event, Failed) and event.code == _ENGINE_FAILED:
+            # Embeddings are text of no tokens.
+            whole, tokens = job.whole(event), event.completion_tokens
+        pieces.append(Piece(job, whole, tokens, last=True))
+        if isinstance(event, Failed) and event.code == _ENGINE_FAILED and self._engine_is_dead():
             self._engine_died()
+
+    def _choice_done(self, job: RunningJob, event: ChoiceDone, pieces: list[Piece]) -> None:
+        if job.claim.stream:
+            detail = Detail(event.choice, reason=event.reason)
+            pieces.append(Piece(job, "", 0, detail=detail))
+        elif job.answer is not None:
+            job.answer.end(event)
 
     def _end(self, job: RunningJob, event: Done | Failed) -> None:
         """Ends a job from this side, as if the engine had."""
@@ -276,7 +290,7 @@ class InferenceRuntime:
         self._terminal(job, event, pieces)
         self._publisher.send(pieces)
         if self._engine is not None:
-            self._engine.cancel(job.engine_id)
+            self._choices.cancel(self._engine, job.engine_id)
 
     def _sent(self, pieces: list[Piece]) -> None:
         ended: list[Settlement] = []
@@ -308,7 +322,7 @@ class InferenceRuntime:
             job = piece.job
             if job.lost:
                 continue
-            if job.claim.stream and (piece.text or piece.tokens):
+            if job.claim.stream and (piece.text or piece.tokens or piece.detail):
                 self._cut(job, ended)
             elif piece.last:
                 self._finish(job, ended, keep=piece)
@@ -321,14 +335,15 @@ class InferenceRuntime:
         job.lost = True
         ended.append(self._settlement(job))
         if self._engine is not None:
-            self._engine.cancel(job.engine_id)
+            self._choices.cancel(self._engine, job.engine_id)
 
     def _settlement(self, job: RunningJob, keep: Piece | None = None) -> Settlement:
         ending, claim = job.ending, job.claim
         answer = None
         tokens = job.published
         state, reason, code, message = _outcome(job, self._env.max_attempts)
-        if keep is not None and (keep.tokens or (job.kept and state == JobState.SUCCEEDED)):
+        worth_keeping = job.kept and state == JobState.SUCCEEDED
+        if keep is not None and (keep.tokens or keep.text or worth_keeping):
             tokens = keep.tokens
             sealed = job.cipher.encrypt(keep.text.encode(), row_id=claim.id)
             answer = base64.b64encode(sealed).decode()
@@ -343,7 +358,7 @@ class InferenceRuntime:
             error_message=message,
             measure=Measure.MEASURED if isinstance(ending, Done) else Measure.ESTIMATED,
             answer=answer,
-            digest=self._assignment.digest,
+            digest=self._residency.assignment.digest,
             first_token_at=job.first_token_at,
             stop=ending.stop if isinstance(ending, Done) else -1,
             shown=job.shown,
@@ -371,7 +386,7 @@ class InferenceRuntime:
 
     def _cancel(self, job: RunningJob) -> None:
         if self._engine is not None and job.ending is None:
-            self._engine.cancel(job.engine_id)
+            self._choices.cancel(self._engine, job.engine_id)
 
     def _lose(self, job: RunningJob) -> None:
         """Another claim has the job: it is dropped without a word, for its fence is stale."""
@@ -379,14 +394,18 @@ class InferenceRuntime:
         job.lost = True
         self._running.remove([job])
         if self._engine is not None:
-            self._engine.cancel(job.engine_id)
+            self._choices.cancel(self._engine, job.engine_id)
 
     def _give_back(self, job: RunningJob, *, forgive: bool) -> None:
         job.lost = True
         self._queue.release(Release(job.claim.id, job.claim.fence, forgive))
         self._running.remove([job])
         if self._engine is not None:
-            self._engine.cancel(job.engine_id)
+            self._choices.cancel(self._engine, job.engine_id)
+
+    def _engine_is_dead(self) -> bool:
+        """A server elsewhere may fail a request and go on: then so does its engine here."""
+        return self._engine is None or self._engine.stats().failure is not None
 
     def _engine_died(self) -> None:
         """A worker without an engine is of no use: it stops, and is started afresh."""

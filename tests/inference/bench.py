@@ -29,6 +29,7 @@ from inference.gateway.options import prepare_options
 from inference.gateway.uses import KeyUses
 from inference.models.jobs import JobState
 from inference.payloads import Ciphers, Prompt
+from inference.prompts import PromptEncoder
 from inference.settlement import Settled, Settlement, settle, settled
 from inference.sweeper import Sweep, Sweeper
 from inference.worker import claims
@@ -145,6 +146,7 @@ class Bench:
         """A chat completion on its way to the desk."""
         messages = (Message("user", prompt),)
         served = served or self.served
+        assert isinstance(served.encoder, PromptEncoder)
         ids = served.encoder.encode(messages)
         ask = Ask(
             served.model_id,

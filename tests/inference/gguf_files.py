@@ -1,10 +1,13 @@
 """Writes tiny GGUF files with the format's reference library."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from gguf import GGUFWriter
 from tokenizers.pre_tokenizers import ByteLevel
+
+from inference.artefacts.sentencepiece import Piece
 
 CONTROL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 THINK = "<think>"
@@ -40,6 +43,28 @@ def write_gguf(
     writer.add_eos_token_id(1)
     if template is not None:
         writer.add_chat_template(template)
+    writer.add_tensor("token_embd.weight", np.zeros((4, 32), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def write_sentencepiece_gguf(path: Path, pieces: Sequence[Piece], *, template: str) -> Path:
+    """A one-layer file with a vocabulary as Llama 2's, <s> and </s> being tokens 1 and 2."""
+    writer = GGUFWriter(path, "llama")
+    writer.add_context_length(128)
+    writer.add_block_count(1)
+    writer.add_embedding_length(32)
+    writer.add_head_count(4)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([piece.text for piece in pieces])
+    writer.add_token_scores([piece.score for piece in pieces])
+    writer.add_token_types([piece.kind for piece in pieces])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_chat_template(template)
     writer.add_tensor("token_embd.weight", np.zeros((4, 32), dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

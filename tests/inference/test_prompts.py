@@ -84,7 +84,7 @@ def test_encode_raw_of_what_the_template_writes_does_not_change_the_template(
 ) -> None:
     turns = [Message("user", "a")]
     before = tiny.encode(turns)
-    for piece in tiny._own_pieces:
+    for piece in tiny._later._known:
         tiny.encode_raw([Message("", piece)]).append(0)
     assert tiny.encode(turns) == before
 

@@ -90,6 +90,17 @@ def test_asks_at_once_when_an_end_comes_whose_text_did_not(waiter: Waiter) -> No
     assert not waiter.broken
 
 
+def test_asks_at_once_when_an_end_comes_whose_vectors_did_not() -> None:
+    waiter = Waiter(uuid7(), stream=False, wordless=True)
+    waiter.put(end(waiter, 0))
+    assert (len(waiter.events), waiter.heard_at) == (0, -math.inf)
+    waiter.put(text(waiter, 0, 0, words="vectors"))
+    # Whoever waits may have taken the text already.
+    waiter.events.clear()
+    waiter.put(end(waiter, 0))
+    assert len(waiter.events) == 1
+
+
 def test_takes_the_end_of_a_failure_whatever_has_arrived(waiter: Waiter) -> None:
     waiter.put(end(waiter, 9, state=JobState.FAILED))
     assert len(waiter.events) == 1

@@ -21,6 +21,9 @@ FACTS = {
     "model",
     "deployment",
     "queue",
+    "embedding_model",
+    "embedding_deployment",
+    "embedding_queue",
     *(
         f"{who}_{what}"
         for who in ("admin", "security", "auditor", "tenant_owner")
@@ -33,8 +36,7 @@ FACTS = {
 def facts_file(tmp_path: Path, database: None) -> Iterator[Path]:
     yield tmp_path / "start.json.part"
     # Other tests' portals serve deployments of their own.
-    deployment = Deployment.objects.filter(name="smollm2").first()
-    if deployment is not None:
+    for deployment in Deployment.objects.filter(name__in=["smollm2", "multilingual-e5-small"]):
         set_deployment_enabled(context=TESTS, deployment_id=deployment.id, enabled=False)
 
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(600)
 SECOND_START_S = 20.0
 _TRIES = 3
 PEOPLE = ("admin", "security", "auditor", "tenant_owner")
-FACTS = {"url", "api_key", "model"} | {
+FACTS = {"url", "api_key", "model", "embedding_model"} | {
     f"{who}_{what}" for who in PEOPLE for what in ("email", "password")
 }
 

@@ -4,27 +4,54 @@ An endpoint that generates is a dialect and the common way: the dialect parses i
 ``ParsedRequest``, and writes whole answers, streams and errors in its own shape.
 """
 
-from typing import ClassVar, Literal, Protocol
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
 from inference.engines.base import Message
+from inference.gateway.parsing.deltas import Call, Delta
 from inference.gateway.wire.style import Style
 from inference.payloads import Extras
 from portal.core.errors import PortalError
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class Inputs(msgspec.Struct, frozen=True):
+    """What a request that generates nothing asks for beside its messages.
+
+    Attributes:
+        kind: see ``Embedding``.
+        places: the parameter that holds each message, for refusals.
+        ids: token ids by the place of the message whose text they are.
+        dimensions: length of the vectors; None for the model's own.
+        packed: vectors are told as base64, and not as numbers.
+        top: how many documents are told of, the best first; None for all.
+        documents: whether their texts are told with them.
+    """
+
+    kind: Literal["embed", "rank"]
+    places: tuple[str, ...]
+    ids: tuple[Sequence[int], ...] = ()
+    dimensions: int | None = None
+    packed: bool = False
+    top: int | None = None
+    documents: bool = False
 
 
 class ParsedRequest(msgspec.Struct, frozen=True):
     """What a caller asks of a model. None means that the caller left it to the deployment.
 
     Attributes:
-        messages: roles are system, user or assistant.
+        messages: roles are system, user, assistant or tool.
         param: the parameter that holds the prompt, for refusals.
         raw: ``messages`` is one text without a role, which no chat template touches.
         echo: what the answer repeats of the request: members of a JSON object, encoded.
         extras: what few callers ask for.
+        inputs: the messages are embedded or ranked, their roles being query or document.
+        one_call: at most one call of a tool is wanted.
+        reasoning: what the model thinks before it answers is shown.
     """
 
     model: str
@@ -41,13 +68,17 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     raw: bool = False
     echo: bytes = b""
     extras: Extras | None = None
+    inputs: Inputs | None = None
+    one_call: bool = False
+    reasoning: bool = True
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one completion."""
+    """Tokens of one completion; ``reasoning_tokens`` are among the completion's, where counted."""
 
     prompt_tokens: int
     completion_tokens: int
+    reasoning_tokens: int | None = None
 
 
 class Opening(msgspec.Struct, frozen=True):
@@ -65,11 +96,16 @@ class Opening(msgspec.Struct, frozen=True):
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """How an answer ended; ``stop`` is the stop sequence that ended it, where that is known."""
+    """How an answer ended; ``stop`` is the stop sequence that ended it, where that is known.
+
+    ``calls`` and ``reasoning`` are what a whole answer has beside its text.
+    """
 
     reason: FinishReason
     usage: Usage
     stop: str | None = None
+    calls: tuple[Call, ...] = ()
+    reasoning: str = ""
 
 
 class StreamEncoder(Protocol):
@@ -92,6 +128,14 @@ class StreamEncoder(Protocol):
         ...
 
 
+class ReadEncoder(StreamEncoder, Protocol):
+    """Events of an answer that is read for reasoning and calls."""
+
+    def delta(self, delta: Delta) -> bytes:
+        """A part of the answer, in the place of `content`; may be nothing."""
+        ...
+
+
 class Dialect(Protocol):
     """How one API asks and answers."""
 
@@ -111,4 +155,13 @@ class Dialect(Protocol):
 
     def stream(self, opening: Opening) -> StreamEncoder:
         """What writes the answer as events."""
+        ...
+
+
+@runtime_checkable
+class ReadDialect(Dialect, Protocol):
+    """An API whose answers may have reasoning and calls; `Ending` brings those of a whole one."""
+
+    def read_stream(self, opening: Opening) -> ReadEncoder:
+        """What writes an answer that is read, as events."""
         ...

@@ -1,17 +1,29 @@
 """The dialect of ``/v1/completions``: one text, continued as it stands."""
 
+import operator
 from typing import ClassVar, Final
 
 import msgspec
 
+from inference.choices import decode_choices
 from inference.engines.base import Message
 from inference.gateway.wire import checks, errors
 from inference.gateway.wire.checks import DEFAULT_LIMITS, bounded, invalid, unsupported
-from inference.gateway.wire.common import Ending, FinishReason, Opening, ParsedRequest, Usage
+from inference.gateway.wire.choices import ChoicesEncoder, text_choice, whole_choices
+from inference.gateway.wire.common import (
+    Ending,
+    FinishReason,
+    Opening,
+    ParsedRequest,
+    StreamEncoder,
+    Usage,
+)
 from inference.gateway.wire.diagnose import DecodeFault, refusal_of
+from inference.gateway.wire.extras import extras_of
 from inference.gateway.wire.response import DONE, head, json_text, usage_json
 from inference.gateway.wire.schema import ABSENT, StreamOptions, Unsupported
 from inference.gateway.wire.style import OPENAI, Style
+from inference.payloads import Extras
 from portal.core.errors import Invalid, PortalError
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -34,24 +46,29 @@ class IncomingCompletion(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     echo: msgspec.Raw = ABSENT
     frequency_penalty: msgspec.Raw = ABSENT
     logit_bias: msgspec.Raw = ABSENT
-    logprobs: msgspec.Raw = ABSENT
-    n: msgspec.Raw = ABSENT
+    logprobs: int | None = None
+    n: int | None = None
     presence_penalty: msgspec.Raw = ABSENT
     suffix: msgspec.Raw = ABSENT
+    # vLLM's, not OpenAI's.
+    top_k: int | None = None
+    min_tokens: int | None = None
 
 
 UNSUPPORTED: Final = Unsupported(
     {
-        "n": (1,),
         "best_of": (1,),
         "echo": (False,),
-        "logprobs": (),
         "suffix": ("",),
         "logit_bias": ({},),
         "presence_penalty": (0,),
         "frequency_penalty": (0,),
     }
 )
+
+_MAX_LOGPROBS: Final = 5
+_of_completion: Final = operator.attrgetter("top_k", "min_tokens", "logprobs", "n")
+_NO_EXTRAS: Final = (None,) * 4
 
 _decoder: Final = msgspec.json.Decoder(IncomingCompletion)
 
@@ -82,13 +99,21 @@ class CompletionsDialect:
             user=checks.checked_label("user", incoming.user, limits),
             param="prompt",
             raw=True,
+            extras=_extras(incoming),
         )
 
     def whole(self, opening: Opening, text: str, ending: Ending) -> bytes:
+        extras = opening.request.extras
+        if extras is not None and extras.detailed:
+            answers = decode_choices(text, extras.n)
+            return whole_choices(_head(opening), text_choice, answers, ending.usage)
         choice = _choice(text, ending.reason)
         return _head(opening) + b"[" + choice + b'],"usage":' + usage_json(ending.usage) + b"}"
 
-    def stream(self, opening: Opening) -> "CompletionEncoder":
+    def stream(self, opening: Opening) -> StreamEncoder:
+        extras = opening.request.extras
+        if extras is not None and extras.detailed:
+            return ChoicesEncoder(_head(opening), text_choice, opening, opens=False)
         return CompletionEncoder(opening)
 
 
@@ -119,6 +144,21 @@ class CompletionEncoder:
         if not self._include_usage:
             return b""
         return self._head + b'[],"usage":' + usage_json(usage) + b"}\n\n"
+
+
+def _extras(incoming: IncomingCompletion) -> Extras | None:
+    if _of_completion(incoming) == _NO_EXTRAS:
+        return None
+    logprobs = incoming.logprobs
+    if logprobs is not None and not 0 <= logprobs <= _MAX_LOGPROBS:
+        raise checks.out_of_range("logprobs", "integer", logprobs, 0, _MAX_LOGPROBS)
+    return extras_of(
+        top_k=incoming.top_k,
+        min_tokens=incoming.min_tokens,
+        max_tokens=incoming.max_tokens,
+        logprobs=logprobs,
+        n=incoming.n,
+    )
 
 
 def _text(prompt: str | list[str]) -> str:

@@ -86,6 +86,22 @@ def model_not_found(name: str) -> NotFound:
     )
 
 
+_ENDPOINTS: Final = {
+    "generate": "it generates text: call /v1/chat/completions",
+    "embed": "it makes embeddings: call /v1/embeddings, or /v1/rerank",
+    "rerank": "it ranks documents: call /v1/rerank",
+}
+
+
+def wrong_task(name: str, task: str) -> Invalid:
+    """400: the model does not do what the endpoint is for; the message names the right one."""
+    return Invalid(
+        f"The model '{shown(name)}' can't be used here; {_ENDPOINTS[task]}.",
+        code="wrong_model_task",
+        param="model",
+    )
+
+
 def not_served(name: str) -> Unavailable:
     """503: the model has no deployment that is enabled now."""
     return Unavailable(

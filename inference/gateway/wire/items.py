@@ -41,10 +41,14 @@ class Texts:
     Args:
         types: parts that are text.
         fields: of these, fields that are known and not served.
+        known: parts and items that are no text, and are read elsewhere.
     """
 
-    def __init__(self, types: frozenset[str], fields: Unsupported) -> None:
+    def __init__(
+        self, types: frozenset[str], fields: Unsupported, known: frozenset[str] = frozenset()
+    ) -> None:
         self._types = types
+        self._known = known | {"message"}
         self._fields = fields
 
     def of(self, path: str, content: str | Sequence[TypedPart] | None) -> str:
@@ -94,11 +98,11 @@ class Texts:
     def _foreign(self, name: str, items: Sequence[_Item]) -> Invalid | None:
         for index, item in enumerate(items):
             path = f"{name}[{index}]"
-            if item.type != "message":
+            if item.type not in self._known:
                 return unsupported_item(path, item.type)
             if isinstance(item.content, list):
                 for at, part in enumerate(item.content):
-                    if part.type not in self._types:
+                    if part.type not in self._types | self._known:
                         return _unsupported_part(f"{path}.content[{at}]", part.type)
         return None
 

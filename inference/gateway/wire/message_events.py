@@ -27,7 +27,18 @@ _MESSAGE_STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 def whole_message(opening: Opening, text: str, ending: Ending) -> bytes:
     """A ``message`` object as JSON."""
     content = b'[{"type":"text","text":' + json_text(text) + b"}]"
+    return message_object(opening, content, ending)
+
+
+def message_object(opening: Opening, content: bytes, ending: Ending) -> bytes:
+    """A ``message`` object whose content comes as JSON."""
     return _message(opening, content, _stop(ending), ending.usage)
+
+
+def message_ending(ending: Ending) -> bytes:
+    """The events behind the last block."""
+    told = {"type": "message_delta", "delta": _stop(ending), "usage": _usage(ending.usage)}
+    return b"event: message_delta\ndata: " + one_line(_encode(told)) + b"\n\n" + _MESSAGE_STOP
 
 
 class MessageEncoder:
@@ -39,18 +50,20 @@ class MessageEncoder:
         self._opening = opening
 
     def first(self) -> bytes:
+        return self.started() + _BEGUN
+
+    def started(self) -> bytes:
+        """The event that opens the stream."""
         usage = Usage(self._opening.prompt_tokens, 0)
         message = _message(self._opening, b"[]", _NOT_STOPPED, usage)
         started = b'data: {"type":"message_start","message":' + message + b"}\n\n"
-        return b"event: message_start\n" + started + _BEGUN
+        return b"event: message_start\n" + started
 
     def content(self, text: str) -> bytes:
         return _DELTA + json_text(text) + b"}}\n\n"
 
     def end(self, ending: Ending) -> bytes:
-        told = {"type": "message_delta", "delta": _stop(ending), "usage": _usage(ending.usage)}
-        delta = b"event: message_delta\ndata: " + one_line(_encode(told)) + b"\n\n"
-        return _BLOCK_STOP + delta + _MESSAGE_STOP
+        return _BLOCK_STOP + message_ending(ending)
 
     def error(self, error: PortalError, request_id: str) -> bytes:
         return b"event: error\ndata: " + ANTHROPIC.error_body(error, request_id) + b"\n\n"
@@ -74,6 +87,8 @@ def _message(opening: Opening, content: bytes, stop: dict[str, str | None], usag
 def _stop(ending: Ending) -> dict[str, str | None]:
     if ending.reason == "length":
         return {"stop_reason": "max_tokens", "stop_sequence": None}
+    if ending.reason == "tool_calls":
+        return {"stop_reason": "tool_use", "stop_sequence": None}
     reason = "end_turn" if ending.stop is None else "stop_sequence"
     return {"stop_reason": reason, "stop_sequence": ending.stop}
 

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from inference.engines.base import Message
-from inference.gateway.wire import checks
+from inference.gateway.wire import checks, tools
 from inference.gateway.wire.checks import (
     DEFAULT_LIMITS,
     RequestLimits,
@@ -16,6 +16,7 @@ from inference.gateway.wire.checks import (
 )
 from inference.gateway.wire.common import ParsedRequest
 from inference.gateway.wire.diagnose import refusal_of, shown
+from inference.gateway.wire.extras import chat_extras
 from inference.gateway.wire.schema import (
     UNSUPPORTED_MESSAGE_FIELDS,
     UNSUPPORTED_PARAMETERS,
@@ -33,6 +34,7 @@ _ROLES: Final = {
     "developer": "system",
     "user": "user",
     "assistant": "assistant",
+    "tool": "tool",
 }
 _decoder: Final = msgspec.json.Decoder(IncomingRequest)
 
@@ -40,7 +42,7 @@ _decoder: Final = msgspec.json.Decoder(IncomingRequest)
 def parse_chat_request(body: bytes, *, limits: RequestLimits = DEFAULT_LIMITS) -> ParsedRequest:
     """The request in ``body``.
 
-    Roles come out as system, user or assistant; a message's text parts are joined by newlines.
+    Roles come out as system, user, assistant or tool; a message's parts are joined by newlines.
 
     Raises:
         Invalid: with ``param`` and ``code`` as OpenAI names them.
@@ -50,6 +52,7 @@ def parse_chat_request(body: bytes, *, limits: RequestLimits = DEFAULT_LIMITS) -
         checks.refuse_unsupported(UNSUPPORTED_PARAMETERS, incoming)
         # A NUL reaches text only through this escape; most bodies need no closer look.
         messages = _messages(incoming.messages, limits, may_hold_nul=b"\\u0000" in body)
+        chosen = tools.of_chat(incoming.tools, incoming.tool_choice, incoming.parallel_tool_calls)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as fault:
         raise refusal_of(body, fault, limits.depth) from None
     stream = incoming.stream is True
@@ -66,6 +69,8 @@ def parse_chat_request(body: bytes, *, limits: RequestLimits = DEFAULT_LIMITS) -
         # ``safety_identifier`` is the newer name of the same label.
         user=checks.checked_label("user", incoming.user, limits)
         or checks.checked_label("safety_identifier", incoming.safety_identifier, limits),
+        extras=tools.with_tools(chat_extras(incoming), chosen.extras),
+        one_call=chosen.one_call,
     )
 
 
@@ -74,20 +79,44 @@ def _messages(
 ) -> tuple[Message, ...]:
     checks.checked_length("messages", incoming, limits)
     messages = []
+    tooled = False
     for index, message in enumerate(incoming):
         role = _ROLES.get(message.role)
         if role is None:
             raise _refused_role(index, message.role)
         field = UNSUPPORTED_MESSAGE_FIELDS.first(message)
-        if field is not None:
+        # Of a result the name is known by its call.
+        if field is not None and (role, field) != ("tool", "name"):
             raise unsupported(f"messages[{index}].{field}", f"Message field '{field}'")
         content = message.content
         path = f"messages[{index}].content"
+        if message.tool_calls and content is None:
+            content = ""
         text = content if isinstance(content, str) else _joined(path, content)
         if may_hold_nul and "\0" in text:
             raise nul(path)
-        messages.append(Message(role, text))
+        if role == "tool" or message.tool_calls or message.tool_call_id is not None:
+            tooled = True
+            messages.append(_with_tools(f"messages[{index}]", role, text, message))
+        else:
+            messages.append(Message(role, text))
+    if tooled:
+        tools.checked_results("messages", messages)
     return tuple(messages)
+
+
+def _with_tools(path: str, role: str, text: str, message: IncomingMessage) -> Message:
+    """A message that calls tools, or holds the result of a call."""
+    if role == "tool":
+        if message.tool_calls:
+            raise invalid(f"{path}.tool_calls", "only an assistant's message calls tools")
+        call_id = tools.checked_id(f"{path}.tool_call_id", message.tool_call_id)
+        return Message(role, text, call_id=call_id)
+    if message.tool_call_id is not None:
+        raise invalid(f"{path}.tool_call_id", "only a message with the role 'tool' has one")
+    if role != "assistant":
+        raise invalid(f"{path}.tool_calls", "only an assistant's message calls tools")
+    return Message(role, text, tools.past_calls(f"{path}.tool_calls", message.tool_calls or ()))
 
 
 def _joined(path: str, parts: list[Part] | None) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -40,19 +40,31 @@ def completion(
     finish_reason: FinishReason,
     usage: Usage,
     system_fingerprint: str | None = None,
+    message: bytes | None = None,
 ) -> bytes:
-    """A ``chat.completion`` object as JSON; ``created`` in Unix seconds."""
+    """A ``chat.completion`` object as JSON; ``created`` in Unix seconds.
+
+    Args:
+        message: the message as JSON, where it is more than ``text``.
+    """
     return b"".join(
         (
             head(completion_id, "chat.completion", created, model, system_fingerprint),
-            b'[{"index":0,"message":{"role":"assistant","content":',
-            json_text(text),
-            b',"refusal":null,"annotations":[]},"logprobs":null,"finish_reason":',
+            b'[{"index":0,"message":',
+            message or plain_message(text),
+            b',"logprobs":null,"finish_reason":',
             _encode(finish_reason),
             b'}],"usage":',
             usage_json(usage),
             b"}",
         )
+    )
+
+
+def plain_message(text: str) -> bytes:
+    """The assistant's message that is no more than ``text``, as JSON."""
+    return (
+        b'{"role":"assistant","content":' + json_text(text) + b',"refusal":null,"annotations":[]}'
     )
 
 
@@ -150,13 +162,14 @@ def head(completion_id: str, kind: str, created: int, model: str, fingerprint: s
 
 
 def usage_json(usage: Usage) -> bytes:
-    return _encode(
-        {
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        }
-    )
+    told: dict[str, Any] = {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+    if usage.reasoning_tokens is not None:
+        told["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return _encode(told)
 
 
 def json_text(text: str) -> bytes:

@@ -3,17 +3,31 @@
 from typing import Any, ClassVar, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from inference.engines.base import Message
-from inference.gateway.wire import checks
-from inference.gateway.wire.checks import DEFAULT_LIMITS, RequestLimits, bounded, invalid, missing
+from inference.gateway.wire import checks, tools
+from inference.gateway.wire.checks import (
+    DEFAULT_LIMITS,
+    RequestLimits,
+    bounded,
+    invalid,
+    missing,
+    unsupported,
+)
 from inference.gateway.wire.common import Ending, Opening, ParsedRequest
 from inference.gateway.wire.diagnose import shown
+from inference.gateway.wire.extras import extras_of
+from inference.gateway.wire.formats import text_structure_of
 from inference.gateway.wire.items import Texts, unsupported_item
 from inference.gateway.wire.response import one_line
-from inference.gateway.wire.response_events import ResponseEncoder, whole_response
+from inference.gateway.wire.response_events import ResponseEncoder
+from inference.gateway.wire.response_reading import ReadResponseEncoder, whole_read_response
 from inference.gateway.wire.schema import ABSENT, Unsupported
+from inference.gateway.wire.shapes import TextFormat
 from inference.gateway.wire.style import OPENAI, Style
+from inference.gateway.wire.tool_schema import Function
+from inference.payloads import Extras
 
 _MAX_METADATA_PAIRS: Final = 16
 _MAX_METADATA_KEY_CHARS: Final = 64
@@ -33,7 +47,10 @@ class InputPart(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class InputItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One message; ``id``, ``status`` and ``phase`` are those of an answer that comes back."""
+    """One message; ``id``, ``status`` and ``phase`` are those of an answer that comes back.
+
+    Or a call of a function, its output, or reasoning, which is dropped.
+    """
 
     role: str | None = None
     content: str | list[InputPart] | None = None
@@ -41,12 +58,37 @@ class InputItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: str | None = None
     status: str | None = None
     phase: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: str | list[InputPart] | None = None
+    summary: msgspec.Raw = ABSENT
+    encrypted_content: msgspec.Raw = ABSENT
+    caller: msgspec.Raw = ABSENT
+    namespace: msgspec.Raw = ABSENT
+
+
+class FunctionTool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A function; tools that OpenAI runs itself have types of their own."""
+
+    type: str
+    name: str = ""
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
 
 
 class ResponseStreamOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """What a stream carries beside its text."""
 
     include_obfuscation: bool | None = None
+
+
+class TextOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What the answer's text must look like."""
+
+    format: TextFormat | None = None
+    verbosity: str | None = None
 
 
 class IncomingResponse(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -75,21 +117,19 @@ class IncomingResponse(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     include: msgspec.Raw = ABSENT
     max_tool_calls: msgspec.Raw = ABSENT
     moderation: msgspec.Raw = ABSENT
-    parallel_tool_calls: msgspec.Raw = ABSENT
+    parallel_tool_calls: bool | None = None
     previous_response_id: msgspec.Raw = ABSENT
     prompt: msgspec.Raw = ABSENT
     prompt_cache_options: msgspec.Raw = ABSENT
     prompt_cache_retention: msgspec.Raw = ABSENT
     reasoning: msgspec.Raw = ABSENT
     service_tier: msgspec.Raw = ABSENT
-    text: msgspec.Raw = ABSENT
+    text: TextOptions | None = None
     tool_choice: msgspec.Raw = ABSENT
-    tools: msgspec.Raw = ABSENT
+    tools: list[FunctionTool] | None = None
     top_logprobs: msgspec.Raw = ABSENT
     truncation: msgspec.Raw = ABSENT
 
-
-_PLAIN: Final = {"format": {"type": "text"}}
 
 UNSUPPORTED: Final = Unsupported(
     {
@@ -97,11 +137,7 @@ UNSUPPORTED: Final = Unsupported(
         "conversation": (),
         "background": (False,),
         "background_options": (),
-        "tools": ([],),
-        "tool_choice": ("none", "auto"),
-        "parallel_tool_calls": (True,),
         "max_tool_calls": (),
-        "text": (_PLAIN, {}, {**_PLAIN, "verbosity": "medium"}, {"verbosity": "medium"}),
         "reasoning": ({}, {"effort": None, "summary": None}),
         "include": ([],),
         "top_logprobs": (0,),
@@ -119,7 +155,9 @@ UNSUPPORTED: Final = Unsupported(
 
 # What an answer says of a text changes nothing when the answer comes back.
 _texts: Final = Texts(
-    frozenset({"input_text", "output_text"}), Unsupported({"prompt_cache_breakpoint": ()})
+    frozenset({"input_text", "output_text"}),
+    Unsupported({"prompt_cache_breakpoint": ()}),
+    frozenset({"function_call", "function_call_output", "reasoning", "reasoning_text"}),
 )
 
 _ROLES: Final = {
@@ -142,6 +180,7 @@ class ResponsesDialect:
             incoming = _decoder.decode(body)
             checks.refuse_unsupported(UNSUPPORTED, incoming)
             messages = _messages(incoming, limits)
+            chosen = _chosen(incoming)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as fault:
             raise _texts.refusal(body, fault, limits.depth) from None
         return ParsedRequest(
@@ -158,13 +197,18 @@ class ResponsesDialect:
             or checks.checked_label("safety_identifier", incoming.safety_identifier, limits),
             param="input",
             echo=_echo(incoming),
+            extras=tools.with_tools(_extras(incoming.text), chosen.extras),
+            one_call=chosen.one_call,
         )
 
     def whole(self, opening: Opening, text: str, ending: Ending) -> bytes:
-        return whole_response(opening, text, ending)
+        return whole_read_response(opening, text, ending)
 
     def stream(self, opening: Opening) -> ResponseEncoder:
         return ResponseEncoder(opening)
+
+    def read_stream(self, opening: Opening) -> ReadResponseEncoder:
+        return ReadResponseEncoder(opening)
 
 
 def _stream(incoming: IncomingResponse) -> bool:
@@ -179,6 +223,14 @@ def _stream(incoming: IncomingResponse) -> bool:
     return stream
 
 
+def _extras(text: TextOptions | None) -> Extras | None:
+    if text is None:
+        return None
+    if text.verbosity not in (None, "medium"):
+        raise checks.unsupported("text.verbosity", "A verbosity other than 'medium'")
+    return extras_of(structure=text_structure_of(text.format))
+
+
 def _messages(incoming: IncomingResponse, limits: RequestLimits) -> tuple[Message, ...]:
     messages = []
     if incoming.instructions:
@@ -188,8 +240,43 @@ def _messages(incoming: IncomingResponse, limits: RequestLimits) -> tuple[Messag
         return tuple(messages)
     checks.checked_length("input", incoming.input, limits)
     for index, item in enumerate(incoming.input):
-        messages.append(_message(f"input[{index}]", item))
+        path = f"input[{index}]"
+        if item.type == "function_call":
+            _add_call(messages, path, item)
+        elif item.type == "function_call_output":
+            messages.append(_output(path, item))
+        elif item.type != "reasoning":
+            messages.append(_message(path, item))
+    tools.checked_results("input", messages)
     return tuple(messages)
+
+
+def _add_call(messages: list[Message], path: str, item: InputItem) -> None:
+    """A call belongs to the assistant's message before it."""
+    if item.name is None or item.arguments is None:
+        raise missing(f"{path}.{'name' if item.name is None else 'arguments'}")
+    call = tools.past_call(path, item.call_id or "", item.name, item.arguments)
+    if messages and messages[-1].role == "assistant":
+        messages[-1] = replace(messages[-1], calls=(*messages[-1].calls, call))
+    else:
+        messages.append(Message("assistant", "", (call,)))
+
+
+def _output(path: str, item: InputItem) -> Message:
+    call_id = tools.checked_id(f"{path}.call_id", item.call_id)
+    return Message("tool", _texts.of(f"{path}.output", item.output), call_id=call_id)
+
+
+def _chosen(incoming: IncomingResponse) -> tools.Chosen:
+    """What a request wants of tools."""
+    functions = []
+    for index, tool in enumerate(incoming.tools or ()):
+        path = f"tools[{index}]"
+        if tool.type != "function":
+            raise unsupported(f"{path}.type", f"Tool '{shown(tool.type)}'")
+        function = Function(tool.name, tool.description, tool.parameters, tool.strict)
+        functions.append((path, function))
+    return tools.chosen(functions, incoming.tool_choice, incoming.parallel_tool_calls)
 
 
 def _message(path: str, item: InputItem) -> Message:
@@ -215,8 +302,27 @@ def _echo(incoming: IncomingResponse) -> bytes:
         "user": incoming.user,
         "safety_identifier": incoming.safety_identifier,
         "prompt_cache_key": incoming.prompt_cache_key,
+        "parallel_tool_calls": incoming.parallel_tool_calls is not False,
+        "tool_choice": _choice(incoming.tool_choice),
+        "tools": [{**msgspec.to_builtins(tool), "strict": False} for tool in incoming.tools or ()],
+        "text": _text(incoming.text),
     }
     return one_line(_encode(members))[1:-1]
+
+
+def _choice(choice: msgspec.Raw) -> str:
+    """What was chosen; it has been checked."""
+    said = None if choice is ABSENT else msgspec.json.decode(choice)
+    return "none" if said == "none" else "auto"
+
+
+def _text(text: TextOptions | None) -> dict[str, Any]:
+    """What was asked of the text, as an answer repeats it; only a schema has more members."""
+    given = text and text.format
+    if not given or given.type != "json_schema":
+        return {"format": {"type": given.type if given else "text"}}
+    members = {"type": given.type, "name": given.name, "schema": given.schema}
+    return {"format": members | {"strict": True, "description": given.description}}
 
 
 def _metadata(metadata: dict[str, str]) -> dict[str, str]:

@@ -10,6 +10,9 @@ from typing import Any, Final
 
 import msgspec
 
+from inference.gateway.wire.shapes import ResponseFormat
+from inference.gateway.wire.tool_schema import PastCall, Tool
+
 ABSENT: Final = msgspec.Raw(b"")
 
 # A harmless value is short; a longer one is refused without being decoded.
@@ -35,8 +38,10 @@ class IncomingMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     content: str | list[Part] | None = None
     name: msgspec.Raw = ABSENT
     refusal: msgspec.Raw = ABSENT
-    tool_calls: msgspec.Raw = ABSENT
-    tool_call_id: msgspec.Raw = ABSENT
+    tool_calls: list[PastCall] | None = None
+    tool_call_id: str | None = None
+    # What a model thought before is never shown to it again.
+    reasoning_content: str | None = None
     function_call: msgspec.Raw = ABSENT
     audio: msgspec.Raw = ABSENT
     annotations: msgspec.Raw = ABSENT
@@ -70,25 +75,28 @@ class IncomingRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     function_call: msgspec.Raw = ABSENT
     functions: msgspec.Raw = ABSENT
     logit_bias: msgspec.Raw = ABSENT
-    logprobs: msgspec.Raw = ABSENT
+    logprobs: bool | None = None
     metadata: msgspec.Raw = ABSENT
     modalities: msgspec.Raw = ABSENT
     moderation: msgspec.Raw = ABSENT
-    n: msgspec.Raw = ABSENT
-    parallel_tool_calls: msgspec.Raw = ABSENT
+    n: int | None = None
+    parallel_tool_calls: bool | None = None
     prediction: msgspec.Raw = ABSENT
     presence_penalty: msgspec.Raw = ABSENT
     prompt_cache_options: msgspec.Raw = ABSENT
     prompt_cache_retention: msgspec.Raw = ABSENT
     reasoning_effort: msgspec.Raw = ABSENT
-    response_format: msgspec.Raw = ABSENT
+    response_format: ResponseFormat | None = None
     service_tier: msgspec.Raw = ABSENT
     store: msgspec.Raw = ABSENT
     tool_choice: msgspec.Raw = ABSENT
-    tools: msgspec.Raw = ABSENT
-    top_logprobs: msgspec.Raw = ABSENT
+    tools: list[Tool] | None = None
+    top_logprobs: int | None = None
     verbosity: msgspec.Raw = ABSENT
     web_search_options: msgspec.Raw = ABSENT
+    # vLLM's, not OpenAI's.
+    top_k: int | None = None
+    min_tokens: int | None = None
 
 
 class Unsupported:
@@ -140,15 +148,8 @@ def _same(left: object, right: object) -> bool:
 
 UNSUPPORTED_PARAMETERS: Final = Unsupported(
     {
-        "tools": ([],),
-        "tool_choice": ("none", "auto"),
         "functions": ([],),
         "function_call": ("none", "auto"),
-        "parallel_tool_calls": (True,),
-        "response_format": ({"type": "text"},),
-        "logprobs": (False,),
-        "top_logprobs": (0,),
-        "n": (1,),
         "logit_bias": ({},),
         "presence_penalty": (0,),
         "frequency_penalty": (0,),
@@ -172,8 +173,6 @@ UNSUPPORTED_MESSAGE_FIELDS: Final = Unsupported(
     {
         "name": (),
         "refusal": (),
-        "tool_calls": ([],),
-        "tool_call_id": (),
         "function_call": (),
         "audio": (),
         "annotations": ([],),
@@ -191,4 +190,4 @@ UNSUPPORTED_PART_FIELDS: Final = Unsupported(
 )
 
 UNSUPPORTED_PART_TYPES: Final = frozenset({"image_url", "input_audio", "file", "refusal"})
-UNSUPPORTED_ROLES: Final = frozenset({"tool", "function"})
+UNSUPPORTED_ROLES: Final = frozenset({"function"})

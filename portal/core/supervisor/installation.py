@@ -45,6 +45,7 @@ _SHOWN = (
     "url",
     "api_key",
     "model",
+    "embedding_model",
     "admin_email",
     "admin_password",
     "security_email",
@@ -240,17 +241,21 @@ class Installation:
         quiet = ["--without-gossip", "--without-mingle"]
         threads = [*celery, "worker", "--pool=threads"]
         drain_s = float(os.environ.get("DRAIN_SECONDS") or _DRAIN_S) + 5.0
-        self._keep_child(
-            "inference",
-            [*threads, "--concurrency=2", "-Q", str(facts["queue"]), "-n", "inference@%h", *quiet],
-            stage=3,
-            patience_s=drain_s,
-            extra={
-                "FREEHOLD_DATABASE_ROLE": "gateway",
-                "WORKER_DEPLOYMENT": str(facts["deployment"]),
-                "OMP_WAIT_POLICY": "passive",
-            },
-        )
+        for name, of in (("inference", ""), ("embedding", "embedding_")):
+            if not facts.get(f"{of}deployment"):
+                continue
+            queue = str(facts[f"{of}queue"])
+            self._keep_child(
+                name,
+                [*threads, "--concurrency=2", "-Q", queue, "-n", f"{name}@%h", *quiet],
+                stage=3,
+                patience_s=drain_s,
+                extra={
+                    "FREEHOLD_DATABASE_ROLE": "gateway",
+                    "WORKER_DEPLOYMENT": str(facts[f"{of}deployment"]),
+                    "OMP_WAIT_POLICY": "passive",
+                },
+            )
         address = ["--host", self.host, "--port", str(self.port)]
         self._keep_child("web", [python, "-m", "portal.web", *address], stage=2, patience_s=_WEB_S)
         self._keep_child(
@@ -327,6 +332,8 @@ class Installation:
         ):
             say(f"  {title:<24}{told.get(f'{who}_email')}  {told.get(f'{who}_password')}")
         say(f"  {'API key':<24}{told.get('api_key')}")
+        names = (told.get(name) for name in ("model", "embedding_model"))
+        say(f"  {'Models':<24}{', '.join(filter(None, names))}")
         say(f"  {'All of this as JSON':<24}{self.layout.start_json}\n")
         say("Try it:\n")
         say(

@@ -7,7 +7,7 @@ from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from inference.models import Model
+from inference.models import Model, Task
 from portal.core.errors import PortalError
 from portal.core.pages import context_of
 from tenants.permissions import Action, allowed
@@ -47,7 +47,9 @@ def playground(request: HttpRequest) -> HttpResponse:
         **admin.site.each_context(request),
         "title": _("Playground"),
         "is_fullwidth": "1",
-        "models": Model.objects.filter(deployments__enabled=True).order_by("name"),
+        "models": Model.objects.filter(task=Task.GENERATE, deployments__enabled=True).order_by(
+            "name"
+        ),
         "words": _words(),
     }
     return TemplateResponse(request, "site/playground.html", page)

