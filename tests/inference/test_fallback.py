@@ -325,11 +325,16 @@ def test_sweep_moves_a_job_whose_every_worker_was_lost(pair: Pair, tenant_a: Org
     bench = pair.bench
     job_id = pair.admit(tenant_a)
     bench.claim()
+    # Beside a portal that another test keeps running either sweep may be first: to both it is lost.
+    bench.superuser.execute("UPDATE inference_job SET attempts = 99 WHERE id = %s", [job_id])
     bench.lapse(job_id)
-    swept = bench.sweep(max_attempts=1)
-    assert swept.moved >= 1
-    assert bench.job(job_id)["deployment_id"] == pair.second.id
-    assert pair.second.queue in swept.waiting_queues
+
+    def moved() -> bool:
+        waiting = bench.sweep(max_attempts=1).waiting_queues
+        here = bench.job(job_id)["deployment_id"] == pair.second.id
+        return here and pair.second.queue in waiting
+
+    eventually(moved)
     assert [e["reason"] for e in pair.fallback_events(job_id)] == ["worker_lost"]
 
 

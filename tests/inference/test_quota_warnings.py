@@ -41,6 +41,7 @@ from tests.servers import SessionServers
 
 ZONE: Final = "America/Havana"
 MAX_TOKENS: Final = 40
+LIMITS: dict[str, Any] = {"tokens_day": 300, "tokens_total": 900}
 Key = tuple[UUID, str, datetime, int]
 # The machine's clock never comes so far; a portal that another test keeps running tells by ours.
 REAL_TIME: Final = datetime(2025, 1, 1, tzinfo=UTC)
@@ -61,7 +62,9 @@ class Warnings(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        # Every example begins in a month of its own, with levels that nobody was warned of.
+        # Every example begins with the same limits, in a month of its own, with levels that nobody
+        # was warned of.
+        set_quota(context=factories.TESTS, tenant_id=self.tenant.id, **LIMITS)
         start = window_starts(self.clock.now, ZONE)["month"]
         self.clock.now = window_end(start, "month", ZONE)
         self.bench.superuser.execute(
@@ -172,8 +175,7 @@ def machine(
     set_quota(
         context=factories.TESTS,
         tenant_id=tenant_a.id,
-        tokens_day=300,
-        tokens_total=900,
+        **LIMITS,
         cost_month=900_000,
     )
     set_quota(context=tenant_a.context, api_key_id=key.api_key.id, requests_day=7)
