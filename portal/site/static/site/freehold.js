@@ -56,7 +56,11 @@ document.addEventListener("alpine:initialized", () => {
 window.addEventListener("pageshow", (event) => { if (event.persisted) window.location.reload(); });
 
 // A part of a page that is asked for anew while it is looked at; without scripts, reload the page.
-document.querySelectorAll("[data-live]").forEach((part) => {
+document.addEventListener("DOMContentLoaded", () => {
+    document.querySelectorAll("[data-live]").forEach(keepLive);
+});
+
+function keepLive(part) {
     const timer = setInterval(async () => {
         if (document.hidden) return;
         let answer;
@@ -80,4 +84,4 @@ document.querySelectorAll("[data-live]").forEach((part) => {
         if (link) part.querySelector(`a[href="${CSS.escape(link)}"]`)?.focus();
         else if (focused?.matches("[role=region]")) part.querySelector("[role=region]")?.focus();
     }, 2000);
-});
+}
