@@ -123,5 +123,5 @@ def test_live_part_keeps_the_keyboards_place_and_speaks_chinese(log_in: LogIn, p
     beat = page.locator("[data-live] tbody .fh-when").first
     expect(beat).not_to_have_text(beat.inner_text(), timeout=PATIENCE)
     expect(page.locator("[data-live] tbody a").first).to_be_focused()
-    expect(page.get_by_role("columnheader", name="每秒 token 数")).to_be_visible()
+    expect(page.get_by_role("columnheader", name="每秒词元")).to_be_visible()
     expect(page.get_by_text("就绪", exact=True).first).to_be_visible()
