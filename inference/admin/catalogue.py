@@ -113,13 +113,13 @@ def health_of(deployment: Deployment, workers: Sequence[Worker], now: datetime) 
 
 def _create_deployment(request: HttpRequest, _obj: None, data: dict[str, Any]) -> str:
     data["version_id"] = UUID(data["version_id"])
-    return deployment_link(create_deployment(context=context_of(request), **data))
+    return deployment_link(create_deployment(context=context_of(request), **data).pk)
 
 
 def _edit_deployment(request: HttpRequest, deployment: Deployment, data: dict[str, Any]) -> str:
     data["version_id"] = UUID(data["version_id"])
     return deployment_link(
-        edit_deployment(context=context_of(request), deployment_id=deployment.pk, **data)
+        edit_deployment(context=context_of(request), deployment_id=deployment.pk, **data).pk
     )
 
 
@@ -345,7 +345,7 @@ class WorkerAdmin(PlatformPage):
                 for page in self.pages
                 if self.allows(request, page, obj) and not refusal_of(obj, WorkerOrder(page.name))
             ],
-            "deployment_link": deployment_link(obj.deployment),
+            "deployment_link": deployment_link(obj.deployment_id),
             "facts": [
                 (_("State"), state_of(obj, now)[1]),
                 (_("Since"), obj.state_since),

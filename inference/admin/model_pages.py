@@ -111,7 +111,7 @@ class ModelVersionAdmin(PlatformPage):
             "files": [
                 (name, filesizeformat(entry["size"]), entry["sha256"]) for name, entry in files
             ],
-            "deployments": [(d.name, deployment_link(d)) for d in obj.deployments.all()],
+            "deployments": [(d.name, deployment_link(d.pk)) for d in obj.deployments.all()],
             "facts": [
                 (_("Model"), obj.model.name),
                 (_("Version"), obj.label),

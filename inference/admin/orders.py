@@ -1,17 +1,21 @@
 """Pages that ask before workers are told to drain, resume, unload or load."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
+from inference.admin.platform import deployment_link
 from inference.models import Deployment, Worker
 from inference.worker_services import WorkerOrder, order_worker, order_workers
 from portal.core.pages import FormPage, ServiceForm, Text, context_of
 from tenants.permissions import Action
 
-_ONE: dict[WorkerOrder, tuple[Text, Text, Text]] = {
+Words = tuple[Text, Text, Text]
+"""Title of the page, its button, and what it says before."""
+
+_ONE: dict[WorkerOrder, Words] = {
     WorkerOrder.DRAIN: (
         _("Drain"),
         _("Drain worker"),
@@ -36,7 +40,7 @@ _ONE: dict[WorkerOrder, tuple[Text, Text, Text]] = {
         ),
     ),
 }
-_ALL: dict[WorkerOrder, tuple[Text, Text, Text]] = {
+_ALL: dict[WorkerOrder, Words] = {
     WorkerOrder.LOAD: (
         _("Load all"),
         _("Load all workers"),
@@ -71,46 +75,35 @@ _GRAVE = (WorkerOrder.DRAIN, WorkerOrder.UNLOAD)
 _DONE = _("The order is given; the worker follows within seconds.")
 
 
-def _page(deployment_id: Any) -> str:
-    return reverse("admin:inference_deployment_change", args=[deployment_id])
+def _form(order: WorkerOrder, words: Words, submit: Callable[..., str]) -> FormPage:
+    title, button, intro = words
+    return FormPage(
+        order.value,
+        Action.DEPLOYMENT_EDIT,
+        title,
+        ServiceForm,
+        submit,
+        button=button,
+        intro=intro,
+        done=_DONE,
+        danger=order in _GRAVE,
+    )
 
 
 def _one(order: WorkerOrder) -> FormPage:
     def submit(request: HttpRequest, worker: Worker, _data: dict[str, Any]) -> str:
         order_worker(context=context_of(request), worker_id=worker.pk, order=order)
-        return _page(worker.deployment_id)
+        return deployment_link(worker.deployment_id)
 
-    title, button, intro = _ONE[order]
-    return FormPage(
-        order.value,
-        Action.DEPLOYMENT_EDIT,
-        title,
-        ServiceForm,
-        submit,
-        button=button,
-        intro=intro,
-        done=_DONE,
-        danger=order in _GRAVE,
-    )
+    return _form(order, _ONE[order], submit)
 
 
 def _all(order: WorkerOrder) -> FormPage:
     def submit(request: HttpRequest, deployment: Deployment, _data: dict[str, Any]) -> str:
         order_workers(context=context_of(request), deployment_id=deployment.pk, order=order)
-        return _page(deployment.pk)
+        return deployment_link(deployment.pk)
 
-    title, button, intro = _ALL[order]
-    return FormPage(
-        order.value,
-        Action.DEPLOYMENT_EDIT,
-        title,
-        ServiceForm,
-        submit,
-        button=button,
-        intro=intro,
-        done=_DONE,
-        danger=order in _GRAVE,
-    )
+    return _form(order, _ALL[order], submit)
 
 
 def worker_pages() -> tuple[FormPage, ...]:

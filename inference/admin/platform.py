@@ -1,6 +1,7 @@
 """What the catalogue's pages have in common."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
+from uuid import UUID
 
 from django.urls import reverse
 
@@ -13,6 +14,6 @@ class PlatformPage(PortalModelAdmin):
     side: ClassVar[Side] = "platform"
 
 
-def deployment_link(obj: Any) -> str:
+def deployment_link(deployment_id: UUID) -> str:
     """Where a deployment's page is."""
-    return reverse("admin:inference_deployment_change", args=[obj.pk])
+    return reverse("admin:inference_deployment_change", args=[deployment_id])
