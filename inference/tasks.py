@@ -74,6 +74,7 @@ def sweep_old_files() -> None:
         log.info("files.swept", files=dropped)
 
 
+@cache
 def _deliverer() -> DelivererThread:
     """This process's sender of webhooks."""
     settings = env()

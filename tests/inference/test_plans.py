@@ -57,20 +57,29 @@ FILL = (
     ON CONFLICT DO NOTHING
     """,
     """
+    INSERT INTO tenants_quota (id, tenant_id, api_key_id, created_at)
+    SELECT gen_random_uuid(), tenant_id, gen_random_uuid(), now()
+      FROM inference_job j, generate_series(1, %(rows)s)
+     WHERE j.id = %(job)s
+    """,
+    """
     INSERT INTO inference_fairshare (tenant_id, deployment_id, virtual_time)
     SELECT tenant_id, gen_random_uuid(), 0 FROM inference_job j, generate_series(1, %(rows)s)
      WHERE j.id = %(job)s
     """,
 )
-FILLED = ("inference_job", "inference_jobpayload", "inference_fairshare")
+FILLED = ("inference_job", "inference_jobpayload", "tenants_quota", "inference_fairshare")
 
 
 @pytest.fixture
 def filled(bench: Bench, tenant_a: Organisation, owner_sql: psycopg.Connection) -> Iterator[None]:
     """Tables of the queue with thousands of rows, and statistics that know it."""
     (job,) = bench.admit(credential(api_key(tenant_a)))
+    # Keys that the quotas name need not be there: only their number matters.
+    owner_sql.execute("SET session_replication_role = replica")
     for statement in FILL:
         owner_sql.execute(statement, {"rows": ROWS, "job": job})
+    owner_sql.execute("RESET session_replication_role")
     for table in FILLED:
         owner_sql.execute(f"ANALYZE {table}".encode())
     yield
@@ -80,6 +89,13 @@ def filled(bench: Bench, tenant_a: Organisation, owner_sql: psycopg.Connection) 
     owner_sql.execute(
         f"DELETE FROM inference_fairshare WHERE tenant_id = {tenant}".encode(), parameters
     )
+    owner_sql.execute("SET session_replication_role = replica")
+    owner_sql.execute(
+        f"DELETE FROM tenants_quota q WHERE tenant_id = {tenant} AND NOT EXISTS "
+        "(SELECT 1 FROM tenants_quotawindow w WHERE w.quota_id = q.id)".encode(),
+        parameters,
+    )
+    owner_sql.execute("RESET session_replication_role")
     owner_sql.execute(
         f"DELETE FROM inference_job WHERE id <> %(job)s AND tenant_id = {tenant}".encode(),
         parameters,

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -291,14 +292,22 @@ def test_prepare_refuses_a_socket_folder_that_is_a_link(tmp_path: Path) -> None:
         layout.sockets.unlink()
 
 
+def sockets_of(pid: int) -> set[str]:
+    """The inodes of a process's sockets, whatever else it opens and closes meanwhile."""
+    names = set()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            names.add(str(file.readlink()))
+    return {name[8:-1] for name in names if name.startswith("socket:[")}
+
+
 def test_start_listens_on_no_network_address(postgres: EmbeddedPostgres) -> None:
     postgres.start()
     with socket.socket(socket.AF_UNIX) as probe:
         probe.connect(str(postgres.socket_folder / ".s.PGSQL.5432"))
     assert oct(postgres.socket_folder.stat().st_mode & 0o777) == "0o700"
     assert postgres.process is not None
-    own = {str(file.readlink()) for file in Path(f"/proc/{postgres.process.pid}/fd").iterdir()}
-    inodes = {name[8:-1] for name in own if name.startswith("socket:[")}
+    inodes = sockets_of(postgres.process.pid)
     tcp = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
     assert inodes
     assert inodes.isdisjoint(line.split()[9] for line in tcp.splitlines() if "inode" not in line)

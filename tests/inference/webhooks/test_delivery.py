@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 from inference.models.jobs import JobState
 from inference.models.webhooks import WebhookState
 from inference.settlement import Settlement, settle
+from inference.tasks import deliver_webhooks
 from inference.webhooks import store
 from inference.webhooks.schedule import MOST_TRIES
 from tests.inference.webhooks.hooks import Hooks
@@ -335,3 +337,12 @@ def test_end_job_that_a_gateway_waits_for_runs_no_trigger(hooks: Hooks, receiver
     hooks.register(job_id, receiver.url())
     hooks.bench.end(hooks.claim(job_id), JobState.SUCCEEDED, tokens=1)
     assert hooks.state(job_id) == WebhookState.WAITING
+
+
+def test_deliver_webhooks_round_after_round_opens_no_more_than_the_first(database: None) -> None:
+    deliver_webhooks()
+    threads, files = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(4):
+        deliver_webhooks()
+    assert threading.active_count() <= threads
+    assert len(list(Path("/proc/self/fd").iterdir())) <= files
