@@ -69,8 +69,10 @@ class Quota(IdModel, Limits, TenantModel):
     sets itself. The columns hold what is in force, so that admission reads them alone.
     """
 
-    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="quotas")
-    user = models.ForeignKey(User, models.PROTECT, null=True, blank=True, verbose_name=_("user"))
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="quotas", db_index=False)
+    user = models.ForeignKey(
+        User, models.PROTECT, null=True, blank=True, verbose_name=_("user"), db_index=False
+    )
     api_key = models.ForeignKey(
         ApiKey,
         models.PROTECT,
@@ -78,6 +80,7 @@ class Quota(IdModel, Limits, TenantModel):
         blank=True,
         verbose_name=_("API key"),
         db_constraint=False,
+        db_index=False,
     )
     # The model catalogue is a floor above: its id, without a foreign key.
     model_id = models.UUIDField(_("model"), null=True, blank=True)
@@ -94,6 +97,16 @@ class Quota(IdModel, Limits, TenantModel):
                 name="one_quota_a_scope",
             ),
             models.UniqueConstraint(fields=["tenant", "id"], name="quota_in_tenant"),
+        ]
+        # No index leads admission to rows that are not the request's: an index on the tenant, or
+        # one that finds `user IS NULL`, would be taken whenever statistics make it look cheap.
+        indexes = [
+            models.Index(
+                fields=["user"], condition=models.Q(user__isnull=False), name="quota_user"
+            ),
+            models.Index(
+                fields=["api_key"], condition=models.Q(api_key__isnull=False), name="quota_key"
+            ),
         ]
 
     def __str__(self) -> str:
