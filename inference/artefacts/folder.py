@@ -39,7 +39,8 @@ CONFIG, GENERATION, TOKENIZER_CONFIG = (
     "tokenizer_config.json",
 )
 SENTENCEPIECE = "tokenizer.model"
-_BESIDE = (GENERATION, TOKENIZER_CONFIG, "special_tokens_map.json", "README.md")
+_MODELOPT = "hf_quant_config.json"  # the weights' format, where config.json says nothing of it
+_BESIDE = (GENERATION, TOKENIZER_CONFIG, _MODELOPT, "special_tokens_map.json", "README.md")
 _LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
 # What architectures call the same thing in config.json.
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
@@ -133,6 +134,8 @@ def _read(path: Path, template: str | None) -> _Folder:
     config = _json(path / CONFIG)
     if config is None:
         raise Invalid(f"{path / CONFIG} is missing.")
+    if _json(path / _MODELOPT) is not None:
+        config.setdefault("quantization_config", {"quant_method": "modelopt"})
     tokenizer_config = _json(path / TOKENIZER_CONFIG) or {}
     tokenizer, converted = _tokenizer(path)
     return _Folder(

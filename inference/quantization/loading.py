@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from inference.artefacts import verify
 from inference.quantization.description import DESCRIPTION, Description, decode_description
+from inference.quantization.fp8 import Fp8Weight
 from inference.quantization.modules import PackedWeight, QuantizedEmbedding
 from inference.quantization.packing import Packed
 from inference.quantization.published import load_published, publishers_format
@@ -98,5 +99,7 @@ def _packed(found: dict[str, Any]) -> Packed:
 def _use_kernels(model: nn.Module) -> None:
     embeddings = [m.packed for m in model.modules() if isinstance(m, QuantizedEmbedding)]
     for module in model.modules():
+        if isinstance(module, Fp8Weight):
+            module.find_way()
         if isinstance(module, PackedWeight):
             module.use_kernel(keep=any(module is kept for kept in embeddings))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inference.quantization import kernels
+from inference.quantization.fp8 import Fp8Weight
 from inference.quantization.packing import Packed, dequantize
 
 
@@ -79,7 +80,7 @@ class QuantizedLinear(nn.Module):
 
     bias: nn.Parameter | None
 
-    def __init__(self, weight: PackedWeight, bias: nn.Parameter | None) -> None:
+    def __init__(self, weight: PackedWeight | Fp8Weight, bias: nn.Parameter | None) -> None:
         super().__init__()
         self.packed = weight
         self.register_parameter("bias", bias)
@@ -115,7 +116,9 @@ class QuantizedEmbedding(nn.Module):
 class QuantizedExperts(nn.Module):
     """Fused experts with packed weights; only the experts that a batch was routed to are read."""
 
-    def __init__(self, gate_up: PackedWeight, down: PackedWeight, act_fn: Any) -> None:
+    def __init__(
+        self, gate_up: PackedWeight | Fp8Weight, down: PackedWeight | Fp8Weight, act_fn: Any
+    ) -> None:
         super().__init__()
         self.num_experts = gate_up.shape[0]
         self.gate_up_proj = gate_up

@@ -1,11 +1,10 @@
-"""Reads checkpoints that publishers have quantized: GPTQ, AWQ, and fp8 in blocks (DeepSeek-V3).
+"""Reads checkpoints that publishers have quantized: GPTQ, AWQ, and fp8.
 
 GPTQ and AWQ are packed anew in our layout, with the same weights. Layouts: ``pack`` in AutoGPTQ's
-``qlinear_cuda.py``; ``pack_intweight`` of version "gemm" in AutoAWQ's ``gemm.py``; DeepSeek-V3's
-``README_WEIGHTS.md`` for fp8, which is dequantized while it is loaded.
+``qlinear_cuda.py``; ``pack_intweight`` of version "gemm" in AutoAWQ's ``gemm.py``. For fp8 see
+``fp8_checkpoints``.
 """
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,20 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from inference.quantization.checkpoints import EXPERT, Raw, in_order, need, place_plain, read_owners
 from inference.quantization.description import ModuleScheme
+from inference.quantization.fp8 import computes_fp8
+from inference.quantization.fp8_checkpoints import FP8_METHODS, place_fp8
 from inference.quantization.packing import Packed, pack_nibbles, rows_below, stack
-from inference.quantization.shards import read_tensors
-from inference.quantization.skeleton import build_skeleton, finish, place, replace_modules
+from inference.quantization.skeleton import build_skeleton, finish, replace_modules
 from portal.core.errors import Invalid
 
-_EXPERT = re.compile(r"(.+\.experts)\.(\d+)\.(gate|up|down)_proj")
+_MODELOPT = "hf_quant_config.json"  # where older versions of ModelOpt say it
 _AWQ_PLACES = (0, 4, 1, 5, 2, 6, 3, 7)  # which of eight nibbles holds the column
-_FP8_BLOCK = 128
-
-Raw = dict[str, Tensor]
 
 
 def publishers_format(folder: Path) -> dict[str, Any] | None:
-    """What ``config.json`` says of the weights' format; None if they are plain.
+    """What a folder's configuration says of the weights' format; None if they are plain.
 
     Raises:
         Invalid: no readable configuration.
@@ -37,7 +35,10 @@ def publishers_format(folder: Path) -> dict[str, Any] | None:
     try:
         content = msgspec.json.decode((folder / "config.json").read_bytes())
         found = content.get("quantization_config")
-    except (OSError, msgspec.DecodeError, AttributeError) as fault:
+        if found is None and (folder / _MODELOPT).is_file():
+            of_modelopt = msgspec.json.decode((folder / _MODELOPT).read_bytes())
+            found = {"quant_method": "modelopt", **of_modelopt["quantization"]}
+    except (OSError, msgspec.DecodeError, AttributeError, KeyError) as fault:
         raise Invalid(f"The configuration in {folder} cannot be read: {fault}") from None
     return found if isinstance(found, dict) else None
 
@@ -52,15 +53,12 @@ def load_published(
     """
     settings = publishers_format(folder) or {}
     method = settings.get("quant_method")
-    if method not in ("gptq", "awq", "fp8"):
+    if method not in ("gptq", "awq", *FP8_METHODS):
         raise Invalid(f"Weights of format {method!r} are not supported; gptq, awq and fp8 are.")
     model = build_skeleton(folder, dtype)
-    owners: dict[str, Raw] = {}
-    for name, tensor in read_tensors(folder, device):
-        owner, _, leaf = name.rpartition(".")
-        owners.setdefault(owner, {})[leaf] = tensor
-    if method == "fp8":
-        _place_plain(model, _dequantize_blocks(owners, settings, dtype))
+    owners = read_owners(model, folder, device)
+    if method in FP8_METHODS:
+        place_fp8(model, owners, settings, dtype=dtype, native=computes_fp8(device, dtype))
         finish(model, device)
         return model, {}
     unpack = _unpacker(method, settings)
@@ -70,38 +68,9 @@ def load_published(
         owners[owner] = {leaf: t for leaf, t in owners[owner].items() if leaf == "bias"}
     schemes, weights = _by_module(packed)
     replace_modules(model, schemes, weights)
-    _place_plain(model, owners)
+    place_plain(model, owners)
     finish(model, device)
     return model, schemes
-
-
-def _place_plain(model: PreTrainedModel, owners: dict[str, Raw]) -> None:
-    experts: dict[str, dict[tuple[int, str], Tensor]] = {}
-    for owner, raw in owners.items():
-        match = _EXPERT.fullmatch(owner)
-        if match and "weight" in raw:
-            experts.setdefault(match[1], {})[int(match[2]), match[3]] = raw["weight"]
-            continue
-        for leaf, tensor in raw.items():
-            place(model, f"{owner}.{leaf}", tensor)
-    for owner, found in experts.items():
-        gates, ups, downs = _sorted(owner, found)
-        fused = [torch.cat(pair) for pair in zip(gates, ups, strict=True)]
-        place(model, f"{owner}.gate_up_proj", torch.stack(fused))
-        place(model, f"{owner}.down_proj", torch.stack(downs))
-
-
-def _sorted(owner: str, found: dict[tuple[int, str], Any]) -> tuple[list[Any], ...]:
-    """Gate, up and down of each expert in order.
-
-    Raises:
-        Invalid: one is missing.
-    """
-    count = max(number for number, _ in found) + 1
-    try:
-        return tuple([found[n, part] for n in range(count)] for part in ("gate", "up", "down"))
-    except KeyError as missing:
-        raise Invalid(f"The artefact lacks weights of {owner}: {missing}.") from None
 
 
 def _by_module(
@@ -112,14 +81,14 @@ def _by_module(
     weights: dict[str, Packed] = {}
     experts: dict[str, dict[tuple[int, str], Packed]] = {}
     for owner, one in packed.items():
-        match = _EXPERT.fullmatch(owner)
+        match = EXPERT.fullmatch(owner)
         if match:
             experts.setdefault(match[1], {})[int(match[2]), match[3]] = one
         else:
             schemes[owner] = ModuleScheme("linear", one.bits, _group_size(one))
             weights[f"{owner}.packed"] = one
     for owner, found in experts.items():
-        gates, ups, downs = _sorted(owner, found)
+        gates, ups, downs = in_order(owner, found)
         for gate, up in zip(gates, ups, strict=True):
             if not _same_order(gate.order, up.order):
                 raise Invalid(f"{owner}: gate and up projections have their columns in two orders.")
@@ -165,7 +134,7 @@ def unpack_gptq(owner: str, raw: Raw, *, bits: int, zero_plus: int) -> Packed:
     Raises:
         Invalid: tensors are missing, or groups are of several sizes.
     """
-    _need(owner, raw, "qweight", "qzeros", "scales")
+    need(owner, raw, "qweight", "qzeros", "scales")
     values = _fields(raw["qweight"].T, bits)
     zeros = _fields(raw["qzeros"], bits).T + zero_plus & (1 << bits) - 1
     order = None
@@ -194,18 +163,12 @@ def unpack_awq(owner: str, raw: Raw) -> Packed:
     Raises:
         Invalid: tensors are missing.
     """
-    _need(owner, raw, "qweight", "qzeros", "scales")
+    need(owner, raw, "qweight", "qzeros", "scales")
     values, zeros = (
         _fields(raw[name], 4).unflatten(-1, (-1, 8))[..., _AWQ_PLACES].flatten(-2).T
         for name in ("qweight", "qzeros")
     )
     return _affine(values, raw["scales"].T, zeros, 4, None)
-
-
-def _need(owner: str, raw: Raw, *names: str) -> None:
-    missing = [name for name in names if name not in raw]
-    if missing:
-        raise Invalid(f"The artefact lacks the tensor {owner}.{missing[0]}.")
 
 
 def _fields(packed: Tensor, bits: int) -> Tensor:
@@ -227,24 +190,3 @@ def _affine(
         offset.contiguous() if bool(offset.any()) else None,
         order,
     )
-
-
-def _dequantize_blocks(
-    owners: dict[str, Raw], settings: dict[str, Any], dtype: torch.dtype
-) -> dict[str, Raw]:
-    if list(settings.get("weight_block_size", ())) != [_FP8_BLOCK, _FP8_BLOCK]:
-        raise Invalid("fp8 weights are supported with scales of blocks of 128 by 128 only.")
-    for owner, raw in owners.items():
-        scale = raw.pop("weight_scale_inv", None)
-        if scale is not None:
-            _need(owner, raw, "weight")
-            raw["weight"] = dequantize_blocks(raw["weight"], scale, dtype)
-    return owners
-
-
-def dequantize_blocks(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """An fp8 matrix times the scale of each block of 128 by 128, of which the last may be cut."""
-    rows, columns = weight.shape
-    spread = scale.float().repeat_interleave(_FP8_BLOCK, 0)[:rows]
-    spread = spread.repeat_interleave(_FP8_BLOCK, 1)[:, :columns]
-    return (weight.float() * spread).to(dtype)

@@ -65,7 +65,7 @@ def quantizable(model: PreTrainedModel) -> Iterator[tuple[str, Kind]]:
         elif isinstance(module, nn.Linear):
             yield name, "linear"
         elif isinstance(getattr(module, "gate_up_proj", None), nn.Parameter):
-            _check_experts(name, module)
+            check_experts(name, module)
             yield name, "experts"
 
 
@@ -74,7 +74,8 @@ def output_layer(model: PreTrainedModel) -> nn.Module | None:
     return model.get_output_embeddings()
 
 
-def _check_experts(name: str, module: Any) -> None:
+def check_experts(name: str, module: Any) -> None:
+    """Raises Invalid where experts compute otherwise than ``QuantizedExperts`` does."""
     usual = (
         getattr(module, "is_concatenated", True)
         and not getattr(module, "is_transposed", False)

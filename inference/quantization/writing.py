@@ -22,6 +22,7 @@ from inference.quantization.description import (
     ModuleScheme,
     Quality,
 )
+from inference.quantization.fp8_checkpoints import FP8_METHODS
 from inference.quantization.packing import Packed, quantize
 from inference.quantization.published import load_published, publishers_format
 from inference.quantization.quality import Progress, agreement, read, text_digest, windows
@@ -95,7 +96,7 @@ def repack_artefact(source: Path, store: Path, progress: Progress) -> Manifest:
     manifest = verify(source)
     settings = publishers_format(source) or {}
     method = settings.get("quant_method")
-    if method == "fp8" or DESCRIPTION in manifest.files:
+    if method in FP8_METHODS or DESCRIPTION in manifest.files:
         raise Invalid(f"The artefact {manifest.name} is loaded as it is; there is nothing to do.")
     content = f"repack\n{LAYOUT}\n{manifest.digest}"
     artefact_id = hashlib.sha256(content.encode()).hexdigest()[:16]

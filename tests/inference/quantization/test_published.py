@@ -5,24 +5,25 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import torch
 from django.core.management import CommandError, call_command
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from inference.artefacts import verify
 from inference.quantization.loading import load_quantized
 from inference.quantization.packing import dequantize
-from inference.quantization.published import dequantize_blocks, unpack_awq, unpack_gptq
+from inference.quantization.published import unpack_awq, unpack_gptq
 from inference.quantization.writing import repack_artefact
 from portal.core.errors import Invalid
-from tests.inference.quantization.models import complete, tiny_model
+from tests.inference.quantization.models import (
+    GROUP,
+    logits_of,
+    reference,
+    write_checkpoint,
+)
 
-GROUP = 16
 AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
-PROMPT = torch.tensor([[5, 77, 130, 200, 9, 41]])
 
 
 def into_words(fields: Tensor, bits: int, order: list[int] | None = None) -> Tensor:
@@ -106,60 +107,6 @@ def test_unpack_gptq_with_groups_of_several_sizes_is_refused() -> None:
         unpack_gptq("layer", raw, bits=4, zero_plus=1)
 
 
-def test_dequantize_blocks_scales_each_block_of_128() -> None:
-    values = torch.randn(200, 300, generator=torch.Generator().manual_seed(5))
-    weight = values.to(torch.float8_e4m3fn)
-    scale = torch.arange(1.0, 7.0).reshape(2, 3)
-    found = dequantize_blocks(weight, scale, torch.float32)
-    for row, column in ((0, 0), (127, 128), (128, 127), (199, 299)):
-        expected = weight[row, column].float() * scale[row // 128, column // 128]
-        assert found[row, column] == expected
-
-
-def write_checkpoint(
-    folder: Path,
-    architecture: str,
-    settings: dict[str, Any],
-    convert: Callable[[Tensor], tuple[dict[str, Tensor], Tensor]],
-) -> dict[str, Tensor]:
-    """An artefact in a publisher's format; gives the plain weights that it stands for."""
-    tiny_model(architecture).save_pretrained(folder)
-    plain = load_file(folder / "model.safetensors")
-    tensors: dict[str, Tensor] = {}
-    meant: dict[str, Tensor] = {}
-    for name, tensor in plain.items():
-        owner, _, leaf = name.rpartition(".")
-        packs = leaf == "weight" and name.endswith("_proj.weight") and tensor.shape[1] % GROUP == 0
-        if packs and tensor.shape[0] % 8 == 0:
-            converted, meant[name] = convert(tensor)
-            tensors |= {f"{owner}.{part}": value for part, value in converted.items()}
-        else:
-            tensors[name] = meant[name] = tensor
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    config = msgspec.json.decode((folder / "config.json").read_bytes())
-    (folder / "config.json").write_bytes(
-        msgspec.json.encode(config | {"quantization_config": settings})
-    )
-    complete(folder, architecture)
-    return meant
-
-
-def logits_of(model: Any) -> Tensor:
-    with torch.inference_mode():
-        return model(input_ids=PROMPT, use_cache=False).logits.float()
-
-
-def reference(folder: Path, architecture: str, meant: dict[str, Tensor]) -> Tensor:
-    """Logits of transformers with the plain weights that the checkpoint stands for."""
-    from transformers import AutoModelForCausalLM
-
-    tiny_model(architecture).save_pretrained(folder)
-    save_file(meant, folder / "model.safetensors", {"format": "pt"})
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model.eval()
-    return logits_of(model)
-
-
 FORMATS: dict[str, tuple[dict[str, Any], Callable[[Tensor], tuple[dict[str, Tensor], Tensor]]]] = {
     "gptq": (
         {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": False},
@@ -189,19 +136,6 @@ def test_repack_computes_what_the_checkpoint_stands_for(
     assert repack_artefact(source, tmp_path / "store", print) == manifest
     model = load_quantized(tmp_path / "store" / manifest.id, device="cpu", dtype=torch.float32)
     expected = reference(tmp_path / "plain", architecture, meant)
-    assert torch.allclose(logits_of(model), expected, atol=2e-3, rtol=1e-3)
-
-
-def test_fp8_checkpoint_is_dequantized_as_it_is_loaded(tmp_path: Path) -> None:
-    def blocks(weight: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        small = (weight * 50).to(torch.float8_e4m3fn)
-        tensors = {"weight": small, "weight_scale_inv": torch.full((1, 1), 0.02)}
-        return tensors, small.float() * 0.02
-
-    settings = {"quant_method": "fp8", "weight_block_size": [128, 128]}
-    meant = write_checkpoint(tmp_path / "source", "deepseek_v3", settings, blocks)
-    model = load_quantized(tmp_path / "source", device="cpu", dtype=torch.float32)
-    expected = reference(tmp_path / "plain", "deepseek_v3", meant)
     assert torch.allclose(logits_of(model), expected, atol=2e-3, rtol=1e-3)
 
 
