@@ -71,24 +71,24 @@ def block_bytes(geometry: KvGeometry) -> int:
 class _Run:
     """One request inside the pipeline."""
 
-    __slots__ = ("blocks", "generated", "handle", "logprobs", "prompt_tokens", "text")
+    __slots__ = ("blocks", "generated", "handle", "logprobs", "prompt_tokens", "table", "text")
 
     def __init__(
         self,
         handle: ov_genai.py_openvino_genai.GenerationHandle,
-        text: Detokenizer,
-        prompt_tokens: int,
+        table: TokenBytes,
+        request: GenerationRequest,
         blocks: int,
-        *,
-        logprobs: bool,
     ) -> None:
         self.handle = handle
-        self.text = text
-        self.prompt_tokens = prompt_tokens
+        self.table = table
+        self.text = Detokenizer(table, request.sampling.stop, continues=_is_raw(request))
+        self.prompt_tokens = len(request.prompt_ids)
         self.blocks = blocks
         self.generated = 0
         # Told together with the text that covers their tokens.
-        self.logprobs: list[TokenLogprob] | None = [] if logprobs else None
+        told = request.sampling.logprobs is not None
+        self.logprobs: list[TokenLogprob] | None = [] if told else None
 
 
 def _is_raw(request: GenerationRequest) -> bool:
@@ -207,18 +207,8 @@ class OpenVINOEngine(StepEngine):
             handle = self._add(self._pipeline, request.prompt_ids, config)
         except _FAILURES_OF_A_REQUEST as fault:
             raise RequestRefused(f"OpenVINO refused the request: {fault}") from fault
-        text = Detokenizer(
-            self._table.for_tools(request.tools),
-            request.sampling.stop,
-            continues=_is_raw(request),
-        )
-        self._runs[request.id] = _Run(
-            handle,
-            text,
-            len(request.prompt_ids),
-            needed,
-            logprobs=request.sampling.logprobs is not None,
-        )
+        table = self._table.for_tools(request.tools)
+        self._runs[request.id] = _Run(handle, table, request, needed)
         self._free_blocks -= needed
 
     def _config(self, sampling: Sampling) -> ov_genai.GenerationConfig:
@@ -277,7 +267,7 @@ class OpenVINOEngine(StepEngine):
         run.generated += len(output.generated_ids)
         if run.logprobs is not None:
             told = zip(output.generated_ids, output.generated_log_probs, strict=True)
-            run.logprobs += (TokenLogprob(self._table[i], logprob) for i, logprob in told)
+            run.logprobs += (TokenLogprob(run.table[i], logprob) for i, logprob in told)
         piece = run.text.push(output.generated_ids)
         reason = self._reason(output.finish_reason, piece)
         if reason is not None and not piece.stopped:

@@ -4,10 +4,13 @@ import asyncio
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
+from inference.choices import decode_choices
 from inference.gateway.admission import Admitted
 from inference.gateway.calls import Generation, Origin, Pending
-from inference.gateway.reads import counted, read_answer
+from inference.gateway.parsing.reading import Reading
+from inference.gateway.reads import INLINE_CHARS, read_answer, read_choices, with_reasoning
 from inference.gateway.requests import Send
 from inference.gateway.wire.common import Dialect, Ending, Opening, ParsedRequest, Usage
 from inference.gateway.wire.headers import HeaderPairs, retry_headers
@@ -20,7 +23,7 @@ JSON: Final = b"application/json"
 EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
 
 # Longer answers are written on a thread, so that they hold up nobody else: many vectors, mostly.
-_INLINE_CHARS: Final = 100_000
+_WRITTEN_INLINE_CHARS: Final = 100_000
 
 
 async def start(
@@ -86,18 +89,29 @@ class Reply(msgspec.Struct, frozen=True):
 
     async def answer(self, text: str, end: End) -> None:
         """Sends a successful answer in one piece."""
-        ending, opening, generation = ending_of(end, self.request), self.opening(), self.generation
-        if generation.reading is not None:
-            text, ending = read_answer(generation.reading, opening.job, text, ending)
-            encoder = generation.served.encoder
-            ending = await counted(generation.reading, encoder, ending, ending.reasoning)
-        told = opening, text, ending
-        if len(text) > _INLINE_CHARS:
-            body = await asyncio.to_thread(self.dialect.whole, *told)
+        inline = INLINE_CHARS if self.reading else _WRITTEN_INLINE_CHARS
+        if len(text) > inline:
+            body = await asyncio.to_thread(self._whole, text, end)
         else:
-            body = self.dialect.whole(*told)
+            body = self._whole(text, end)
         style = self.dialect.style
         await respond(self.send, style, self.pending.origin, 200, body, self._limits())
+
+    def _whole(self, text: str, end: End) -> bytes:
+        """The answer as JSON, read as its request asks."""
+        ending, opening, reading = ending_of(end, self.request), self.opening(), self.reading
+        reasoning: list[str] = []
+        if self.request.extras is not None and self.request.detailed:
+            answers = decode_choices(text, self.request.extras.n)
+            choices = read_choices(reading, opening.job, answers)
+            reasoning = [choice.reasoning for choice in choices]
+            ending = replace(ending, choices=choices)
+        elif reading is not None:
+            text, ending = read_answer(reading, opening.job, text, ending)
+            reasoning = [ending.reasoning]
+        if reading is not None and reading.thinking:
+            ending = with_reasoning(ending, self.generation.served.encoder, reasoning)
+        return self.dialect.whole(opening, text, ending)
 
     async def refuse(self, error: PortalError) -> None:
         """Sends a failure in the place of an answer."""
@@ -110,6 +124,11 @@ class Reply(msgspec.Struct, frozen=True):
         generation = self.pending.generation
         assert generation is not None, "only generations are admitted"
         return generation
+
+    @property
+    def reading(self) -> Reading | None:
+        """How the answer is read."""
+        return self.generation.reading
 
     def opening(self) -> Opening:
         """What the answer knows of itself before its first word."""

@@ -107,8 +107,7 @@ class _Generation(Endpoint):
 def _answer_of(request: ParsedRequest) -> Callable[[Waiter, Reply], Awaitable[bool]]:
     if not request.stream:
         return answer_whole
-    extras = request.extras
-    return answer_choices if extras is not None and extras.detailed else answer_stream
+    return answer_choices if request.detailed else answer_stream
 
 
 class ChatCompletions(_Generation):

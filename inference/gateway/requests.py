@@ -341,8 +341,7 @@ def reading_of(
 ) -> Reading | None:
     """How the answer to a prompt of those ``ids`` is read; None if it is no more than its text.
 
-    Raises:
-        Invalid: the answer is more than one text, of which none is read.
+    Of several answers each is read so.
     """
     assert isinstance(encoder, PromptEncoder), "what embeds is prepared elsewhere"
     extras = request.extras
@@ -352,22 +351,10 @@ def reading_of(
     if extras is not None and extras.structure is not None:
         # From its first token on it is what the structure allows: nobody thinks aloud before.
         return None
-    if extras is not None and extras.detailed:
-        raise _not_read(extras, tools=tools)
     return Reading(
         encoder.tool_format if tools else "",
         _thinking(encoder, ids),
         request.one_call,
-    )
-
-
-def _not_read(extras: Extras, *, tools: bool) -> Invalid:
-    param = "n" if extras.n > 1 else "logprobs"
-    why = "with tools" if tools else "by a model that tells its reasoning apart"
-    return Invalid(
-        f"Parameter '{param}' is not supported {why} yet: leave it out.",
-        code="unsupported_parameter",
-        param=param,
     )
 
 

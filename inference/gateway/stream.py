@@ -1,6 +1,6 @@
 """Streaming an answer as server-sent events."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from inference.gateway.answers import Reply, ending_of, error_of, interrupted
 from inference.gateway.parsing.deltas import Delta
@@ -23,10 +23,10 @@ class EventStream:
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
         self._started = False
-        opening, reading = reply.opening(), reply.generation.reading
+        opening, reading = reply.opening(), reply.reading
         self._reader: AnswerReader | None = None
         self.encoder: StreamEncoder
-        if reading is None:
+        if reading is None or reply.request.detailed:
             self.encoder = reply.dialect.stream(opening)
         else:
             assert isinstance(reply.dialect, ReadDialect), "only their answers are read"
@@ -42,31 +42,30 @@ class EventStream:
         if body:
             await self._body(body, more=True)
 
-    async def write(self, body: bytes) -> None:
-        """Sends events that are written already."""
-        await self._body(await self._opening() + body, more=True)
-
     async def end(self, end: End) -> None:
         request = self._reply.request
         if end.state != JobState.SUCCEEDED:
             await self.error(error_of(end, request.param))
             return
         body, ending = await self._opening(), ending_of(end, request)
-        if self._reader is not None:
-            body += self._deltas(self._reader.finish())
-            ending = await self._read_ending(self._reader, ending)
-        await self._body(body + self.encoder.end(ending), more=False)
+        rest, ending = await self._rest(ending)
+        await self._body(body + rest + self.encoder.end(ending), more=False)
 
     def _deltas(self, deltas: Iterable[Delta]) -> bytes:
         return b"".join(self._read_encoder.delta(delta) for delta in deltas)
 
-    async def _read_ending(self, reader: AnswerReader, ending: Ending) -> Ending:
-        ending = with_calls(ending, called=reader.called)
-        generation = self._reply.generation
-        assert generation.reading is not None
-        return await counted(
-            generation.reading, generation.served.encoder, ending, reader.reasoning
-        )
+    async def _rest(self, ending: Ending) -> tuple[bytes, Ending]:
+        """What the answer's end makes known of it, and the ending with that."""
+        if self._reader is None:
+            return b"", ending
+        rest = self._deltas(self._reader.finish())
+        ending = with_calls(ending, called=self._reader.called)
+        return rest, await self._counted(ending, [self._reader.reasoning])
+
+    async def _counted(self, ending: Ending, reasoning: Sequence[str]) -> Ending:
+        reading, served = self._reply.reading, self._reply.generation.served
+        assert reading is not None, "what is read"
+        return await counted(reading, served.encoder, ending, reasoning)
 
     async def error(self, error: PortalError) -> None:
         if not self._started:

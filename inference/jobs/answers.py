@@ -48,5 +48,5 @@ def _read(
     text, ending = read_answer(reading, job, text, ending)
     encoder = encoder_at(artefact) if reading.thinking and artefact else None
     if encoder is not None:
-        ending = with_reasoning(ending, encoder, ending.reasoning)
+        ending = with_reasoning(ending, encoder, [ending.reasoning])
     return text, ending

@@ -43,18 +43,21 @@ class AnswerReader:
     Args:
         job: the job's id in hex, of which the ids of calls are made: read again, an answer has
             the same.
+        choice: which of the job's answers it is.
 
     Attributes:
         reasoning: what the model thought, so far.
     """
 
-    def __init__(self, reading: Reading, job: str) -> None:
+    def __init__(self, reading: Reading, job: str, choice: int = 0) -> None:
         form = FORMATS.get(reading.tools)
         self._thinking = (
             ReasoningReader(opened=reading.thinking == "open") if reading.thinking else None
         )
         self._tools = (
-            ToolReader(form, _ids(job, form.id_chars), one_call=reading.one_call) if form else None
+            ToolReader(form, _ids(job, choice, form.id_chars), one_call=reading.one_call)
+            if form
+            else None
         )
         self._reasoning: list[str] = []
 
@@ -96,9 +99,9 @@ class AnswerReader:
         return [Text(text)] if self._tools is None else _joined(self._tools.push(text))
 
 
-def read_whole(reading: Reading, job: str, text: str) -> Answer:
+def read_whole(reading: Reading, job: str, text: str, choice: int = 0) -> Answer:
     """The answer that the whole of ``text`` is."""
-    reader = AnswerReader(reading, job)
+    reader = AnswerReader(reading, job, choice)
     said: list[str] = []
     starts: dict[int, CallStart] = {}
     arguments: dict[int, str] = {}
@@ -144,9 +147,11 @@ def _close(out: list[Delta], pieces: list[str]) -> None:
     pieces.clear()
 
 
-def _ids(job: str, chars: int) -> Callable[[int], str]:
+def _ids(job: str, choice: int, chars: int) -> Callable[[int], str]:
+    answer = f"{job}.{choice}" if choice else job
+
     def call_id(index: int) -> str:
-        digest = hashlib.blake2b(f"{job}:{index}".encode(), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(f"{answer}:{index}".encode(), digest_size=16).hexdigest()
         return digest[:chars] if chars else f"call_{digest[:_ID_CHARS]}"
 
     return call_id

@@ -2,11 +2,9 @@
 
 from typing import ClassVar
 
-from inference.choices import decode_choices
 from inference.gateway.wire.choices import (
-    ChoicesEncoder,
+    ChatChoicesEncoder,
     chat_choice,
-    chat_delta,
     chat_opening,
     whole_choices,
 )
@@ -25,10 +23,8 @@ class ChatDialect:
         return parse_chat_request(body)
 
     def whole(self, opening: Opening, text: str, ending: Ending) -> bytes:
-        extras = opening.request.extras
-        if extras is not None and extras.detailed:
-            start = chat_opening(opening, stream=False)
-            return whole_choices(start, chat_choice, decode_choices(text, extras.n), ending.usage)
+        if opening.request.detailed:
+            return whole_choices(chat_opening(opening, stream=False), chat_choice, ending)
         return read_completion(
             completion_id=f"chatcmpl-{opening.job}",
             created=opening.created,
@@ -38,10 +34,8 @@ class ChatDialect:
         )
 
     def stream(self, opening: Opening) -> StreamEncoder:
-        extras = opening.request.extras
-        if extras is not None and extras.detailed:
-            start = chat_opening(opening, stream=True)
-            return ChoicesEncoder(start, chat_delta, opening, opens=True)
+        if opening.request.detailed:
+            return ChatChoicesEncoder(opening)
         return self.read_stream(opening)
 
     def read_stream(self, opening: Opening) -> ReadChunkEncoder:

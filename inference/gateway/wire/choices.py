@@ -1,14 +1,15 @@
 """Answers that are more than one text: choices by their index, and log probabilities."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from inference.choices import ChoiceAnswer
 from inference.engines.base import Likely, TokenLogprob
+from inference.gateway.parsing.deltas import Delta
 from inference.gateway.wire import errors
-from inference.gateway.wire.common import Ending, Opening, Usage
+from inference.gateway.wire.common import Ending, Opening, WholeChoice
+from inference.gateway.wire.reading import delta_json, whole_message
 from inference.gateway.wire.response import DONE, head, json_text, one_line, usage_json
 from inference.returns import Part
 from portal.core.errors import PortalError
@@ -16,7 +17,7 @@ from portal.core.errors import PortalError
 _encode: Final = msgspec.json.Encoder().encode
 
 Choice = Callable[[int, bytes | None, Sequence[TokenLogprob], int, str | None], bytes]
-"""One choice as JSON.
+"""One choice of a chunk as JSON.
 
 Of its index, its text as JSON (None for the opening of a stream, where there is no text yet), its
 log probabilities, how many characters of it came before, and its finish reason.
@@ -29,14 +30,14 @@ def chat_opening(opening: Opening, *, stream: bool) -> bytes:
     return head(f"chatcmpl-{opening.job}", kind, opening.created, opening.request.model, None)
 
 
-def chat_choice(
-    index: int, text: bytes | None, told: Sequence[TokenLogprob], before: int, reason: str | None
-) -> bytes:
+def chat_choice(index: int, choice: WholeChoice) -> bytes:
     """A choice of a whole chat completion."""
-    return b'{"index":%d,"message":{"role":"assistant","content":%b,"refusal":null,' % (
+    return b'{"index":%d,"message":%b,"logprobs":%b,"finish_reason":%b}' % (
         index,
-        text or b'""',
-    ) + b'"annotations":[]},"logprobs":%b,"finish_reason":%b}' % (_content(told), _encode(reason))
+        whole_message(choice.text, choice.reasoning, choice.calls),
+        _content(choice.logprobs),
+        _encode(choice.reason),
+    )
 
 
 def chat_delta(
@@ -47,6 +48,12 @@ def chat_delta(
         delta = b"{}" if reason else b'{"role":"assistant","content":"","refusal":null}'
     else:
         delta = b'{"content":%b}' % text
+    return _chat_delta(index, delta, told, reason)
+
+
+def _chat_delta(
+    index: int, delta: bytes, told: Sequence[TokenLogprob], reason: str | None = None
+) -> bytes:
     return b'{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b}' % (
         index,
         delta,
@@ -55,10 +62,15 @@ def chat_delta(
     )
 
 
+def whole_text_choice(index: int, choice: WholeChoice) -> bytes:
+    """A choice of a whole answer of ``/v1/completions``."""
+    return text_choice(index, json_text(choice.text), choice.logprobs, 0, choice.reason)
+
+
 def text_choice(
     index: int, text: bytes | None, told: Sequence[TokenLogprob], before: int, reason: str | None
 ) -> bytes:
-    """A choice of ``/v1/completions``, whole or in a chunk."""
+    """A choice of a chunk of ``/v1/completions``."""
     return b'{"text":%b,"index":%d,"logprobs":%b,"finish_reason":%b}' % (
         text or b'""',
         index,
@@ -68,14 +80,11 @@ def text_choice(
 
 
 def whole_choices(
-    start: bytes, choice: Choice, answers: Iterable[ChoiceAnswer], usage: Usage
+    start: bytes, choice: Callable[[int, WholeChoice], bytes], ending: Ending
 ) -> bytes:
     """An answer in one piece; ``start`` is the object up to its choices."""
-    choices = (
-        choice(index, json_text(answer.text), answer.logprobs, 0, answer.reason)
-        for index, answer in enumerate(answers)
-    )
-    return b"".join((start, b"[", b",".join(choices), b'],"usage":', usage_json(usage), b"}"))
+    choices = b",".join(choice(index, answer) for index, answer in enumerate(ending.choices))
+    return b"".join((start, b"[", choices, b'],"usage":', usage_json(ending.usage), b"}"))
 
 
 class ChoicesEncoder:
@@ -85,6 +94,9 @@ class ChoicesEncoder:
         start: a chunk up to its choices.
         choice: writes one of them.
         opens: whether each choice begins with a chunk of its own.
+
+    Attributes:
+        open: the choices that have not ended.
     """
 
     def __init__(self, start: bytes, choice: Choice, opening: Opening, *, opens: bool) -> None:
@@ -96,13 +108,13 @@ class ChoicesEncoder:
         self._head = b"data: " + start
         self._tail = (b'],"usage":null}' if self._include_usage else b"]}") + b"\n\n"
         self._sizes = [0] * n
-        self._open = set(range(n))
+        self.open = set(range(n))
 
     def first(self) -> bytes:
         """What opens the stream: the role of each choice, where the API tells it."""
         if not self._opens:
             return b""
-        return b"".join(self._chunk(index, None) for index in sorted(self._open))
+        return b"".join(self._chunk(index, None) for index in sorted(self.open))
 
     def content(self, text: str) -> bytes:
         """A piece of the only choice."""
@@ -111,15 +123,19 @@ class ChoicesEncoder:
     def part(self, part: Part) -> bytes:
         """A piece of a choice, or its end."""
         if part.reason:
-            self._open.discard(part.choice)
-            return self._chunk(part.choice, None, reason=part.reason)
+            return self.ended(part.choice, part.reason)
         before = self._sizes[part.choice]
         self._sizes[part.choice] += len(part.text)
         return self._chunk(part.choice, json_text(part.text), part.logprobs, before)
 
+    def ended(self, index: int, reason: str) -> bytes:
+        """The end of a choice."""
+        self.open.discard(index)
+        return self._chunk(index, None, reason=reason)
+
     def end(self, ending: Ending) -> bytes:
         """The end of each choice that has none yet, the usage, the stream's own end."""
-        ends = [self._chunk(i, None, reason=ending.reason) for i in sorted(self._open)]
+        ends = [self.ended(index, ending.reason) for index in sorted(self.open)]
         usage = b""
         if self._include_usage:
             usage = self._head + b'[],"usage":' + usage_json(ending.usage) + b"}\n\n"
@@ -137,8 +153,27 @@ class ChoicesEncoder:
         before: int = 0,
         reason: str | None = None,
     ) -> bytes:
-        choice = self._choice(index, text, told, before, reason)
+        return self._of(self._choice(index, text, told, before, reason))
+
+    def _of(self, choice: bytes) -> bytes:
         return self._head + b"[" + choice + self._tail
+
+
+class ChatChoicesEncoder(ChoicesEncoder):
+    """The same of a chat completion, whose choices may be read for reasoning and calls."""
+
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(chat_opening(opening, stream=True), chat_delta, opening, opens=True)
+
+    def deltas(self, index: int, deltas: Sequence[Delta], told: Sequence[TokenLogprob]) -> bytes:
+        """Parts of a choice that is read; the log probabilities come with the first."""
+        parts = [delta_json(delta) for delta in deltas]
+        if told and not parts:
+            parts = [b"{}"]
+        return b"".join(
+            self._of(_chat_delta(index, part, () if place else told))
+            for place, part in enumerate(parts)
+        )
 
 
 def _content(told: Sequence[TokenLogprob]) -> bytes:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from inference.engines.base import Message
+from inference.engines.base import Message, TokenLogprob
 from inference.gateway.parsing.deltas import Call, Delta
 from inference.gateway.wire.style import Style
 from inference.payloads import Extras
@@ -72,6 +72,11 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     one_call: bool = False
     reasoning: bool = True
 
+    @property
+    def detailed(self) -> bool:
+        """Whether the answer is more than a text: several, or with log probabilities."""
+        return self.extras is not None and self.extras.detailed
+
 
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of one completion; ``reasoning_tokens`` are among the completion's, where counted."""
@@ -95,10 +100,21 @@ class Opening(msgspec.Struct, frozen=True):
     request: ParsedRequest
 
 
+class WholeChoice(msgspec.Struct, frozen=True):
+    """One choice of a detailed answer in one piece."""
+
+    text: str
+    reason: FinishReason
+    logprobs: tuple[TokenLogprob, ...] = ()
+    calls: tuple[Call, ...] = ()
+    reasoning: str = ""
+
+
 class Ending(msgspec.Struct, frozen=True):
     """How an answer ended; ``stop`` is the stop sequence that ended it, where that is known.
 
-    ``calls`` and ``reasoning`` are what a whole answer has beside its text.
+    ``calls`` and ``reasoning`` are what a whole answer has beside its text, and ``choices`` what a
+    detailed one has in its place.
     """
 
     reason: FinishReason
@@ -106,6 +122,7 @@ class Ending(msgspec.Struct, frozen=True):
     stop: str | None = None
     calls: tuple[Call, ...] = ()
     reasoning: str = ""
+    choices: tuple[WholeChoice, ...] = ()
 
 
 class StreamEncoder(Protocol):

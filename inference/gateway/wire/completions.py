@@ -5,11 +5,15 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from inference.choices import decode_choices
 from inference.engines.base import Message
 from inference.gateway.wire import checks, errors
 from inference.gateway.wire.checks import DEFAULT_LIMITS, bounded, invalid, unsupported
-from inference.gateway.wire.choices import ChoicesEncoder, text_choice, whole_choices
+from inference.gateway.wire.choices import (
+    ChoicesEncoder,
+    text_choice,
+    whole_choices,
+    whole_text_choice,
+)
 from inference.gateway.wire.common import (
     Ending,
     FinishReason,
@@ -103,16 +107,13 @@ class CompletionsDialect:
         )
 
     def whole(self, opening: Opening, text: str, ending: Ending) -> bytes:
-        extras = opening.request.extras
-        if extras is not None and extras.detailed:
-            answers = decode_choices(text, extras.n)
-            return whole_choices(_head(opening), text_choice, answers, ending.usage)
+        if opening.request.detailed:
+            return whole_choices(_head(opening), whole_text_choice, ending)
         choice = _choice(text, ending.reason)
         return _head(opening) + b"[" + choice + b'],"usage":' + usage_json(ending.usage) + b"}"
 
     def stream(self, opening: Opening) -> StreamEncoder:
-        extras = opening.request.extras
-        if extras is not None and extras.detailed:
+        if opening.request.detailed:
             return ChoicesEncoder(_head(opening), text_choice, opening, opens=False)
         return CompletionEncoder(opening)
 

@@ -31,7 +31,7 @@ def read_completion(
         text=text,
         finish_reason=ending.reason,
         usage=ending.usage,
-        message=_message(text, ending.reasoning, ending.calls) if more else None,
+        message=whole_message(text, ending.reasoning, ending.calls) if more else None,
     )
 
 
@@ -42,11 +42,11 @@ class ReadChunkEncoder(ChunkEncoder):
 
     def delta(self, delta: Delta) -> bytes:
         """A part of the answer."""
-        body = self._before + _delta(delta)
+        body = self._before + delta_json(delta)
         return body + b',"logprobs":null,"finish_reason":null}' + self._tail
 
 
-def _message(text: str, reasoning: str, calls: Sequence[Call]) -> bytes:
+def whole_message(text: str, reasoning: str, calls: Sequence[Call]) -> bytes:
     """The assistant's message; its content is null where it only calls."""
     content = b"null" if calls and not text else json_text(text)
     parts = [b'{"role":"assistant","content":', content, b',"refusal":null,"annotations":[]']
@@ -57,7 +57,7 @@ def _message(text: str, reasoning: str, calls: Sequence[Call]) -> bytes:
     return b"".join((*parts, b"}"))
 
 
-def _delta(delta: Delta) -> bytes:
+def delta_json(delta: Delta) -> bytes:
     """The ``delta`` of a chunk."""
     if isinstance(delta, Text):
         return b'{"content":' + json_text(delta.text) + b"}"

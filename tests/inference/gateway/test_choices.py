@@ -1,24 +1,16 @@
 """Several choices and log probabilities, as OpenAI's own client asks for them and reads them."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import openai
 import psycopg
 import pytest
 
-from tests import factories
 from tests.factories import Organisation
 from tests.inference.gateway.apis import HELLO
-from tests.live import LivePortal
+from tests.inference.gateway.tooled_model import ANSWERS, ASK, CALL, SAID, THOUGHT, TOOLS, WHOLE
+from tests.live import Deployed, LivePortal
 from tests.servers import SessionServers
-
-
-@pytest.fixture
-def client(live_portal: LivePortal, tenant_a: Organisation) -> Iterator[openai.OpenAI]:
-    token = factories.api_key(tenant_a).token
-    with openai.OpenAI(base_url=f"{live_portal.base_url}/v1", api_key=token, max_retries=0) as made:
-        yield made
 
 
 @pytest.fixture
@@ -143,3 +135,86 @@ def test_refuse_alternatives_that_the_engine_cannot_tell(
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(**asked, logprobs=True, top_logprobs=3)
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "top_logprobs")
+
+
+def calls_of(message: Any) -> list[tuple[str, str, str]]:
+    calls = message.tool_calls or []
+    return [(call.id, call.function.name, call.function.arguments) for call in calls]
+
+
+def test_choices_with_tools_each_have_their_own_calls_and_reasoning(
+    client: openai.OpenAI, tooled: Deployed
+) -> None:
+    whole = client.chat.completions.create(model=tooled.model, messages=ASK, tools=TOOLS, n=3)
+    assert [choice.index for choice in whole.choices] == [0, 1, 2]
+    for choice in whole.choices:
+        assert choice.finish_reason == "tool_calls"
+        assert choice.message.content == "Let me look."
+        assert choice.message.reasoning_content == THOUGHT  # type: ignore[attr-defined]
+        assert len(choice.message.tool_calls or []) == 2
+    ids = [call_id for choice in whole.choices for call_id, _, _ in calls_of(choice.message)]
+    assert len(set(ids)) == 6
+    usage: Any = whole.usage
+    assert usage.completion_tokens == 3 * WHOLE
+    assert usage.completion_tokens_details.reasoning_tokens == 3 * len(THOUGHT)
+
+
+def test_choices_with_tools_streamed_are_what_they_are_whole(
+    client: openai.OpenAI, tooled: Deployed
+) -> None:
+    asked: dict[str, Any] = {
+        "model": tooled.model,
+        "messages": ASK,
+        "tools": TOOLS,
+        "n": 2,
+        "logprobs": True,
+        "top_logprobs": 1,
+    }
+    whole = client.chat.completions.create(**asked)
+    # The official helper puts the chunks together, and refuses those that don't fit.
+    with client.chat.completions.stream(**asked, stream_options={"include_usage": True}) as stream:
+        pieces = [e for e in stream if e.type == "tool_calls.function.arguments.delta"]
+        final = stream.get_final_completion()
+    assert len(pieces) > 8
+    assert final.usage == whole.usage
+    for streamed, one in zip(final.choices, whole.choices, strict=True):
+        assert streamed.finish_reason == one.finish_reason == "tool_calls"
+        assert streamed.message.content == one.message.content
+        assert streamed.message.reasoning_content == THOUGHT  # type: ignore[attr-defined]
+        mine, other = calls_of(streamed.message), calls_of(one.message)
+        # Ids are of the job.
+        assert [call[1:] for call in mine] == [call[1:] for call in other]
+        assert streamed.logprobs == one.logprobs
+
+
+def test_log_probabilities_cover_reasoning_and_calls_too(
+    client: openai.OpenAI, tooled: Deployed
+) -> None:
+    asked: dict[str, Any] = {"model": tooled.model, "messages": ASK, "tools": TOOLS}
+    (choice,) = client.chat.completions.create(**asked, logprobs=True).choices
+    assert choice.logprobs is not None
+    told = "".join(entry.token for entry in choice.logprobs.content or ())
+    assert told == ANSWERS["the weather"]
+    assert choice.finish_reason == "tool_calls"
+    chunks = list(client.chat.completions.create(**asked, logprobs=True, stream=True))
+    parts = [chunk.choices[0] for chunk in chunks]
+    streamed = [(part.logprobs and part.logprobs.content) or [] for part in parts]
+    assert "".join(entry.token for entries in streamed for entry in entries) == told
+    # The entries of a text come with it, as soon as it is known what it is.
+    first = next(place for place, part in enumerate(parts) if part.delta.tool_calls)
+    assert "".join(entry.token for entry in streamed[first]).strip() in CALL
+
+
+def test_choices_of_a_model_that_thinks_are_cut_by_themselves(
+    client: openai.OpenAI, tooled: Deployed
+) -> None:
+    ask: list[Any] = [{"role": "user", "content": "It is 18 degrees."}]
+    for cut, content, reason in [(None, SAID, "stop"), (4, "", "length")]:
+        asked: dict[str, Any] = {"model": tooled.model, "messages": ask, "max_tokens": cut, "n": 2}
+        whole = client.chat.completions.create(**asked)
+        with client.chat.completions.stream(**asked) as stream:
+            final = stream.until_done().current_completion_snapshot
+        for choice in (*whole.choices, *final.choices):
+            message: Any = choice.message
+            assert (message.content or "", choice.finish_reason) == (content, reason)
+            assert message.reasoning_content == "Easy."[:cut]

@@ -1,77 +1,25 @@
 """Tools and reasoning on ``/v1``, as the official clients of each API meet them."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
 import openai
 import pytest
 
-from inference.services import create_deployment, register_model_version
-from tests import factories
-from tests.factories import Organisation
-from tests.inference.tooled import THINKING, tooled_artefact
+from tests.inference.gateway.tooled_model import (
+    ANSWERS,
+    ASK,
+    CALL,
+    FUNCTION,
+    PARAMETERS,
+    SAID,
+    THOUGHT,
+    TOOLS,
+    WHOLE,
+)
 from tests.live import Deployed, LivePortal
 from tests.waiting import eventually
-
-THOUGHT = "They want the weather."
-CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
-SAID = "It is 18 degrees."
-ANSWERS = {
-    "the weather": f"{THOUGHT}\n</think>\n\nLet me look.\n{CALL}\n{CALL}",
-    "broken": 'Hm.</think><tool_call>{"name": "f", "arguments": {"a": tru!}}</tool_call> Sorry.',
-    "18 degrees": f"Easy.\n</think>\n\n{SAID}",
-}
-PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-FUNCTION = {"name": "get_weather", "description": "Looks up.", "parameters": PARAMETERS}
-TOOLS: list[Any] = [{"type": "function", "function": FUNCTION}]
-ASK: list[Any] = [{"role": "user", "content": "How is the weather?"}]
-WHOLE = len(ANSWERS["the weather"])
-
-
-@pytest.fixture(scope="module")
-def tooled(live_portal: LivePortal) -> Deployed:
-    """A model that thinks aloud and calls tools in the format of Hermes."""
-    servers = live_portal.servers
-    manifest, path = tooled_artefact(servers.data_dir / "models", THINKING)
-    name = factories.unique("tooled")
-    version = register_model_version(
-        context=factories.TESTS, name=name, label="1", manifest=manifest, path=path
-    )
-    create_deployment(
-        context=factories.TESTS,
-        name=name,
-        version_id=version.id,
-        queue=f"q-{name}",
-        engine="fake",
-        options={"token_ms": 0.2, "answers": ANSWERS},
-        context_length=4096,
-        default_max_tokens=1024,
-    )
-    deployed = Deployed(name, name, f"q-{name}")
-    live_portal.programs.worker(deployed, name=f"worker-{name}")
-    live_portal.programs.wait_served(live_portal.web, deployed)
-    return deployed
-
-
-@pytest.fixture
-def token(tenant_a: Organisation) -> str:
-    return factories.api_key(tenant_a).token
-
-
-@pytest.fixture
-def client(live_portal: LivePortal, token: str) -> Iterator[openai.OpenAI]:
-    url = f"{live_portal.base_url}/v1"
-    with openai.OpenAI(base_url=url, api_key=token, max_retries=0) as made:
-        yield made
-
-
-@pytest.fixture
-def claude(live_portal: LivePortal, token: str) -> Iterator[anthropic.Anthropic]:
-    url = live_portal.base_url
-    with anthropic.Anthropic(base_url=url, api_key=token, max_retries=0) as made:
-        yield made
 
 
 def test_chat_with_tools_calls_them_and_goes_on_with_their_results(
