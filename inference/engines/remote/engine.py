@@ -8,10 +8,11 @@ is dead only when it was told so, or when its events can't be delivered.
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import aclosing
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from tokenizers import Tokenizer
@@ -31,7 +32,7 @@ from inference.engines.base import (
     Token,
 )
 from inference.engines.remote.answer import Answer, Chunk
-from inference.engines.remote.faults import UpstreamFault, failed
+from inference.engines.remote.faults import UpstreamFault, failed, refused
 from inference.engines.remote.metrics import Load
 from inference.engines.remote.options import RemoteOptions
 from inference.engines.stepping import log_failure
@@ -39,7 +40,11 @@ from portal.core.errors import Invalid, NotFound, Unavailable
 
 log = structlog.get_logger(__name__)
 
-_PROOF = "load"
+T = TypeVar("T")
+
+PROOF = "load"
+"""The id of the request that shows that the server serves."""
+
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 4.0
 
 
@@ -95,6 +100,10 @@ class RemoteEngine(ABC):
     @abstractmethod
     def _stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         """The server's answer; an UpstreamFault is how it fails."""
+
+    async def _embed(self, request: GenerationRequest) -> Chunk:
+        """The whole answer to a request that embeds or ranks; asks by ``_patiently``."""
+        raise refused("This deployment's server generates text: it makes no embeddings.")
 
     @abstractmethod
     async def _is_healthy(self) -> bool:
@@ -260,11 +269,12 @@ class RemoteEngine(ABC):
         """Read one answer to its end; returns the terminal event, whatever happens."""
         answer = Answer(request, self._tokenizer)
         try:
-            self._refuse(request)
+            if request.embedding is None:
+                self._refuse(request)
             self._waiting.add(request.id)
             async with self._places:
                 self._sent.add(request.id)
-                await self._generate(request, answer)
+                await self._ask(request, answer)
             end: Event | None = None
         except asyncio.CancelledError:
             self._tell_server(request)
@@ -310,16 +320,28 @@ class RemoteEngine(ABC):
                 f"{self._context_length} tokens.",
             )
 
-    async def _generate(self, request: GenerationRequest, answer: Answer) -> None:
-        """Read the answer; a server that is busy is asked again for a while."""
+    async def _ask(self, request: GenerationRequest, answer: Answer) -> None:
+        if request.embedding is not None:
+            self._put(answer.take(await self._embed(request)))
+            return
+        await self._patiently(lambda: self._read(request, answer), until=lambda: answer.started)
+
+    async def _patiently(
+        self, ask: Callable[[], Awaitable[T]], *, until: Callable[[], bool] = lambda: False
+    ) -> T:
+        """What ``ask`` gives; a server that is busy is asked again for a while.
+
+        Args:
+            until: from when on it is too late for that.
+        """
         now = asyncio.get_running_loop().time
         deadline = now() + self._remote.busy_seconds
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                return await self._read(request, answer)
+                return await ask()
             except UpstreamFault as fault:
-                if fault.retry_seconds is None or answer.started:
+                if fault.retry_seconds is None or until():
                     raise
                 wait = max(pause, fault.retry_seconds)
                 if now() + wait > deadline:
@@ -361,7 +383,7 @@ class RemoteEngine(ABC):
         self._out += events
 
     def _flush(self) -> None:
-        events = [e for e in self._out if e.request_id != _PROOF]
+        events = [e for e in self._out if e.request_id != PROOF]
         self._out = []
         # An id is free before its end is told: who hears of the end may use it again.
         ended = {event.request_id for event in events if not isinstance(event, Token)}
@@ -400,15 +422,22 @@ class RemoteEngine(ABC):
     async def _try_once(self) -> None:
         if not await self._is_healthy():
             raise failed("The serving engine is not ready.", away=True)
-        ids = self._tokenizer.encode("Hello", add_special_tokens=False).ids
-        request = GenerationRequest(
-            _PROOF, ids, (Message("user", "Hello"),), Sampling(max_tokens=1, temperature=0)
-        )
+        request = self._proving_request()
+        if request.embedding is not None:
+            await self._embed(request)
+            return
         answer = Answer(request, self._tokenizer)
         await self._read(request, answer)
         answer.rest()
         if answer.told < 1:
             raise failed("The serving engine answered without a token.")
+
+    def _proving_request(self) -> GenerationRequest:
+        """The request that shows that the server serves."""
+        ids = self._tokenizer.encode("Hello", add_special_tokens=False).ids
+        return GenerationRequest(
+            PROOF, ids, (Message("user", "Hello"),), Sampling(max_tokens=1, temperature=0)
+        )
 
     async def _poll(self) -> None:
         """Read health and metrics now and then; say when the server goes and comes back."""

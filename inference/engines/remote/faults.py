@@ -9,7 +9,8 @@ _MOST_WORDS = 500
 _MOST_RETRY_SECONDS = 30.0
 _TOO_LONG = re.compile(
     r"context.?(length|size|window)|maximum.{0,30}(length|tokens)|too (long|many tokens)"
-    r"|exceeds?_?.{0,40}(context|max)|inputs.{0,20}tokens.{0,60}must be",
+    r"|exceeds?_?.{0,40}(context|max)|inputs.{0,20}tokens.{0,60}must be"
+    r"|inputs.{0,3} must have less than",
     re.IGNORECASE,
 )
 
@@ -51,8 +52,11 @@ def of_status(status: int, body: bytes, *, retry_after: str = "") -> UpstreamFau
             f"The serving engine refused this deployment's key (HTTP {status}); an administrator"
             " must name the right one in its options."
         )
-    if status == 404:
-        return failed("The serving engine has no such model or path (HTTP 404).")
+    if status in (404, 405, 501):
+        return failed(f"The serving engine has no such model or path (HTTP {status}).")
+    if status == 424:
+        # Text Embeddings Inference: the model failed, or does something else.
+        return failed("The serving engine's model failed or does something else (HTTP 424).")
     if status in (429, 503):
         fault = failed(f"The serving engine is busy (HTTP {status}).", away=status == 503)
         fault.retry_seconds = _seconds(retry_after)

@@ -14,6 +14,7 @@ from inference.engines.remote.options import RemoteOptions, server_key
 _MOST_EVENT_BYTES = 1 << 20
 _MOST_ERROR_BYTES = 64 << 10
 _MOST_METRICS_BYTES = 4 << 20
+_MOST_ANSWER_BYTES = 128 << 20
 
 
 def verification(options: RemoteOptions) -> ssl.SSLContext | bool:
@@ -56,14 +57,35 @@ class Server:
         Raises:
             UpstreamFault: no connection, an error status, a cut or malformed stream.
         """
-        headers = {"accept": "text/event-stream", "accept-encoding": "identity"}
+        async with self._answered(path, body, "text/event-stream") as response:
+            yield _data(response.aiter_raw())
+
+    async def ask(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """The body of the answer to a POST, in one piece.
+
+        Raises:
+            UpstreamFault: no connection, an error status, a cut answer, or one too long.
+        """
+        content = bytearray()
+        async with self._answered(path, body, "application/json") as response:
+            async for part in response.aiter_raw():
+                content += part
+                if len(content) > _MOST_ANSWER_BYTES:
+                    raise failed("The serving engine's answer is too long.")
+        return bytes(content)
+
+    @asynccontextmanager
+    async def _answered(
+        self, path: str, body: Mapping[str, Any], accept: str
+    ) -> AsyncIterator[httpx.Response]:
+        headers = {"accept": accept, "accept-encoding": "identity"}
         try:
             async with self._client.stream(
                 "POST", self._base + path, json=body, headers=headers
             ) as response:
                 if response.status_code != 200:
                     raise await _fault(response)
-                yield _data(response.aiter_raw())
+                yield response
         except (httpx.ConnectError, httpx.ConnectTimeout):
             raise failed("The serving engine can't be reached.", away=True) from None
         except httpx.HTTPError:

@@ -1,8 +1,8 @@
 """How full a server is, read from its Prometheus metrics.
 
 Names: vLLM ``docs/usage/metrics.md``, SGLang ``docs/references/production_metrics.md``, llama.cpp
-``tools/server/README.md`` (with ``--metrics``), TGI ``docs/source/reference/metrics.md``, Triton
-``docs/user_guide/metrics.md``.
+``tools/server/README.md`` (with ``--metrics``), TGI ``docs/source/reference/metrics.md``, Text
+Embeddings Inference ``core/src/queue.rs``, Triton ``docs/user_guide/metrics.md``.
 """
 
 from collections.abc import Mapping
@@ -21,6 +21,7 @@ _WAITING = (
     "sglang:num_queue_reqs",
     "llamacpp:requests_deferred",
     "tgi_queue_size",
+    "te_queue_size",
     "nv_inference_pending_request_count",
 )
 _USAGE = (

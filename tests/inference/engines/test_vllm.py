@@ -13,9 +13,20 @@ from typing import Any
 import pytest
 
 from inference.engines import choice, create_engine
-from inference.engines.base import Done, Engine, EngineBroken, EngineClosed
+from inference.engines.base import (
+    Done,
+    Embedding,
+    Engine,
+    EngineBroken,
+    EngineClosed,
+    GenerationRequest,
+    Message,
+    Sampling,
+)
 from inference.engines.choice import choose_engine
+from inference.engines.vectors import packed_vectors
 from portal.core.errors import Invalid
+from tests.inference.engines.encoders import encoder_artefact, packed, write_encoder
 from tests.inference.engines.remote_support import stats_once
 from tests.inference.engines.support import Sink, request
 from tests.waiting import eventually
@@ -88,6 +99,18 @@ def test_load_serves_through_a_child_on_loopback(vllm: Vllm) -> None:
     # Whoever lists the machine's processes doesn't see the key.
     command = Path(f"/proc/{told['pids']['server']}/cmdline").read_text()
     assert env["VLLM_API_KEY"] not in command
+
+
+def test_load_serves_a_model_that_embeds(vllm: Vllm, tmp_path: Path) -> None:
+    source = write_encoder(tmp_path / "source")
+    vllm.artefact = encoder_artefact(tmp_path / "store", source)
+    engine, sink = vllm.make()
+    engine.load()
+    embedding = Embedding("embed", (3,))
+    texts = (Message("document", "a"),)
+    engine.submit(GenerationRequest("a", (), texts, Sampling(0), embedding=embedding))
+    assert sink.done("a") == Done("a", "stop", 3, 0)
+    assert packed_vectors(sink.text("a")) == [packed([0, 1, 0, 0])]
 
 
 def test_stats_tell_the_childs_cache(vllm: Vllm) -> None:

@@ -62,6 +62,9 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if self.headers.get("authorization") != f"Bearer {KEY}":
             return self._send(401, b'{"error": "Unauthorized"}')
+        if self.path == "/v1/embeddings":
+            data = [{"index": n, "embedding": [0, 1, 0, 0]} for n in range(len(body["input"]))]
+            return self._send(200, json.dumps({"data": data}).encode())
         if self.path != "/v1/completions" or body["model"] != arguments.served_model_name:
             return self._send(404, b"")
         self.send_response(200)

@@ -5,6 +5,8 @@ import json
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +18,8 @@ from inference.models import Task
 from tenants.services import set_quota
 from tests import factories
 from tests.factories import Organisation
+from tests.inference.engines.doubles import Double, Reply
+from tests.inference.engines.encoders import INFO, encoder_artefact, server_of, write_encoder
 from tests.live import Deployed, LivePortal, deploy
 from tests.servers import SessionServers
 from tests.waiting import eventually
@@ -256,6 +260,38 @@ def test_embed_with_the_shipped_model_reads_queries_and_documents_apart(
     with pytest.raises(openai.BadRequestError) as refused:
         client.embeddings.create(model=e5.model, input="protein", dimensions=128)
     assert "384" in refused.value.message
+
+
+def test_rank_by_a_server_elsewhere_charges_what_the_model_reads(
+    live_portal: LivePortal,
+    caller: httpx.Client,
+    tmp_path: Path,
+    tenant_a: Organisation,
+    superuser: psycopg.Connection,
+) -> None:
+    source = write_encoder(tmp_path / "source", architecture="BertForSequenceClassification")
+    double = Double(server_of("tei"))
+    double.pages["/info"] = Reply(body=INFO)
+    with closing(double):
+        remote = deploy(
+            live_portal.servers,
+            factories.unique("reranker"),
+            engine="openai_http",
+            options={"url": double.url, "family": "tei", "ready_seconds": 30},
+            task=Task.RERANK,
+            artefact=encoder_artefact(live_portal.servers.data_dir / "models", source),
+        )
+        worker = live_portal.programs.worker(remote)
+        live_portal.programs.wait_served(live_portal.web, remote)
+        double.asked.clear()
+        body = {"model": remote.model, "query": "a b", "documents": ["c", "c d", "a", "b"]}
+        answer = caller.post("/v1/rerank", json=body).json()
+        assert [result["index"] for result in answer["results"]] == [1, 0, 2, 3]
+        assert [len(asked.body["texts"]) for asked in double.posts("/rerank")] == [3, 1]
+        # [CLS] a b [SEP] passage: c [SEP] is 7 tokens, and the second document has one more.
+        assert answer["usage"]["prompt_tokens"] == 29
+        assert charged(superuser, tenant_a) == [(29, 0, 29_000)]
+        worker.stop()
 
 
 def test_embed_beyond_a_quota_is_refused_and_charges_nothing(
