@@ -2,8 +2,10 @@
 
 from typing import Any, Final
 
+from drf_spectacular.utils import PolymorphicProxySerializer
 from rest_framework import serializers
 
+from inference.gateway.wire.kept import CHAT_ENDPOINT, ENDPOINTS
 from inference.jobs.submission import DAY_SECONDS, MOST_METADATA, MOST_SECONDS
 from inference.models import Priority
 from inference.webhooks.targets import MOST_URL_CHARS
@@ -14,8 +16,13 @@ _TEXT_CHARS: Final = 512
 
 
 class JobOptionsSerializer(serializers.Serializer[Any]):
-    """What a job has beside the chat completion it asks for."""
+    """What a job has beside the request that it is."""
 
+    endpoint = serializers.ChoiceField(
+        list(ENDPOINTS),
+        default=CHAT_ENDPOINT,
+        help_text="Whose request this is: its body is that endpoint's.",
+    )
     priority = serializers.ChoiceField(
         [p.name.lower() for p in Priority], default=Priority.NORMAL.name.lower()
     )
@@ -56,10 +63,14 @@ class JobOptionsSerializer(serializers.Serializer[Any]):
 
 
 class NewJobSerializer(JobOptionsSerializer):
-    """A chat completion as ``/v1/chat/completions`` takes it, without ``stream``, and options."""
+    """A request as its endpoint takes it, and options.
+
+    Of ``/v1/chat/completions`` without ``stream``, with ``messages``; of ``/v1/embeddings`` with
+    ``input``; of ``/v1/rerank`` with ``query`` and ``documents``.
+    """
 
     model = serializers.CharField()
-    messages = serializers.ListField(child=serializers.DictField())
+    messages = serializers.ListField(child=serializers.DictField(), required=False)
     max_tokens = serializers.IntegerField(required=False)
     temperature = serializers.FloatField(required=False)
     top_p = serializers.FloatField(required=False)
@@ -69,6 +80,15 @@ class NewJobSerializer(JobOptionsSerializer):
     response_format = serializers.DictField(required=False)
     top_k = serializers.IntegerField(required=False)
     min_tokens = serializers.IntegerField(required=False)
+    input = serializers.JSONField(
+        required=False, help_text="A text, token ids, or a list of either."
+    )
+    input_type = serializers.ChoiceField(["document", "query"], required=False)
+    encoding_format = serializers.ChoiceField(["float", "base64"], required=False)
+    dimensions = serializers.IntegerField(required=False)
+    query = serializers.CharField(required=False)
+    documents = serializers.ListField(child=serializers.JSONField(), required=False)
+    top_n = serializers.IntegerField(required=False)
 
 
 class MessageSerializer(serializers.Serializer[Any]):
@@ -97,3 +117,44 @@ class CompletionSerializer(serializers.Serializer[Any]):
     model = serializers.CharField()
     choices = CompletionChoiceSerializer(many=True)
     usage = CompletionUsageSerializer()
+
+
+class InputUsageSerializer(serializers.Serializer[Any]):
+    prompt_tokens = serializers.IntegerField()
+    total_tokens = serializers.IntegerField()
+
+
+class EmbeddingSerializer(serializers.Serializer[Any]):
+    object = serializers.CharField()
+    index = serializers.IntegerField()
+    embedding = serializers.JSONField(help_text="Numbers, or base64 of little-endian floats.")
+
+
+class EmbeddingsSerializer(serializers.Serializer[Any]):
+    """A list of embeddings, as ``/v1/embeddings`` answers."""
+
+    object = serializers.CharField()
+    data = EmbeddingSerializer(many=True)  # type: ignore[assignment]
+    model = serializers.CharField()
+    usage = InputUsageSerializer()
+
+
+class RankSerializer(serializers.Serializer[Any]):
+    index = serializers.IntegerField()
+    relevance_score = serializers.FloatField()
+
+
+class RankingSerializer(serializers.Serializer[Any]):
+    """Documents in order, as ``/v1/rerank`` answers."""
+
+    id = serializers.CharField()
+    model = serializers.CharField()
+    results = RankSerializer(many=True)
+    usage = InputUsageSerializer()
+
+
+RESULT: Final = PolymorphicProxySerializer(
+    component_name="JobResult",
+    serializers=[CompletionSerializer, EmbeddingsSerializer, RankingSerializer],
+    resource_type_field_name=None,
+)

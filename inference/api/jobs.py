@@ -115,6 +115,7 @@ def _job_request(request: Request) -> JobRequest:
         metadata=options["metadata"],
         idempotency_key=_idempotency_key(request),
         callback_url=options["callback_url"],
+        endpoint=options["endpoint"],
     )
 
 
@@ -149,7 +150,7 @@ class JobResultView(PortalView):
     @extend_schema(
         operation_id="jobs_result",
         responses={
-            200: job_shapes.CompletionSerializer,
+            200: job_shapes.RESULT,
             404: OpenApiResponse(description="No such job of this key, or not ended yet."),
             409: OpenApiResponse(description="The job has ended without a result."),
             410: OpenApiResponse(description="The result is not kept any more."),

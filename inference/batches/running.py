@@ -6,7 +6,7 @@ did stands or falls with what it noted, so a process that dies in it leaves noth
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -31,7 +31,8 @@ from inference.batches.validation import opened_id
 from inference.gateway.answers import error_of
 from inference.gateway.wire import errors
 from inference.gateway.wire.common import Usage
-from inference.jobs.answers import kept_completion
+from inference.gateway.wire.kept import ENDPOINTS
+from inference.jobs.answers import kept_answer
 from inference.jobs.ciphers import payload_cipher
 from inference.jobs.submission import JobRequest, Outcome, key_context, submit
 from inference.models import Batch, BatchLine, BatchState, File, FileState, JobState, Priority
@@ -131,6 +132,7 @@ def _submit(batch: Batch, bodies: list[bytes]) -> list[Outcome]:
             result_seconds=_ANSWER_SECONDS,
             metadata={"batch": f"batch_{batch.id.hex}"},
             action=ACTION,
+            endpoint=batch.endpoint,
         )
         for body in bodies
     ]
@@ -211,7 +213,7 @@ def _write_refused(batch: Batch, refused: list[tuple[WaitingLine, PortalError]])
 
 def collect(batch: Batch) -> None:
     """Writes down the results of lines whose jobs have ended."""
-    ended = store.ended_lines(batch, _RESULTS_A_STEP)
+    ended = store.ended_lines(batch, _RESULTS_A_STEP, most_bytes=_BYTES_A_STEP)
     if not ended:
         return
     cipher, payloads = _line_cipher(batch), _payload_ciphers(batch, ended)
@@ -230,7 +232,7 @@ def collect(batch: Batch) -> None:
         elif line.state == JobState.CANCELLED and batch.outcome in _UNSENT:
             failed.append(unsent_line(name, custom_id, *_UNSENT[BatchState(batch.outcome)]))
         else:
-            failed.append(refused_line(name, custom_id, request_id, _failure(line)))
+            failed.append(refused_line(name, custom_id, request_id, _failure(batch, line)))
     append(batch, "output_file", answered)
     append(batch, "error_file", failed)
     store.set_done(batch, [line.number for line in ended])
@@ -249,7 +251,7 @@ def _payload_ciphers(batch: Batch, ended: list[EndedLine]) -> dict[int, Cipher]:
 
 
 def _answer(batch: Batch, line: EndedLine, ciphers: dict[int, Cipher]) -> bytes | None:
-    """The completion of a line that succeeded; None if it did not, or its answer is gone."""
+    """The answer to a line that succeeded; None if it did not, or its answer is gone."""
     if line.state != JobState.SUCCEEDED or line.answer is None or line.data_key_version is None:
         return None
     try:
@@ -258,19 +260,19 @@ def _answer(batch: Batch, line: EndedLine, ciphers: dict[int, Cipher]) -> bytes 
     except InvalidCiphertext as fault:
         log.error("answer.unreadable", job_id=str(line.job_id), error=str(fault))
         return None
-    return kept_completion(
+    return kept_answer(
         job_id=line.job_id,
         admitted_at=line.admitted_at,
         model=batch.model,
         text=text,
         finish_reason=line.finish_reason,
         usage=Usage(line.prompt_tokens, line.completion_tokens),
-        reading=None if line.reading is None else msgspec.json.decode(line.reading),
+        parameters=msgspec.json.decode(line.parameters, type=dict[str, Any]),
         artefact=line.artefact,
     )
 
 
-def _failure(line: EndedLine) -> PortalError:
+def _failure(batch: Batch, line: EndedLine) -> PortalError:
     if line.state == JobState.SUCCEEDED:
         return PortalError("The answer could not be kept.", code="answer_lost")
     return error_of(
@@ -281,7 +283,7 @@ def _failure(line: EndedLine) -> PortalError:
             error_code=line.error_code,
             error_message=line.error_message,
         ),
-        "messages",
+        ENDPOINTS[batch.endpoint].param,
     )
 
 

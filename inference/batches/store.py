@@ -20,17 +20,23 @@ SELECT number, custom_id, start, length FROM inference_batchline
 
 # Answers that business systems asked to keep are all that the control plane reads of payloads.
 _ENDED: Final = f"""
-SELECT l.number, l.custom_id, j.id, j.state, j.sku, j.admitted_at, j.prompt_tokens, j.watermark,
-       j.finish_reason, j.error_code, j.error_message, p.answer, p.data_key_version,
-       (j.parameters->'reading')::text, v.path
-  FROM inference_batchline l
-  JOIN inference_job j ON j.id = l.job_id
-  LEFT JOIN inference_jobpayload p ON p.job_id = j.id
-  LEFT JOIN inference_deployment d ON d.id = j.deployment_id
-  LEFT JOIN inference_modelversion v ON v.id = d.version_id
- WHERE l.tenant_id = %s AND l.batch_id = %s AND l.state = {LineState.RUNNING.value}
-   AND j.state = ANY(%s)
- ORDER BY l.number LIMIT %s
+SELECT number, custom_id, id, state, sku, admitted_at, prompt_tokens, watermark, finish_reason,
+       error_code, error_message, answer, data_key_version, parameters, path
+  FROM (
+    SELECT l.number, l.custom_id, j.id, j.state, j.sku, j.admitted_at, j.prompt_tokens,
+           j.watermark, j.finish_reason, j.error_code, j.error_message, p.answer,
+           p.data_key_version, j.parameters::text AS parameters, v.path,
+           sum(coalesce(octet_length(p.answer), 0)) OVER (ORDER BY l.number)
+               - coalesce(octet_length(p.answer), 0) AS bytes_before
+      FROM inference_batchline l
+      JOIN inference_job j ON j.id = l.job_id
+      LEFT JOIN inference_jobpayload p ON p.job_id = j.id
+      LEFT JOIN inference_deployment d ON d.id = j.deployment_id
+      LEFT JOIN inference_modelversion v ON v.id = d.version_id
+     WHERE l.tenant_id = %s AND l.batch_id = %s AND l.state = {LineState.RUNNING.value}
+       AND j.state = ANY(%s)) ended
+ WHERE bytes_before < %s
+ ORDER BY number LIMIT %s
 """
 
 _ADD: Final = f"""
@@ -75,7 +81,7 @@ class WaitingLine(msgspec.Struct, frozen=True):
 class EndedLine(msgspec.Struct, frozen=True):
     """A line whose job has ended; ``custom_id`` and ``answer`` are encrypted.
 
-    ``reading`` is JSON, ``artefact`` the path of the model that served.
+    ``parameters`` is JSON, ``artefact`` the path of the model that served.
     """
 
     number: int
@@ -91,7 +97,7 @@ class EndedLine(msgspec.Struct, frozen=True):
     error_message: str
     answer: bytes | None
     data_key_version: int | None
-    reading: str | None
+    parameters: str
     artefact: str | None
 
 
@@ -113,9 +119,13 @@ def waiting_lines(batch: Batch, limit: int) -> list[WaitingLine]:
     return [WaitingLine(n, bytes(custom), start, length) for n, custom, start, length in rows]
 
 
-def ended_lines(batch: Batch, limit: int) -> list[EndedLine]:
-    """Lines whose jobs have ended and whose results have not been written down."""
-    rows = _rows(_ENDED, [batch.tenant_id, batch.id, list(_TERMINAL), limit])
+def ended_lines(batch: Batch, limit: int, *, most_bytes: int) -> list[EndedLine]:
+    """Lines whose jobs have ended and whose results have not been written down.
+
+    Args:
+        most_bytes: of all answers but the last one.
+    """
+    rows = _rows(_ENDED, [batch.tenant_id, batch.id, list(_TERMINAL), most_bytes, limit])
     return [EndedLine(*row) for row in rows]
 
 

@@ -30,6 +30,15 @@ _TASKS: Final = {"embed": ("embed",), "rank": ("embed", "rerank")}
 async def prepare_inputs(
     request: ParsedRequest, inputs: Inputs, served: Served, patience: float
 ) -> tuple[Generation, Ask]:
+    """As ``prepared_inputs``; many inputs do not hold up the event loop."""
+    if inputs.ids or sum(len(m.content) for m in request.messages) > _INLINE_CHARS:
+        return await asyncio.to_thread(prepared_inputs, request, inputs, served, patience)
+    return prepared_inputs(request, inputs, served, patience)
+
+
+def prepared_inputs(
+    request: ParsedRequest, inputs: Inputs, served: Served, patience: float, *, priority: int = 0
+) -> tuple[Generation, Ask]:
     """What a request will run on a deployment, and what it needs: prompt tokens alone.
 
     Raises:
@@ -39,10 +48,7 @@ async def prepare_inputs(
     if not isinstance(encoder, InputEncoder) or served.task not in _TASKS[inputs.kind]:
         raise errors.wrong_task(served.model_name, served.task)
     dimensions = _dimensions(inputs, encoder)
-    if inputs.ids or sum(len(m.content) for m in request.messages) > _INLINE_CHARS:
-        messages, tokens = await asyncio.to_thread(_counted, request, inputs, served, encoder)
-    else:
-        messages, tokens = _counted(request, inputs, served, encoder)
+    messages, tokens = _counted(request, inputs, served, encoder)
     embedding = Embedding(inputs.kind, tokens, dimensions)
     generation = Generation(
         served,
@@ -60,6 +66,7 @@ async def prepare_inputs(
         served.prompt_price,
         served.completion_price,
         patience,
+        priority,
     )
     return generation, ask
 

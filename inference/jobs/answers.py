@@ -1,5 +1,6 @@
-"""Kept answers, as chat completions: read for reasoning and calls as their requests asked."""
+"""Kept answers in their endpoint's shape: texts read for reasoning and calls as it was asked."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,11 +10,12 @@ import msgspec
 from inference.gateway.parsing.reading import Reading
 from inference.gateway.reads import read_answer, with_reasoning
 from inference.gateway.wire.common import Ending, Usage
+from inference.gateway.wire.kept import kept_numbers
 from inference.gateway.wire.reading import read_completion
 from inference.jobs.catalogue import encoder_at
 
 
-def kept_completion(
+def kept_answer(
     *,
     job_id: UUID,
     admitted_at: datetime,
@@ -21,15 +23,21 @@ def kept_completion(
     text: str,
     finish_reason: str,
     usage: Usage,
-    reading: Any,
+    parameters: Mapping[str, Any],
     artefact: str | None,
 ) -> bytes:
-    """A ``chat.completion`` object as JSON.
+    """A ``chat.completion`` object, a list of embeddings or a ranking, as JSON.
 
     Args:
-        reading: how it is read, as the job's parameters have it; None for no more than text.
+        parameters: the job's: they say what it is, and how it is read.
         artefact: the path of the model that served; None where it is not known any more.
     """
+    numbers = kept_numbers(
+        parameters, job=job_id.hex, model=model, text=text, prompt_tokens=usage.prompt_tokens
+    )
+    if numbers is not None:
+        return numbers
+    reading = parameters.get("reading")
     ending = Ending("length" if finish_reason == "length" else "stop", usage)
     if reading is not None:
         text, ending = _read(msgspec.convert(reading, Reading), job_id.hex, text, ending, artefact)

@@ -7,7 +7,7 @@ from uuid import UUID
 from django.utils import timezone
 
 from inference.gateway.wire.common import Usage
-from inference.jobs.answers import kept_completion
+from inference.jobs.answers import kept_answer
 from inference.jobs.ciphers import payload_cipher
 from inference.models import Deployment, Job, JobPayload, JobState
 from inference.selectors import jobs
@@ -52,7 +52,7 @@ def result_expiry(job: Job) -> datetime | None:
 
 
 def read_result(*, context: Context, job_id: UUID) -> bytes:
-    """The answer as a ``chat.completion`` object in JSON, for the API key that submitted the job.
+    """The answer as its endpoint gives it, in JSON, for the API key that submitted the job.
 
     Nobody else reads it, whatever else they may do: who submits work is who gets it back.
 
@@ -86,14 +86,14 @@ def read_result(*, context: Context, job_id: UUID) -> bytes:
     assert answer is not None, "row-level security shows none without an answer"
     cipher = payload_cipher(job.tenant_id, version, bytes(wrapped))
     text = cipher.decrypt(bytes(answer), row_id=job.pk).decode()
-    return kept_completion(
+    return kept_answer(
         job_id=job.pk,
         admitted_at=job.admitted_at,
         model=job.sku.rpartition("@")[0],
         text=text,
         finish_reason=job.finish_reason,
         usage=Usage(job.prompt_tokens, job.watermark),
-        reading=job.parameters.get("reading"),
+        parameters=job.parameters,
         artefact=artefact,
     )
 

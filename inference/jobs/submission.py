@@ -30,6 +30,7 @@ from inference.engines.abilities import check_abilities
 from inference.gateway.admission import Admitted, Ask, Call, Ledger, Refused, decide
 from inference.gateway.calls import JOB, Generation, Origin, Pending
 from inference.gateway.catalogue import Named, Routed, Served
+from inference.gateway.inputs import prepared_inputs
 from inference.gateway.keys import KeyFacts, Vouched
 from inference.gateway.options import Prepared, alike, choice_of
 from inference.gateway.requests import encoded, prepared
@@ -38,7 +39,7 @@ from inference.gateway.rows import Row, admitted_row, refused_row
 from inference.gateway.structures import with_checked_schema
 from inference.gateway.wire import errors
 from inference.gateway.wire.common import ParsedRequest
-from inference.gateway.wire.request import parse_chat_request
+from inference.gateway.wire.kept import CHAT_ENDPOINT, numbers_of, parse_kept
 from inference.jobs import store
 from inference.jobs.catalogue import named_models
 from inference.jobs.ciphers import payload_cipher
@@ -49,7 +50,7 @@ from portal.core.actors import Actor, ActorType, Context
 from portal.core.broker import Doorbell
 from portal.core.crypto import Cipher, InvalidCiphertext
 from portal.core.env import env
-from portal.core.errors import Conflict, Forbidden, Invalid, PortalError
+from portal.core.errors import Conflict, Forbidden, PortalError
 from portal.core.redaction import mask
 from portal.core.resp import RespClient
 from portal.core.tenancy import tenant_scope
@@ -74,14 +75,14 @@ class JobRequest:
     """One job as it is asked for.
 
     Attributes:
-        body: a chat completion request as JSON, as ``/v1/chat/completions`` takes it, without
-            streaming.
+        body: a request as JSON, as the endpoint takes it, without streaming.
         wait_seconds: how long it may wait and run.
         result_seconds: how long its answer is kept once it has ended.
         metadata: the caller's own words about it, kept in clear.
         idempotency_key: the caller's name for this submission, unique for its API key.
         callback_url: where a webhook tells how the job ended.
         action: the name of its audit events; what follows "inference." is the job's kind.
+        endpoint: of those whose answers can be kept, see ``inference.gateway.wire.kept``.
     """
 
     body: bytes
@@ -92,6 +93,7 @@ class JobRequest:
     idempotency_key: str | None = None
     callback_url: str | None = None
     action: str = JOB
+    endpoint: str = CHAT_ENDPOINT
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,23 +371,9 @@ class _Submission:
 
 def _parse(request: JobRequest) -> ParsedRequest | PortalError:
     try:
-        parsed = with_checked_schema(parse_chat_request(request.body))
+        return with_checked_schema(parse_kept(request.endpoint, request.body))
     except PortalError as refusal:
         return refusal
-    if parsed.extras is not None and parsed.extras.detailed:
-        name = "n" if parsed.extras.n > 1 else "logprobs"
-        return Invalid(
-            f"A job's result is one text: leave '{name}' out.",
-            code="unsupported_parameter",
-            param=name,
-        )
-    if parsed.stream:
-        return Invalid(
-            "A job is not streamed: leave 'stream' out, and follow the job's events instead.",
-            code="unsupported_parameter",
-            param="stream",
-        )
-    return parsed
 
 
 def _choice(
@@ -402,18 +390,23 @@ def _choice(
 
 
 def _prepared(request: JobRequest, parsed: ParsedRequest, served: Served) -> Prepared:
-    generation, ask = prepared(
-        parsed,
-        served,
-        encoded(parsed, served),
-        request.wait_seconds,
-        priority=request.priority.value,
-    )
+    generation, ask = _run_of(request, parsed, served)
+    more: dict[str, Any] = numbers_of(parsed)
     if request.metadata:
         # The caller's own words, kept in clear.
         metadata = {mask(name): mask(text) for name, text in request.metadata.items()}
-        generation = replace(generation, parameters={**generation.parameters, "metadata": metadata})
+        more["metadata"] = metadata
+    if more:
+        generation = replace(generation, parameters={**generation.parameters, **more})
     return generation, ask
+
+
+def _run_of(request: JobRequest, parsed: ParsedRequest, served: Served) -> Prepared:
+    patience, priority = request.wait_seconds, request.priority.value
+    if parsed.inputs is not None:
+        return prepared_inputs(parsed, parsed.inputs, served, patience, priority=priority)
+    ids = encoded(parsed, served)
+    return prepared(parsed, served, ids, patience, priority=priority)
 
 
 def _an_ask(call: Call) -> Ask | None:
@@ -458,6 +451,8 @@ def _fingerprint_text(request: JobRequest) -> bytes:
         dict(request.metadata),
         request.callback_url,
     ]
+    if request.endpoint != CHAT_ENDPOINT:
+        asked.append(request.endpoint)
     return msgspec.json.encode(asked, order="sorted")
 
 

@@ -24,6 +24,8 @@ from inference.worker.claims import Claimed, Progress
 
 log = structlog.get_logger(__name__)
 
+# Kept answers that one statement settles; PostgreSQL takes no value of a gibibyte.
+_MOST_ANSWER_CHARS: Final = 64_000_000
 _LOOK_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 0.2
 # How far behind the clock a claim still looks; see ``claims.CLAIM``.
@@ -203,7 +205,7 @@ class Queue:
 
     def _take_turn(self) -> None:
         limit = self._limit()
-        settlements = list(self._settlements)[: 1 if self._singly else None]
+        settlements = self._next_settlements()
         marks = list(self._marks)
         releases = list(self._releases)
         if not (limit or settlements or marks or releases):
@@ -228,6 +230,18 @@ class Queue:
         if taken:
             self._on_claimed(taken)
             self._note_claim(taken, limit)
+
+    def _next_settlements(self) -> list[Settlement]:
+        """What is settled together: kept answers of one statement have a bound, one always goes."""
+        if self._singly:
+            return list(self._settlements)[:1]
+        size, taken = 0, list[Settlement]()
+        for settlement in list(self._settlements):
+            size += len(settlement.answer or "")
+            if taken and size > _MOST_ANSWER_CHARS:
+                break
+            taken.append(settlement)
+        return taken
 
     def _limit(self) -> int:
         """How many to claim: none unless something says there may be work."""

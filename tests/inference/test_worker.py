@@ -1,11 +1,13 @@
 """The worker's runtime in this very process: what it does when a neighbour fails it."""
 
+import base64
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
 import pytest
 import redis as redis_client
+from msgspec.structs import replace
 from pydantic import SecretStr
 
 from inference.gateway.jobs import statuses
@@ -203,6 +205,35 @@ def test_settles_the_others_and_lets_go_of_a_job_whose_settlement_is_refused(
     states = [bench.job(job.id)["state"] for job in jobs]
     assert states == [JobState.SUCCEEDED, JobState.RUNNING, JobState.SUCCEEDED]
     assert sorted(let_go) == sorted(job.id for job in jobs)
+
+
+def test_settle_many_large_answers_takes_a_few_at_a_time(
+    bench: Bench, tenant_a: Organisation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of vectors are kept as megabytes: one statement must not hold all of them."""
+    monkeypatch.setattr("inference.worker.database._MOST_ANSWER_CHARS", 10)
+    bench.admit(credential(factories.api_key(tenant_a)), 3)
+    jobs = bench.claim(3)
+    together: list[int] = []
+    queue = Queue(
+        bench.servers.url("gateway"),
+        deployment_id=bench.served.deployment_id,
+        worker="w1",
+        lease_seconds=60,
+        capacity=lambda: 0,
+        on_claimed=lambda claimed: None,
+        on_settled=lambda ended, asked: together.append(len(ended)),
+        on_moved=lambda queues: None,
+        on_more=lambda: None,
+    )
+    queue.start()
+    try:
+        answer = base64.b64encode(bytes(6)).decode()
+        queue.settle([replace(_succeeded(job, "stop"), answer=answer) for job in jobs])
+        eventually(lambda: sum(together) == 3, what="all three are settled")
+    finally:
+        queue.stop()
+    assert together == [1, 1, 1]
 
 
 def _succeeded(job: Claimed, reason: str) -> Settlement:

@@ -9,6 +9,7 @@ import msgspec
 
 from inference.gateway.wire.checks import DEFAULT_LIMITS
 from inference.gateway.wire.diagnose import refusal_of, shown
+from inference.gateway.wire.kept import ENDPOINTS
 from inference.gateway.wire.objects import (
     FILE,
     batch_name,
@@ -20,7 +21,6 @@ from inference.models.batches import BatchState
 from portal.core.errors import Conflict, Invalid, TooMany
 from portal.core.redaction import mask
 
-ENDPOINTS: Final = ("/v1/chat/completions",)
 WINDOW: Final = "24h"
 WINDOW_SECONDS: Final = 24 * 3600
 

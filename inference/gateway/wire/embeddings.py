@@ -83,19 +83,29 @@ class EmbeddingsDialect:
     def whole(self, opening: Opening, text: str, ending: Ending) -> bytes:
         inputs = opening.request.inputs
         assert inputs is not None
-        found = packed_vectors(text)
-        vectors = [b'"%s"' % v.encode() for v in found] if inputs.packed else map(_numbers, found)
-        data = b",".join(
-            b'{"object":"embedding","index":%d,"embedding":%s}' % pair
-            for pair in enumerate(vectors)
+        return embeddings_object(
+            text, inputs.packed, opening.request.model, ending.usage.prompt_tokens
         )
-        tokens = ending.usage.prompt_tokens
-        usage = b'{"prompt_tokens":%d,"total_tokens":%d}' % (tokens, tokens)
-        model = _encode(opening.request.model)
-        return b'{"object":"list","data":[%s],"model":%s,"usage":%s}' % (data, model, usage)
 
     def stream(self, opening: Opening) -> StreamEncoder:
         raise AssertionError("embeddings are not streamed")
+
+
+def embeddings_object(text: str, packed: bool, model: str, tokens: int) -> bytes:
+    """OpenAI's list of embeddings.
+
+    Args:
+        text: made by ``pack_vectors``.
+        packed: vectors are told as base64, and not as numbers.
+        tokens: prompt tokens.
+    """
+    found = packed_vectors(text)
+    vectors = [b'"%s"' % v.encode() for v in found] if packed else map(_numbers, found)
+    data = b",".join(
+        b'{"object":"embedding","index":%d,"embedding":%s}' % pair for pair in enumerate(vectors)
+    )
+    usage = b'{"prompt_tokens":%d,"total_tokens":%d}' % (tokens, tokens)
+    return b'{"object":"list","data":[%s],"model":%s,"usage":%s}' % (data, _encode(model), usage)
 
 
 def _numbers(packed: str) -> bytes:

@@ -1,5 +1,6 @@
 """The dialect of ``/v1/rerank``: the shape that Cohere, Jina and vLLM have in common."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 import msgspec
@@ -88,27 +89,54 @@ class RerankDialect:
     def whole(self, opening: Opening, text: str, ending: Ending) -> bytes:
         request, inputs = opening.request, opening.request.inputs
         assert inputs is not None
-        (packed,) = packed_vectors(text)
-        scores = unpack_vector(packed)
-        order = sorted(range(len(scores)), key=lambda n: -scores[n])
-        results = []
-        for index in order[: inputs.top]:
-            result: dict[str, object] = {"index": index, "relevance_score": scores[index]}
-            if inputs.documents:
-                result["document"] = {"text": request.messages[index + 1].content}
-            results.append(result)
-        tokens = ending.usage.prompt_tokens
-        return _encode(
-            {
-                "id": f"rerank-{opening.job}",
-                "model": request.model,
-                "results": results,
-                "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-            }
+        return ranking_object(
+            text,
+            job=opening.job,
+            model=request.model,
+            tokens=ending.usage.prompt_tokens,
+            top=inputs.top,
+            documents=request.messages[1:] if inputs.documents else (),
         )
 
     def stream(self, opening: Opening) -> StreamEncoder:
         raise AssertionError("rankings are not streamed")
+
+
+def ranking_object(
+    text: str,
+    *,
+    job: str,
+    model: str,
+    tokens: int,
+    top: int | None,
+    documents: Sequence[Message] = (),
+) -> bytes:
+    """The documents' places and scores, the best first.
+
+    Args:
+        text: made by ``pack_vectors`` of one vector of all scores.
+        job: the job's id in hex.
+        tokens: prompt tokens.
+        top: how many results; None for all.
+        documents: all of them, where results repeat their texts.
+    """
+    (packed,) = packed_vectors(text)
+    scores = unpack_vector(packed)
+    order = sorted(range(len(scores)), key=lambda n: -scores[n])
+    results = []
+    for index in order[:top]:
+        result: dict[str, object] = {"index": index, "relevance_score": scores[index]}
+        if documents:
+            result["document"] = {"text": documents[index].content}
+        results.append(result)
+    return _encode(
+        {
+            "id": f"rerank-{job}",
+            "model": model,
+            "results": results,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+    )
 
 
 def _check(place: str, text: str) -> None:

@@ -83,6 +83,22 @@ def test_run_batch_with_lines_that_can_never_run_completes_and_names_them(
     assert len(made.jobs()) == 1
 
 
+def test_run_batch_of_large_answers_writes_them_down_a_few_at_a_time(
+    bench: Bench, tenant_a: Organisation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers of vectors are long: a step holds no more of them than it has room for."""
+    made = batch_of(bench, tenant_a, 3)
+    made.step()
+    made.step()
+    assert made.work() == 3
+    monkeypatch.setattr("inference.batches.running._BYTES_A_STEP", 1)
+    for done in (1, 2, 3):
+        made.step()
+        assert made.counts == (3, done, 0)
+    made.finish()
+    assert sorted(r["custom_id"] for r in made.results()) == ["id-0", "id-1", "id-2"]
+
+
 def test_run_batch_whose_jobs_fail_completes_with_an_error_file(
     bench: Bench, tenant_a: Organisation
 ) -> None:

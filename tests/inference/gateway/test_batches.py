@@ -230,7 +230,7 @@ WRONG: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "no input": ({"input_file_id": None}, 400, "input_file_id"),
     "unknown input": ({"input_file_id": "file-" + "0" * 32}, 404, "input_file_id"),
     "no id": ({"input_file_id": "../x"}, 404, "input_file_id"),
-    "other endpoint": ({"endpoint": "/v1/embeddings"}, 400, "endpoint"),
+    "other endpoint": ({"endpoint": "/v1/audio/speech"}, 400, "endpoint"),
     "other window": ({"completion_window": "1h"}, 400, "completion_window"),
     "metadata of numbers": ({"metadata": {"a": 1}}, 400, "metadata"),
     "long metadata": ({"metadata": {"a": "b" * 513}}, 400, "metadata"),
