@@ -76,7 +76,7 @@ def is_packed(artefact_dir: Path) -> bool:
 
 def _ready(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     if dtype == torch.bfloat16:
-        _use_kernels(model)
+        use_kernels(model)
     return model
 
 
@@ -96,7 +96,8 @@ def _packed(found: dict[str, Any]) -> Packed:
     return Packed(found["values"], found["scale"], found.get("offset"), found.get("order"))
 
 
-def _use_kernels(model: nn.Module) -> None:
+def use_kernels(model: nn.Module) -> None:
+    """Lets each packed weight be multiplied as torch does it best here, in bfloat16."""
     embeddings = [m.packed for m in model.modules() if isinstance(m, QuantizedEmbedding)]
     for module in model.modules():
         if isinstance(module, Fp8Weight):

@@ -65,14 +65,17 @@ class PackedWeight(nn.Module):
                 return
             found.append(kernel)
         self._kernels = found
+        laid_out = [tensor for kernel in found for pair in kernel.parts for tensor in pair]
+        for number, tensor in enumerate(laid_out):
+            # Where whoever counts a model's memory finds them.
+            self.register_buffer(f"laid_out_{number}", tensor, persistent=False)
         if not keep:
             for name in Packed.__slots__:
                 self.register_buffer(name, None)
 
     def memory_bytes(self) -> int:
         """What the weights take, in all layouts that are held."""
-        laid_out = sum(t.nbytes for kernel in self._kernels for pair in kernel.parts for t in pair)
-        return laid_out + sum(buffer.nbytes for buffer in self.buffers())
+        return sum(buffer.nbytes for buffer in self.buffers())
 
 
 class QuantizedLinear(nn.Module):

@@ -147,18 +147,14 @@ class RawOpenVINO:
 
 
 class OurEngine:
-    """One of our engines, as a worker makes it."""
+    """One of our engines.
 
-    def __init__(self, name: str, folder: Path, options: dict[str, Any]) -> None:
-        from inference.engines import create_engine
+    Args:
+        make: an engine, not loaded yet, that sends its events to what it is given.
+    """
 
-        self._engine = create_engine(
-            name,
-            artefact_dir=folder,
-            context_length=CONTEXT_LENGTH,
-            options=options,
-            emit=self._emit,
-        )
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self._engine = make(self._emit)
         self._changed = threading.Condition()
         self._left: list[list[int]] = []
         self._running = 0
@@ -250,17 +246,31 @@ class LlamaServer:
         """Whoever started the server ends it."""
 
 
+def _as_a_worker(name: str, at: str, options: dict[str, Any]) -> OurEngine:
+    from inference.engines import create_engine
+
+    return OurEngine(
+        lambda emit: create_engine(
+            name,
+            artefact_dir=Path(at),
+            context_length=CONTEXT_LENGTH,
+            options=options,
+            emit=emit,
+        )
+    )
+
+
 MAKERS: Final[dict[str, Callable[[str], Contender]]] = {
     "sequential": lambda at: Sequential(Path(at)),
     "static batches": lambda at: Static(Path(at)),
     "transformers CB": lambda at: TransformersContinuous(Path(at)),
-    "torch_batch": lambda at: OurEngine(
-        "torch_batch", Path(at), {"dtype": "bfloat16", "slots": SLOTS, "cache_mb": CACHE_MB}
+    "torch_batch": lambda at: _as_a_worker(
+        "torch_batch", at, {"dtype": "bfloat16", "slots": SLOTS, "cache_mb": CACHE_MB}
     ),
-    "torch_batch int8": lambda at: OurEngine(
-        "torch_batch", Path(at), {"dtype": "bfloat16", "slots": SLOTS, "cache_mb": CACHE_MB}
+    "torch_batch int8": lambda at: _as_a_worker(
+        "torch_batch", at, {"dtype": "bfloat16", "slots": SLOTS, "cache_mb": CACHE_MB}
     ),
     "raw OpenVINO": lambda at: RawOpenVINO(Path(at)),
-    "openvino": lambda at: OurEngine("openvino", Path(at), {"slots": SLOTS, "cache_mb": CACHE_MB}),
+    "openvino": lambda at: _as_a_worker("openvino", at, {"slots": SLOTS, "cache_mb": CACHE_MB}),
     "llama.cpp Q8_0": LlamaServer,
 }

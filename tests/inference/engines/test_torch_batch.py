@@ -19,6 +19,7 @@ from inference.engines.text import TokenBytes
 from inference.engines.torch_batch.engine import TorchBatchEngine
 from inference.engines.torch_batch.sampling import TokenMask
 from portal.core.errors import PortalError
+from tests.inference.engines.device import DEVICE
 from tests.inference.engines.support import Sink
 from tests.inference.engines.tiny_models import (
     CONTEXT,
@@ -34,7 +35,7 @@ PROMPTS = [
     [random.Random(n).randrange(2, 258) for _ in range(size)]
     for n, size in enumerate((1, 2, 7, 16, 17, 33, 64, 75))
 ]
-OPTIONS = {"device": "cpu", "slots": 5, "cache_mb": 2, "threads": 1, "prefill_tokens": 16}
+OPTIONS = {"device": DEVICE.type, "slots": 5, "cache_mb": 2, "threads": 1, "prefill_tokens": 16}
 
 
 class Served(Sink):

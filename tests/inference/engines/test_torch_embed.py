@@ -22,6 +22,7 @@ from inference.engines.base import Embedding, Engine, GenerationRequest, Message
 from inference.engines.vectors import Vector, dot, packed_vectors, unpack_vector
 from inference.inputs import InputEncoder, load_encoder
 from portal.core.errors import Invalid, NotFound
+from tests.inference.engines.device import DEVICE
 from tests.inference.engines.support import Sink
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d", "query:", "passage:"]
@@ -78,7 +79,7 @@ def serve() -> Iterator[Serve]:
             "torch_embed",
             artefact_dir=artefact,
             context_length=context_length,
-            options={"device": "cpu", "threads": 1, **options},
+            options={"device": DEVICE.type, "threads": 1, **options},
             emit=sink,
         )
         engine.load()

@@ -11,10 +11,12 @@ from inference.engines.base import GenerationRequest, Sampling, Structure
 from inference.engines.torch_batch.engine import TorchBatchEngine
 from inference.quantization.loading import load_quantized
 from inference.quantization.writing import Plan, quantize_artefact
+from tests.inference.engines.device import DEVICE
 from tests.inference.engines.support import Sink
 from tests.inference.engines.tiny_models import CONTEXT, END, save_tiny
 from tests.inference.quantization.models import TEXT, write_artefact
 
+OPTIONS = {"device": DEVICE.type, "dtype": "float32", "slots": 4, "cache_mb": 2, "threads": 1}
 PROMPTS = [[5, 9, 200, 31], [77] * 19, [8, 120]]
 SCHEMA = json.dumps(
     {
@@ -34,7 +36,7 @@ class Serving:
         self.engine = TorchBatchEngine(
             artefact_dir=artefact,
             context_length=CONTEXT,
-            options={"device": "cpu", "dtype": "float32", "slots": 4, "cache_mb": 2, "threads": 1},
+            options=OPTIONS,
             emit=self.sink,
         )
         self.engine.load()
@@ -64,14 +66,14 @@ def test_generate_with_packed_weights_gives_what_their_model_gives(
     write_artefact(source, "llama")
     plan = Plan(method, 32, TEXT, "packed", 16)
     made = quantize_artefact(source, tmp_path, plan, lambda _line: None)
-    model = load_quantized(tmp_path / made.id, device="cpu", dtype=torch.float32)
+    model = load_quantized(tmp_path / made.id, device=DEVICE, dtype=torch.float32)
     serving = Serving(tmp_path / made.id)
     try:
         for number, prompt in enumerate(PROMPTS):
             serving.start(str(number), prompt, min_tokens=8, logprobs=0)
         for number, prompt in enumerate(PROMPTS):
             assert serving.sink.done(str(number)).completion_tokens == 8
-            ids = torch.tensor([prompt])
+            ids = torch.tensor([prompt], device=DEVICE)
             whole = model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),

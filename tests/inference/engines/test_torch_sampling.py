@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from inference.engines.base import Sampling
 from inference.engines.torch_batch.sampling import NOTHING, Draws, SamplingPlan
-
-CPU = torch.device("cpu")
+from tests.inference.engines.device import DEVICE
 
 
 def sampling(**fields: Any) -> Sampling:
@@ -26,8 +25,8 @@ def choose(
     generated: int = 0,
     draws: list[Draws] | None = None,
 ) -> list[int]:
-    ids, _, faults = SamplingPlan(samplings, eos, CPU).choose(
-        torch.tensor(rows),
+    ids, _, faults = SamplingPlan(samplings, eos, DEVICE).choose(
+        torch.tensor(rows, device=DEVICE),
         generated=[generated] * len(rows),
         draws=draws or [Draws(n) for n in range(len(rows))],
         masks=[None] * len(rows),
