@@ -1,6 +1,9 @@
-"""What a quantized artefact is worth, as a table for a terminal."""
+"""What quantized weights are worth, as tables for a terminal."""
+
+from collections.abc import Iterable
 
 from inference.artefacts import Manifest
+from inference.quantization.comparison import Line
 from inference.quantization.description import Description
 
 
@@ -25,3 +28,13 @@ def quality_table(manifest: Manifest, description: Description) -> str:
         ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def comparison_table(lines: Iterable[Line]) -> Iterable[str]:
+    """Methods beside each other, a line each, as they come."""
+    yield f"{'weights':10}{'size':>7}{'perplexity':>12}{'change':>9}{'top-1 agreement':>17}"
+    for line in lines:
+        yield (
+            f"{line.weights:10}{line.size_ratio:7.3f}{line.perplexity:12.3f}"
+            f"{line.perplexity_change:+9.2%}{line.top1_agreement:17.2%}"
+        )

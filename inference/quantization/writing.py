@@ -67,7 +67,7 @@ def quantize_artefact(source: Path, store: Path, plan: Plan, progress: Progress)
     Raises:
         NotFound, Invalid: the source is damaged, not safetensors, or quantized already.
     """
-    manifest = _checked(source, plan)
+    manifest = check_source(source, plan)
     identity = [LAYOUT, manifest.digest, plan.method, plan.group_size, plan.name, plan.most_tokens]
     content = msgspec.json.encode([*identity, text_digest(plan.text)])
 
@@ -76,7 +76,7 @@ def quantize_artefact(source: Path, store: Path, plan: Plan, progress: Progress)
     def fill(folder: Path) -> Manifest:
         progress("load the weights as fp32")
         model = load_reference(source)
-        pieces = _pieces(source, model, plan)
+        pieces = pieces_of(source, model, plan)
         description, size = _write(model, folder, manifest, plan, pieces, progress)
         progress(f"wrote {size / 2**20:,.1f} MiB")
         made = describe(source, folder, manifest, description, plan.name)
@@ -117,7 +117,12 @@ def repack_artefact(source: Path, store: Path, progress: Progress) -> Manifest:
     return publish(store, artefact_id, fill)
 
 
-def _checked(source: Path, plan: Plan) -> Manifest:
+def check_source(source: Path, plan: Plan) -> Manifest:
+    """The manifest of an artefact that a plan can be carried out with.
+
+    Raises:
+        NotFound, Invalid: as ``quantize_artefact``.
+    """
     if plan.method not in GROUP_SIZES:
         raise Invalid(f"'method' must be one of {', '.join(GROUP_SIZES)}.", param="method")
     if plan.group_size % 2 or not 16 <= plan.group_size <= _MOST_GROUP:
@@ -148,7 +153,12 @@ def load_reference(source: Path) -> PreTrainedModel:
     return model
 
 
-def _pieces(source: Path, model: PreTrainedModel, plan: Plan) -> list[Tensor]:
+def pieces_of(source: Path, model: PreTrainedModel, plan: Plan) -> list[Tensor]:
+    """A plan's text in pieces that the model reads one by one.
+
+    Raises:
+        Invalid: it is too short.
+    """
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     ids = tokenizer.encode(plan.text, add_special_tokens=False).ids
     config = model.config.get_text_config()
@@ -166,9 +176,9 @@ def _write(
 ) -> tuple[Description, int]:
     """Measures, packs module by module, measures again and writes; gives bytes of weights."""
     before = fp32_bytes(model)
-    reference = read(model, pieces, _prefixed(progress, "fp32"))
+    reference = read(model, pieces, prefixed(progress, "fp32"))
     schemes = pack(model, plan.scheme, progress)
-    answers = read(model, pieces, _prefixed(progress, plan.method))
+    answers = read(model, pieces, prefixed(progress, plan.method))
     size = write_tensors(folder, state(model))
     quality = Quality(
         size_ratio=size / before,
@@ -184,7 +194,8 @@ def _write(
     return description, size
 
 
-def _prefixed(progress: Progress, name: str) -> Progress:
+def prefixed(progress: Progress, name: str) -> Progress:
+    """Says a name before each line."""
     return lambda words: progress(f"{name}: {words}")
 
 

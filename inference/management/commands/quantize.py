@@ -1,4 +1,4 @@
-"""Makes a quantized artefact of a model, and says what it is worth."""
+"""Makes a quantized artefact of a model and says what it is worth, or compares all methods."""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from inference.artefacts import load_manifest
+from inference.artefacts import Manifest, load_manifest
 from portal.core.errors import PortalError
 
 METHODS = ("int8", "int4", "repack")
@@ -19,11 +19,16 @@ class Command(BaseCommand):
         parser.add_argument(
             "source", type=Path, help="folder of the artefact (safetensors or GGUF)"
         )
-        parser.add_argument(
+        wanted = parser.add_mutually_exclusive_group(required=True)
+        wanted.add_argument(
             "--method",
-            required=True,
             choices=METHODS,
             help="repack takes GPTQ and AWQ weights as they are, and measures nothing",
+        )
+        wanted.add_argument(
+            "--table",
+            action="store_true",
+            help="measure fp32, bf16 and each method on the text, and write no artefact",
         )
         parser.add_argument("--text", type=Path, help="UTF-8 text that quality is measured on")
         parser.add_argument("--store", type=Path, required=True, help="folder of artefacts")
@@ -39,7 +44,8 @@ class Command(BaseCommand):
         self,
         *args: Any,
         source: Path,
-        method: str,
+        method: str | None,
+        table: bool,
         text: Path | None,
         store: Path,
         group_size: int | None,
@@ -48,31 +54,68 @@ class Command(BaseCommand):
         **options: Any,
     ) -> None:
         # Here and not above: the machine that shows this help may have no torch.
-        from inference.quantization.description import read_description
         from inference.quantization.ggufs import dequantized_folder
-        from inference.quantization.report import quality_table
-        from inference.quantization.writing import (
-            GROUP_SIZES,
-            Plan,
-            quantize_artefact,
-            repack_artefact,
-        )
 
         try:
             if load_manifest(source).format == "gguf":
-                source = dequantized_folder(source, store, self.stdout.write)
-            if method == "repack":
-                manifest = repack_artefact(source, store, self.stdout.write)
+                source = dequantized_folder(source, store, self._say)
+            if method is None:
+                self._compare(source, _words(text), group_size, most_tokens)
+            elif method == "repack":
+                self._repack(source, store)
             else:
-                size = group_size or GROUP_SIZES[method]
-                plan = Plan(method, size, _words(text), name, most_tokens)
-                manifest = quantize_artefact(source, store, plan, self.stdout.write)
-            description = read_description(store / manifest.id)
+                self._quantize(source, store, method, _words(text), group_size, name, most_tokens)
         except PortalError as fault:
             raise CommandError(fault.message) from None
+
+    def _compare(self, source: Path, text: str, group_size: int | None, most_tokens: int) -> None:
+        from inference.quantization.comparison import compare_methods
+        from inference.quantization.report import comparison_table
+
+        lines = list(
+            compare_methods(
+                source,
+                text=text,
+                group_size=group_size,
+                most_tokens=most_tokens,
+                progress=self._say,
+            )
+        )
+        for line in comparison_table(lines):
+            self.stdout.write(line)
+        self.stdout.write(f"Measured on {lines[0].tokens} tokens of the text.")
+
+    def _repack(self, source: Path, store: Path) -> None:
+        from inference.quantization.writing import repack_artefact
+
+        self._report(store, repack_artefact(source, store, self._say))
+
+    def _quantize(
+        self,
+        source: Path,
+        store: Path,
+        method: str,
+        text: str,
+        group_size: int | None,
+        name: str,
+        most_tokens: int,
+    ) -> None:
+        from inference.quantization.writing import GROUP_SIZES, Plan, quantize_artefact
+
+        plan = Plan(method, group_size or GROUP_SIZES[method], text, name, most_tokens)
+        self._report(store, quantize_artefact(source, store, plan, self._say))
+
+    def _report(self, store: Path, manifest: Manifest) -> None:
+        from inference.quantization.description import read_description
+        from inference.quantization.report import quality_table
+
+        description = read_description(store / manifest.id)
         assert description is not None
         self.stdout.write(quality_table(manifest, description))
         self.stdout.write(f"The artefact is {store / manifest.id}.")
+
+    def _say(self, line: str) -> None:
+        self.stdout.write(line)
 
 
 def _words(text: Path | None) -> str:

@@ -94,6 +94,20 @@ def test_quantized_model_gives_what_its_dequantized_weights_give(
     assert torch.allclose(logits(model), logits(plain), atol=1e-4)
 
 
+@METHODS
+def test_memory_of_weights_that_are_laid_out_for_a_kernel_is_counted(
+    tmp_path: Path, method: str
+) -> None:
+    folder = quantized(tmp_path, "qwen2", method)
+    sizes = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = load_quantized(folder, device="cpu", dtype=dtype)
+        packed = [module for module in model.modules() if isinstance(module, PackedWeight)]
+        sizes.append(sum(part.nbytes for module in packed for part in module.buffers()))
+    # Eight bits are laid out as two of four, each with scales and offsets; padding is on top.
+    assert sizes[0] <= sizes[1] <= 1.5 * sizes[0]
+
+
 class Dense(nn.Module):
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
@@ -163,6 +177,34 @@ def test_command_writes_an_artefact_and_says_what_it_is_worth(tmp_path: Path, me
     assert quality.size_ratio < 0.3
     for words in (f"{quality.top1_agreement:.2%}", f"{quality.size_ratio:.3f}", str(folder)):
         assert words in said
+
+
+@pytest.mark.parametrize("group_size", [None, "16"])
+def test_command_compares_all_methods_and_writes_nothing(
+    tmp_path: Path, group_size: str | None
+) -> None:
+    source = tmp_path / "source"
+    write_artefact(source, "llama")
+    more = () if group_size is None else ("--group-size", group_size)
+    said = run(source, tmp_path, "--table", *more)
+    table = [line.split() for line in said.splitlines() if line.endswith("%")]
+    size = group_size or "32"
+    assert [row[0] for row in table] == ["fp32", "bf16", f"int8-g{size}", f"int4-g{size}"]
+    assert table[0][1:] == ["1.000", table[0][2], "+0.00%", "100.00%"]
+    assert table[1][1] == "0.500"
+    assert f"Measured on {len(TEXT) - 2} tokens" in said
+    assert not (tmp_path / "store").exists()
+    # What the gate is told of a method is what the table says of it.
+    plan = Plan("int8", int(size), TEXT)
+    made = quantize_artefact(source, tmp_path / "store", plan, lambda line: None)
+    quality = described(tmp_path / "store" / made.id).quality
+    assert quality is not None
+    assert table[2][1:] == [
+        f"{quality.size_ratio:.3f}",
+        f"{quality.perplexity:.3f}",
+        f"{quality.perplexity_change:+.2%}",
+        f"{quality.top1_agreement:.2%}",
+    ]
 
 
 def test_command_twice_changes_nothing(tmp_path: Path) -> None:
