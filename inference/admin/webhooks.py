@@ -18,7 +18,7 @@ from inference.admin.words import duration_text
 from inference.models import WebhookAttempt, WebhookDelivery, WebhookSecret, WebhookState
 from inference.webhooks import selectors, services
 from inference.webhooks.signing import message_id
-from inference.webhooks.targets import MOST_URL_CHARS
+from portal.core.outgoing import MOST_URL_CHARS
 from portal.core.pages import (
     INPUT,
     STATUS_KINDS,

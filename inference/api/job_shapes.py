@@ -8,7 +8,7 @@ from rest_framework import serializers
 from inference.gateway.wire.kept import CHAT_ENDPOINT, ENDPOINTS
 from inference.jobs.submission import DAY_SECONDS, MOST_METADATA, MOST_SECONDS
 from inference.models import Priority
-from inference.webhooks.targets import MOST_URL_CHARS
+from portal.core.outgoing import MOST_URL_CHARS
 
 _LEAST_SECONDS: Final = 60
 _NAME_CHARS: Final = 64

@@ -45,12 +45,13 @@ from inference.jobs.catalogue import named_models
 from inference.jobs.ciphers import payload_cipher
 from inference.models import Priority
 from inference.webhooks.services import NoSigningSecret, has_signing_secret, register_callbacks
-from inference.webhooks.targets import clean_url, origin_of, targets
+from inference.webhooks.targets import clean_url, targets
 from portal.core.actors import Actor, ActorType, Context
 from portal.core.broker import Doorbell
 from portal.core.crypto import Cipher, InvalidCiphertext
 from portal.core.env import env
 from portal.core.errors import Conflict, Forbidden, PortalError
+from portal.core.outgoing import origin_of
 from portal.core.redaction import mask
 from portal.core.resp import RespClient
 from portal.core.tenancy import tenant_scope

@@ -27,9 +27,9 @@ from inference.webhooks.messages import job_message
 from inference.webhooks.schedule import retry_seconds
 from inference.webhooks.sender import TOTAL_SECONDS, Outcome, send
 from inference.webhooks.store import Due
-from inference.webhooks.targets import Targets
 from portal.core.crypto import InvalidCiphertext
 from portal.core.ids import uuid7
+from portal.core.outgoing import Targets
 
 log = structlog.get_logger(__name__)
 

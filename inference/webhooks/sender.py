@@ -1,28 +1,31 @@
 """One signed HTTP call to a receiver, bounded in time and in what is read."""
 
 import asyncio
-import logging
 import socket
 import ssl
 import time
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import httpx
 
-from inference.webhooks.targets import TargetRefused, Targets, literal_address, raw_host
+from inference.webhooks.targets import TargetRefused, allowed_addresses
 from portal.core.env import env
-
-# They log whole URLs, whose path and query can be secrets.
-for _name in ("httpx", "httpcore"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+from portal.core.outgoing import (
+    DEFAULT_PORTS,
+    MOST_ADDRESSES,
+    Targets,
+    authorities,
+    is_tls_fault,
+    literal_address,
+    plain_addresses,
+    raw_host,
+)
 
 TOTAL_SECONDS: Final = 15.0
 _CONNECT_SECONDS: Final = 5.0
-_MOST_ADDRESSES: Final = 3
 _TIMEOUT: Final = httpx.Timeout(10.0, connect=_CONNECT_SECONDS)
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class _Unreachable(Exception):
 
 async def _post(url: httpx.URL, headers: dict[str, str], body: bytes, allowed: Targets) -> int:
     host = raw_host(url)
-    addresses = allowed.allowed(await _resolve(url, host), url.scheme)
+    addresses = allowed_addresses(allowed, await _resolve(url, host), url.scheme)
     sent = {
         "host": url.netloc.decode("ascii"),
         "content-type": "application/json",
@@ -86,7 +89,7 @@ async def _post(url: httpx.URL, headers: dict[str, str], body: bytes, allowed: T
     async with httpx.AsyncClient(
         verify=_tls(), trust_env=False, follow_redirects=False, timeout=_TIMEOUT
     ) as client:
-        for address in addresses[:_MOST_ADDRESSES]:
+        for address in addresses[:MOST_ADDRESSES]:
             request = client.build_request(
                 "POST",
                 url.copy_with(host=address),
@@ -111,24 +114,18 @@ async def _resolve(url: httpx.URL, host: str) -> list[str]:
     literal = literal_address(url)
     if literal is not None:
         return [literal]
-    port = url.port or _DEFAULT_PORTS[url.scheme]
+    port = url.port or DEFAULT_PORTS[url.scheme]
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:
         raise _Unreachable("The receiver's name can't be resolved.") from None
-    # A zone ("%eth0") means something on one machine only, and is link-local anyhow.
-    return [str(entry[4][0]).partition("%")[0] for entry in found]
+    return plain_addresses(found)
 
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """Public authorities, this machine's own, and those that the operator names."""
-    context = httpx.create_ssl_context(trust_env=False)
-    context.load_default_certs()
-    if env().webhook_ca_file is not None:
-        context.load_verify_locations(env().webhook_ca_file)
-    return context
+    return authorities(env().webhook_ca_file)
 
 
 def _fault_of(status: int) -> str:
@@ -149,15 +146,6 @@ _WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (
 
 
 def _words(fault: httpx.HTTPError) -> str:
-    if _is_tls(fault):
+    if is_tls_fault(fault):
         return "The receiver's certificate is not trusted, or not its name's."
     return next((words for kind, words in _WORDS if isinstance(fault, kind)), "The call failed.")
-
-
-def _is_tls(fault: BaseException) -> bool:
-    cause: Any = fault
-    while cause is not None:
-        if isinstance(cause, ssl.SSLError):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False

@@ -20,12 +20,13 @@ from inference.payloads import Ciphers
 from inference.webhooks import sender, signing
 from inference.webhooks.events import WebhookEvent
 from inference.webhooks.messages import trial_message
-from inference.webhooks.targets import clean_url, origin_of, targets
+from inference.webhooks.targets import clean_url, targets
 from portal.core.actors import Context
 from portal.core.crypto import Cipher, Keyring
 from portal.core.env import env
 from portal.core.errors import Conflict, Invalid, NotFound, TooMany
 from portal.core.ids import uuid7
+from portal.core.outgoing import origin_of
 from portal.core.tenancy import tenant_scope
 from tenants.models import TenantDataKey
 from tenants.permissions import Action, require

@@ -9,8 +9,9 @@ from inference.models.jobs import JobState
 from inference.models.webhooks import WebhookState
 from inference.webhooks import services
 from inference.webhooks.deliverer import Deliverer
-from inference.webhooks.targets import Targets, clean_url
+from inference.webhooks.targets import clean_url
 from inference.worker.claims import Claimed
+from portal.core.outgoing import Targets
 from portal.core.tenancy import tenant_scope
 from tests import factories
 from tests.factories import Organisation

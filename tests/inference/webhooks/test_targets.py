@@ -2,17 +2,11 @@
 
 import asyncio
 import socket
-import ssl
-from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,8 +14,10 @@ from inference.models.webhooks import WebhookState
 from inference.webhooks import sender
 from inference.webhooks.schedule import LONGEST_SECONDS, MOST_TRIES, retry_seconds
 from inference.webhooks.sender import Outcome
-from inference.webhooks.targets import TargetRefused, Targets, clean_url, origin_of
+from inference.webhooks.targets import TargetRefused, clean_url
 from portal.core.errors import Invalid, PortalError
+from portal.core.outgoing import Targets, origin_of
+from tests.certificates import certificate
 from tests.inference.webhooks.hooks import LOOPBACK, Hooks
 from tests.inference.webhooks.receiver import Receiver
 
@@ -213,42 +209,11 @@ def test_show_origin_leaves_out_path_and_query() -> None:
     assert origin_of(v6) == "http://[2606:4700::1111]"
 
 
-def _authority(folder: Path, name: str) -> tuple[ssl.SSLContext, Path]:
-    """A server's context with a certificate for ``name``, and the file that vouches for it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    public = folder / "public.pem"
-    public.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private = folder / "private.pem"
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(public, private)
-    return context, public
-
-
 @pytest.mark.parametrize(("name", "delivered"), [("localhost", True), ("other.example", False)])
 def test_call_by_https_checks_the_certificate_against_the_name(
     tmp_path: Path, name: str, delivered: bool
 ) -> None:
-    server, authority = _authority(tmp_path, name)
+    server, authority = certificate(tmp_path, name)
     with Receiver(tls=server) as receiver:
         url = receiver.url(host="localhost")
         # Nobody vouches for it yet.
