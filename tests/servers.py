@@ -153,8 +153,9 @@ class SessionServers:
         for name in Env.model_fields:
             os.environ.pop(name.upper(), None)
         os.environ["FREEHOLD_DATA_DIR"] = str(self.data_dir)
-        # Receivers of webhooks stand on the loopback here, and nothing goes anywhere else.
+        # Receivers of webhooks and Dify stand on the loopback here; nothing goes anywhere else.
         os.environ["WEBHOOK_NETWORKS"] = "127.0.0.0/8, ::1"
+        os.environ["DIFY_NETWORKS"] = "127.0.0.0/8"
 
     def start(self) -> None:
         """Copies the migrated cluster and starts both servers."""

@@ -148,7 +148,18 @@ class Env(BaseSettings):
         "the public ones.",
     )
 
-    @field_validator("webhook_networks")
+    dify_networks: str = Field(
+        "public",
+        description="Where instances of Dify may stand, by commas, in the way of "
+        "`WEBHOOK_NETWORKS`: `public`, and networks such as `10.0.0.0/8`.",
+    )
+    dify_ca_file: Path | None = Field(
+        None,
+        description="PEM file of certificate authorities that instances of Dify may have, beside "
+        "the public ones.",
+    )
+
+    @field_validator("webhook_networks", "dify_networks")
     @classmethod
     def _known_networks(cls, text: str) -> str:
         for entry in filter(None, map(str.strip, text.split(","))):
