@@ -50,7 +50,13 @@ app.conf.update(
     worker_send_task_events=False,
     worker_hijack_root_logger=False,
     timezone="UTC",
-    imports=("inference.tasks", "audit.tasks", "tenants.tasks", "tenants.closing.tasks"),
+    imports=(
+        "inference.tasks",
+        "audit.tasks",
+        "tenants.tasks",
+        "tenants.closing.tasks",
+        "knowledge.connections.tasks",
+    ),
     beat_schedule={
         "sweep": {"task": "inference.sweep", "schedule": 1.0, "options": {"expires": 1.0}},
         "webhooks": {
@@ -71,6 +77,11 @@ app.conf.update(
         "files": {"task": "inference.sweep_files", "schedule": 60.0, "options": {"expires": 60.0}},
         "partitions": {"task": "audit.ensure_partitions", "schedule": 6 * 3600.0},
         "usage": {"task": "tenants.roll_up_usage", "schedule": 10.0, "options": {"expires": 10.0}},
+        "connections": {
+            "task": "knowledge.check_connections",
+            "schedule": 10.0,
+            "options": {"expires": 10.0},
+        },
         "close": {"task": "tenants.close", "schedule": 5.0, "options": {"expires": 5.0}},
         "export": {"task": "tenants.export", "schedule": 5.0, "options": {"expires": 5.0}},
     },

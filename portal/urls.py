@@ -9,6 +9,7 @@ from portal.site.api_docs import DocumentationView, SchemaView
 api_patterns: list[URLPattern | URLResolver] = [
     path("", include("tenants.api.urls")),
     path("", include("inference.api.urls")),
+    path("", include("knowledge.api.urls")),
     path("", include("audit.api.urls")),
     path("openapi.yaml", SchemaView.as_view(), name="openapi"),
     path("docs", DocumentationView.as_view(), name="api-docs"),

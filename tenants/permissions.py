@@ -55,6 +55,9 @@ class Action(StrEnum):
     DEPLOYMENT_EDIT = "deployment.edit"
     ROUTE_READ = "route.read"
     ROUTE_EDIT = "route.edit"
+    CONNECTION_READ = "connection.read"
+    CONNECTION_EDIT = "connection.edit"
+    CONNECTION_SHARE = "connection.share"
     PLAYGROUND_USE = "playground.use"
     INFERENCE_CALL = "inference.call"
     AUDIT_READ = "audit.read"
@@ -101,6 +104,9 @@ PLATFORM_ACTIONS: Final[Mapping[PlatformRole, frozenset[Action]]] = MappingProxy
                 Action.DEPLOYMENT_EDIT,
                 Action.ROUTE_READ,
                 Action.ROUTE_EDIT,
+                Action.CONNECTION_READ,
+                Action.CONNECTION_EDIT,
+                Action.CONNECTION_SHARE,
             }
         ),
         PlatformRole.SECURITY: frozenset(
@@ -149,6 +155,8 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.WEBHOOK_SECRET,
                 Action.USAGE_READ,
                 Action.MODEL_READ,
+                Action.CONNECTION_READ,
+                Action.CONNECTION_EDIT,
                 Action.PLAYGROUND_USE,
                 Action.INFERENCE_CALL,
             }
@@ -167,6 +175,7 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.WEBHOOK_SEND,
                 Action.USAGE_READ,
                 Action.MODEL_READ,
+                Action.CONNECTION_READ,
                 Action.PLAYGROUND_USE,
                 Action.INFERENCE_CALL,
             }
@@ -180,6 +189,7 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.JOB_READ,
                 Action.USAGE_READ,
                 Action.MODEL_READ,
+                Action.CONNECTION_READ,
             }
         ),
         TenantRole.AUDITOR: frozenset({Action.TENANT_READ, Action.JOB_READ, Action.AUDIT_READ}),
@@ -235,12 +245,15 @@ CLOSING_ACTIONS: Final = frozenset(
         Action.WEBHOOK_READ,
         Action.USAGE_READ,
         Action.MODEL_READ,
+        Action.CONNECTION_READ,
         Action.AUDIT_READ,
     }
 )
 """What is left of a tenant role's actions while the tenant is closing: it is read, and no more."""
 
-_INSIDE_TENANTS: Final = frozenset({Action.QUOTA_EDIT_TENANT}).union(*TENANT_ACTIONS.values())
+_INSIDE_TENANTS: Final = frozenset({Action.QUOTA_EDIT_TENANT, Action.CONNECTION_SHARE}).union(
+    *TENANT_ACTIONS.values()
+)
 
 _NOTHING: Final[frozenset[Action]] = frozenset()
 _EVERYTHING: Final = frozenset(Action)

@@ -15,9 +15,11 @@ class Dify:
 
     Attributes:
         console, knowledge: the two APIs.
+        endpoint: where it is, and its keys.
     """
 
     def __init__(self, endpoint: Endpoint, channel: Channel | None = None, **options: Any) -> None:
+        self.endpoint = endpoint
         self._channel = channel or open_channel(endpoint.base_url, **options)
         self.console = ConsoleApi(self._channel, endpoint.console_key, endpoint.workspace_id)
         self.knowledge = KnowledgeApi(self._channel, endpoint.dataset_key)

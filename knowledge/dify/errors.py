@@ -16,12 +16,14 @@ class DifyFault(PortalError):
         remote_status: the HTTP status, None where there was no answer.
         remote_code: Dify's own code, such as ``dataset_name_duplicate``; empty if it gave none.
         retryable: whether the same call can succeed later.
+        blames: the part of an ``Endpoint`` that is to blame, if one is.
     """
 
     code = "dify_fault"
     status = 502
     sentence: ClassVar[str] = "Dify did not do what it was asked."
     retryable: ClassVar[bool] = False
+    blames: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -31,12 +33,15 @@ class DifyFault(PortalError):
         remote_code: str = "",
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message or self.sentence, retry_after=retry_after)
+        super().__init__(
+            message or self.sentence, param=self.blames or None, retry_after=retry_after
+        )
         self.remote_status = remote_status
         self.remote_code = remote_code
 
 
 class AddressNotAllowed(DifyFault):
+    blames = "base_url"
     code = "dify_address_not_allowed"
     status = 400
     sentence = (
@@ -48,6 +53,7 @@ class AddressNotAllowed(DifyFault):
 class Unreachable(DifyFault):
     """No connection, or one that broke off."""
 
+    blames = "base_url"
     code = "dify_unreachable"
     sentence = "Dify can't be reached; check its address and that it runs."
     retryable = True
@@ -69,6 +75,7 @@ class BrokenOff(Unreachable):
 class TimedOut(DifyFault):
     """No answer in time; what was asked may have been done."""
 
+    blames = "base_url"
     code = "dify_timeout"
     status = 504
     sentence = "Dify did not answer in time."
@@ -76,6 +83,7 @@ class TimedOut(DifyFault):
 
 
 class CertificateRefused(DifyFault):
+    blames = "base_url"
     code = "dify_certificate_refused"
     sentence = (
         "Dify's certificate is not trusted, or not its name's; the operator names its authority "
@@ -86,6 +94,8 @@ class CertificateRefused(DifyFault):
 class NotDify(DifyFault):
     """What answers is no Dify: its answers carry no version, or are not what Dify says."""
 
+    blames = "base_url"
+    status = 400
     code = "not_dify"
     sentence = (
         "What answers at this address is not Dify; give the address under which Dify's console "

@@ -78,6 +78,13 @@ _TENANT = (
         True,
     ),
     _Item(_("Members"), "admin:tenants_membership_changelist", "group", Action.MEMBER_READ, True),
+    _Item(
+        _("Connections"),
+        "admin:knowledge_connection_changelist",
+        "hub",
+        Action.CONNECTION_READ,
+        True,
+    ),
     _Item(_("Models"), "admin:inference_model_changelist", "psychology", Action.MODEL_READ, True),
     _Item(
         _("Audit trail"), "admin:audit_auditevent_changelist", "history", Action.AUDIT_READ, True

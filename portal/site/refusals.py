@@ -151,6 +151,76 @@ SENTENCES: Final = (
     _("The engine failed; the worker restarts."),
     _("There is no such batch."),
     _("The batch has ended, or is about to: it can't be cancelled."),
+    _(
+        "Dify's address is not one that the portal may call; the operator lists networks in "
+        "DIFY_NETWORKS, and public addresses need https."
+    ),
+    _("Dify can't be reached; check its address and that it runs."),
+    _("Dify's host name can't be resolved; check its address."),
+    _(
+        "The connection broke off, or what answers does not speak HTTP; check the address and "
+        "that Dify runs."
+    ),
+    _("Dify did not answer in time."),
+    _(
+        "Dify's certificate is not trusted, or not its name's; the operator names its authority"
+        " in DIFY_CA_FILE."
+    ),
+    _(
+        "What answers at this address is not Dify; give the address under which Dify's console "
+        "opens."
+    ),
+    _("The address answers with a redirect, which is not followed; give the final address."),
+    _("Dify answered in a way that this portal does not know; check its version."),
+    _("Dify's answer is larger than the portal takes."),
+    _("Dify refused the call."),
+    _("Dify denies the call."),
+    _("Dify has no such object."),
+    _("This version of Dify does not offer the call."),
+    _("Dify takes no more calls for the moment."),
+    _("Dify failed while it worked on the call."),
+    _("Dify refuses the key."),
+    _(
+        "The portal works with Dify from %(wanted)s up to version 1; this one is %(name)s: "
+        "upgrade it."
+    ),
+    _(
+        "The portal works with Dify from %(wanted)s up to version 1; this one is %(name)s: "
+        "use an instance of version 1."
+    ),
+    _(
+        "Dify refuses the console key for this workspace: check the key, the workspace's id, "
+        "and that Dify runs with ADMIN_API_KEY_ENABLE=true."
+    ),
+    _("Dify refuses the dataset key: make one in Dify under Knowledge, Service API."),
+    _("The dataset key belongs to another workspace of this Dify: make one in this one."),
+    _(
+        "Confirm first that you hold a licence: Dify's own allows further workspaces only with "
+        "written authorisation."
+    ),
+    _("The connection is a shared one: change it where it was made."),
+    _("The connection is a shared one: share it where it was made."),
+    _("Other tenants share the connection: delete theirs first."),
+    _("Another connection is being tried; try again in a moment."),
+    _(
+        "The connection is shared within %(name)s; tenants of another organisation need an "
+        "instance of their own."
+    ),
+    _("The connection is this tenant's own."),
+    _("There is no such tenant, or it is not active."),
+    _("The tenant shares the connection already."),
+    _("'%(field)s' must be 8 to %(most)s printable characters without blanks."),
+    _("There is already a connection '%(name)s'."),
+    _("The address is no URL."),
+    _("The address must begin with https:// or http:// and name a host."),
+    _("The address must have no query (?)."),
+    _("The address must hold no user name and no password."),
+    _("The address must have no fragment (#)."),
+    _("The address must name port 80, 443, or one from 1024 to 65535."),
+    _("There is no such connection."),
+    _("The address must be printable ASCII without blanks; encode the rest."),
+    _("The address must have at most %(n)s characters."),
+    _("The address must name a host by letters, digits, dots and hyphens, or by an address."),
 )
 UNFOLD: Final = (
     _("Type to search"),

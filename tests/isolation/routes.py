@@ -43,6 +43,7 @@ EXPORT = _object("tenants_tenantexport")
 
 FILE, BATCH = _object("inference_file"), _object("inference_batch")
 
+CONNECTION = _object("knowledge_connection")
 WEBHOOK = _object("inference_webhookdelivery")
 OVERRIDE = _object("inference_routeoverride")
 
@@ -126,6 +127,15 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/inference/batch/": LISTING,
     "admin/inference/batch/<uuid:object_id>/": BATCH,
     "admin/inference/batch/<uuid:object_id>/cancel/": BATCH,
+    "admin/knowledge/connection/": LISTING,
+    "admin/knowledge/connection/add/": LISTING,
+    "admin/knowledge/connection/<uuid:object_id>/": CONNECTION,
+    "admin/knowledge/connection/<uuid:object_id>/check/": CONNECTION,
+    "admin/knowledge/connection/<uuid:object_id>/edit/": CONNECTION,
+    "admin/knowledge/connection/<uuid:object_id>/share/": CONNECTION,
+    "admin/knowledge/connection/<uuid:object_id>/licence/": CONNECTION,
+    "admin/knowledge/connection/<uuid:object_id>/workspace/": CONNECTION,
+    "admin/knowledge/connection/<uuid:object_id>/delete/": CONNECTION,
     "admin/inference/deployment/": PLATFORM,
     "admin/inference/deployment/<uuid:object_id>/": PLATFORM,
     "admin/inference/deployment/add/": PLATFORM,
@@ -201,6 +211,12 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/webhooks/test": LISTING,
     "api/v1/batches": LISTING,
     "api/v1/batches/<str:batch_id>": BATCH,
+    "api/v1/connections": LISTING,
+    "api/v1/connections/<str:connection_id>": CONNECTION,
+    "api/v1/connections/<str:connection_id>/check": CONNECTION,
+    "api/v1/connections/<str:connection_id>/share": CONNECTION,
+    "api/v1/connections/<str:connection_id>/licence": CONNECTION,
+    "api/v1/connections/<str:connection_id>/workspaces": CONNECTION,
     "api/v1/models": PLATFORM,
     "api/v1/models/<str:model_id>": PLATFORM,
     "api/v1/model-versions": PLATFORM,

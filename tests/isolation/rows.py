@@ -162,6 +162,17 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             "batch_id": references.get("batch_id"), "number": 1, "custom_id": b"c",
             "custom_id_hmac": b"h", "start": 0, "length": 1, "state": 2,
         },
+        "knowledge_connection": {
+            "id": uuid7(), "name": "seen", "base_url": "https://dify.test",
+            "workspace_id": uuid7(), "workspace_name": "w", "data_key_version": 1, "sealed": b"s",
+            "drift_policy": "ask", "organisation": "", "licence_reference": "seen",
+            "licence_confirmed_by": "seen", "licence_confirmed_at": now, "version": "1.16.0",
+            "capabilities": '{"high_quality": false, "gateway_provider": false, "workspaces": 1, '
+            '"licensed": false}',
+            "health": "healthy", "problem_code": "", "problem": "", "since": now,
+            # Later than any test: a portal that runs meanwhile looks at what is due.
+            "checked_at": now, "check_at": now + timedelta(days=1), "created_at": now,
+        },
         "inference_routeoverride": {
             "id": uuid7(), "name": "seen", "route_id": references.get("route_id"),
             "created_at": now,
@@ -223,6 +234,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "inference_batchline": ("batch_id", {"batch_id": "inference_batch"}),
     "inference_routeoverride": ("id", {}),
+    "knowledge_connection": ("id", {}),
     "audit_event": ("id", {}),
     "audit_body": ("event_id", {"event_id": "audit_event"}),
     "audit_leaf": ("event_id", {"event_id": "audit_event"}),

@@ -47,10 +47,23 @@ BODIES: dict[str, dict[str, Any]] = {
     "api/v1/tenants/<str:tenant_id>/resume": {"reason": "a test"},
     "api/v1/tenants/<str:tenant_id>/close": {"reason": "a test", "name": "x"},
     "api/v1/tenants/<str:tenant_id>/reopen": {"reason": "a test"},
+    "api/v1/connections/<str:connection_id>/share": {
+        "tenant_id": str(uuid7()),
+        "organisation": "x",
+    },
+    "api/v1/connections/<str:connection_id>/licence": {"reference": "a test"},
+    "api/v1/connections/<str:connection_id>/workspaces": {
+        "name": "x",
+        "owner_email": "x@example.com",
+        "inner_key": "a-key-of-a-test",
+    },
 }
-# Pages of a state that the tenants, people and jobs of these tests are not in, and the result of
-# a job that another key submitted.
+# Pages of a state that the tenants, people and jobs of these tests are not in, the result of a job
+# that another key submitted, and what administrators do who have entered the tenant.
 OF_ANOTHER_STATE = {
+    "admin/knowledge/connection/<uuid:object_id>/share/",
+    "admin/knowledge/connection/<uuid:object_id>/licence/",
+    "admin/knowledge/connection/<uuid:object_id>/workspace/",
     "api/v1/jobs/<str:job_id>/result",
     "admin/inference/batch/<uuid:object_id>/cancel/",
     "admin/inference/job/<uuid:object_id>/cancel/",

@@ -1,0 +1,3 @@
+from knowledge.models.connections import Connection, DriftPolicy, Health
+
+__all__ = ["Connection", "DriftPolicy", "Health"]
