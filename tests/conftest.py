@@ -36,6 +36,15 @@ from portal.core.actors import Context, PlatformRole  # noqa: E402
 from tests import factories, live  # noqa: E402
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Lets each process that runs tests set Django up itself, for servers of its own.
+
+    Inherited, the name of the settings would have them read before this file is.
+    """
+    del os.environ["DJANGO_SETTINGS_MODULE"]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuses the mark that would wrap a test in a transaction, or flush the database after it."""
     for item in items:
