@@ -14,6 +14,7 @@ from portal.core.errors import Invalid
 
 # Their frequencies depend on the longest request of a batch, so that requests are not independent.
 _BATCH_DEPENDENT_ROPE = frozenset(("dynamic", "longrope"))
+_BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")  # of x86-64, and of ARM
 
 
 def pick_device(device: Device) -> torch.device:
@@ -43,8 +44,9 @@ def load_model(artefact_dir: Path, *, device: torch.device, dtype: Dtype) -> nn.
     try:
         config = AutoConfig.from_pretrained(artefact_dir, local_files_only=True)
         _check_rope(config)
-        wanted = _dtype(dtype, config.dtype, device)
-        if is_packed(artefact_dir):
+        packed = is_packed(artefact_dir)
+        wanted = pick_dtype(dtype, config.dtype, device, packed=packed)
+        if packed:
             return load_quantized(artefact_dir, device=device, dtype=wanted)
         model = AutoModelForCausalLM.from_pretrained(
             artefact_dir,
@@ -69,13 +71,29 @@ def _check_rope(config: object) -> None:
         )
 
 
-def _dtype(asked: Dtype, own: torch.dtype | None, device: torch.device) -> torch.dtype:
+def pick_dtype(
+    asked: Dtype, own: torch.dtype | None, device: torch.device, *, packed: bool
+) -> torch.dtype:
+    """The number format that an option means.
+
+    Args:
+        own: the artefact's, if it says.
+        packed: whether its weights are of 8 or 4 bits.
+    """
     if asked != "auto":
         return {
             "float32": torch.float32,
             "bfloat16": torch.bfloat16,
             "float16": torch.float16,
         }[asked]
-    if own is None:
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    return torch.bfloat16 if own == torch.float16 and device.type == "cpu" else own
+    if device.type != "cpu":
+        return own or torch.bfloat16
+    # Packed weights have a kernel in bfloat16 alone.
+    short = own in (torch.bfloat16, torch.float16)
+    return torch.bfloat16 if packed or (short and _multiplies_bfloat16()) else torch.float32
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for it; where it is emulated, 32 bits are quicker."""
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name) for name in _BFLOAT16_INSTRUCTIONS)

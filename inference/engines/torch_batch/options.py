@@ -14,8 +14,9 @@ class TorchBatchOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     Args:
         device: ``cuda`` is an NVIDIA or, with torch built for ROCm, an AMD accelerator; ``auto``
             takes one if there is one.
-        dtype: number format of weights and cache; ``auto`` is the artefact's own, with bfloat16
-            in the place of float16 on a CPU.
+        dtype: number format of weights and cache; ``auto`` is the artefact's own on an
+            accelerator. On a CPU it is bfloat16 if the artefact has 16 bits and the CPU has
+            instructions for it, or if the weights are packed; otherwise float32.
         slots: requests that run at once.
         cache_mb: memory of the key-value cache, in MiB; None takes a fixed part of an
             accelerator's free memory, and 1024 on a CPU.
