@@ -70,6 +70,24 @@ def test_load_model_in_32_bits_holds_exactly_the_weights_of_16(
     assert all(torch.equal(loaded[name], stored[name].float()) for name in stored)
 
 
+def test_load_model_in_32_bits_stores_weights_by_columns_and_keeps_shared_ones_shared(
+    tmp_path: Path,
+) -> None:
+    artefact = save_tiny(tmp_path, "llama")
+    source = tiny_model("llama")
+    source.config.tie_word_embeddings = True
+    source.tie_weights()
+    source.save_pretrained(artefact)
+    model = load_model(artefact, device=CPU, dtype="float32")
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    assert layers
+    assert all(layer.weight.t().is_contiguous() for layer in layers)
+    assert model.get_submodule("model.embed_tokens").weight is model.get_submodule("lm_head").weight
+    ids = torch.tensor([[3, 99, 250, 7]])
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, source(ids).logits)
+
+
 def test_load_model_with_packed_weights_uses_their_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
