@@ -1,10 +1,15 @@
 """Measures engines: tokens a second of ways to generate with one model, at 1, 8, 16 and 32 at once.
 
 transformers' ``generate`` one by one and in static batches, its continuous batching, our
-``torch_batch`` in bfloat16 and int8, OpenVINO alone, our ``openvino``, and llama.cpp's server where
-``--llamacpp`` names a folder with its programs. The same prompts, alternating, the best of three
-rounds; and how much of an engine is left behind Celery, Redis and the gateway. The memory's read
-bandwidth, measured in the same run, bounds what one sequence can reach.
+``torch_batch`` with the same weights and with int8, OpenVINO alone, our ``openvino``, and
+llama.cpp's server where ``--llamacpp`` names a folder with its programs. The same prompts,
+alternating, the best of three rounds; and how much of an engine is left behind Celery, Redis and
+the gateway. The memory's read bandwidth, measured in the same run, bounds what one sequence can
+reach.
+
+Each computes as it does if it is left to choose: transformers in the weights' own bfloat16,
+``torch_batch`` in float32 where a CPU emulates bfloat16. The ratios are of these; rows with fp32
+say what transformers reaches with the same numbers. ``torch_step.py`` shows what bounds a step.
 """
 
 import argparse
@@ -138,9 +143,9 @@ def _through_the_portal(home: Path, models: Models, tokens: int) -> dict[str, fl
 
 
 def _print(rates: Rates, models: Models, bandwidth: float, figures: Mapping[str, float]) -> None:
-    print("tokens a second" + "".join(f"{f'C{c}':>9}" for c in _CALLERS))
+    print(f"{'tokens a second':22}" + "".join(f"{f'C{c}':>9}" for c in _CALLERS))
     for name, row in rates.best.items():
-        print(f"{name:15}" + "".join(f"{row[callers]:9.1f}" for callers in _CALLERS))
+        print(f"{name:22}" + "".join(f"{row[callers]:9.1f}" for callers in _CALLERS))
     print(f"\nmemory is read at {bandwidth / 1e9:.1f} GB/s, which lets one sequence reach")
     for name, size in models.sizes().items():
         print(f"  {bandwidth / size:8.0f} tokens/s with {name} ({size / 1e6:.0f} MB)")

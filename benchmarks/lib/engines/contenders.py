@@ -14,6 +14,7 @@ Prompts = Sequence[list[int]]
 CACHE_MB: Final = 1024
 SLOTS: Final = 64
 CONTEXT_LENGTH: Final = 2048
+_ROOM: Final = {"slots": SLOTS, "cache_mb": CACHE_MB}
 
 
 class Contender(Protocol):
@@ -29,14 +30,18 @@ class Contender(Protocol):
 
 
 class _Transformers:
-    """A causal language model of transformers, in bfloat16."""
+    """A causal language model of transformers.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        dtype: number format; ``auto`` is the one of the folder's weights.
+    """
+
+    def __init__(self, folder: Path, dtype: str = "auto") -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
         self.torch: Any = torch
-        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
     def generate(self, batch: Prompts, tokens: int) -> int:
         ids = self.torch.tensor(list(batch))
@@ -76,8 +81,8 @@ class Static(_Transformers):
 class TransformersContinuous(_Transformers):
     """transformers' own continuous batching."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, dtype: str = "auto") -> None:
+        super().__init__(folder, dtype)
         from transformers import GenerationConfig
 
         # No token ends an answer.
@@ -262,15 +267,13 @@ def _as_a_worker(name: str, at: str, options: dict[str, Any]) -> OurEngine:
 
 MAKERS: Final[dict[str, Callable[[str], Contender]]] = {
     "sequential": lambda at: Sequential(Path(at)),
+    "sequential fp32": lambda at: Sequential(Path(at), "float32"),
     "static batches": lambda at: Static(Path(at)),
     "transformers CB": lambda at: TransformersContinuous(Path(at)),
-    "torch_batch": lambda at: _as_a_worker(
-        "torch_batch", at, {"dtype": "bfloat16", "slots": SLOTS, "cache_mb": CACHE_MB}
-    ),
-    "torch_batch int8": lambda at: _as_a_worker(
-        "torch_batch", at, {"dtype": "bfloat16", "slots": SLOTS, "cache_mb": CACHE_MB}
-    ),
+    "transformers CB fp32": lambda at: TransformersContinuous(Path(at), "float32"),
+    "torch_batch": lambda at: _as_a_worker("torch_batch", at, _ROOM),
+    "torch_batch int8": lambda at: _as_a_worker("torch_batch", at, _ROOM),
     "raw OpenVINO": lambda at: RawOpenVINO(Path(at)),
-    "openvino": lambda at: _as_a_worker("openvino", at, {"slots": SLOTS, "cache_mb": CACHE_MB}),
+    "openvino": lambda at: _as_a_worker("openvino", at, _ROOM),
     "llama.cpp Q8_0": LlamaServer,
 }

@@ -36,8 +36,10 @@ class Models:
         """Which folder each contender serves."""
         return {
             "sequential": self.bfloat16,
+            "sequential fp32": self.bfloat16,
             "static batches": self.bfloat16,
             "transformers CB": self.bfloat16,
+            "transformers CB fp32": self.bfloat16,
             "torch_batch": self.bfloat16,
             "torch_batch int8": self.int8,
             "raw OpenVINO": self.gguf,
