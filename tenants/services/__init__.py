@@ -13,6 +13,7 @@ from tenants.services.keys import (
     CreatedKey,
     create_api_key,
     create_playground_key,
+    create_portal_key,
     revoke_api_key,
     revoke_session_keys,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "close_tenant",
     "create_api_key",
     "create_playground_key",
+    "create_portal_key",
     "create_service_account",
     "create_tenant",
     "create_user",

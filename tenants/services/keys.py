@@ -12,7 +12,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from audit.services import intent
-from portal.core.actors import Context
+from portal.core.actors import ActorType, Context
 from portal.core.crypto import Peppers
 from portal.core.env import env
 from portal.core.errors import Conflict, Forbidden, Invalid, NotFound
@@ -132,6 +132,33 @@ def create_playground_key(*, context: Context, session_key: str) -> CreatedKey:
     )
     _save(context, key, TenantsEvent.KEY_CREATE_PLAYGROUND)
     return CreatedKey(key, new.token)
+
+
+def create_portal_key(*, context: Context, name: str, service_account_id: UUID) -> ApiKey:
+    """A key with which the portal itself calls models for a tenant; nobody learns its secret.
+
+    It is listed, limited, charged and revoked like any other.
+
+    Raises:
+        Forbidden: the context is not the product's own work.
+        NotFound: no such service account here.
+        Conflict: the service account is disabled or retired.
+    """
+    if context.actor.type != ActorType.SYSTEM:
+        raise Forbidden("Only the portal makes keys whose secret nobody is shown.")
+    require(context, Action.KEY_CREATE)
+    new = api_key_format.generate()
+    pepper, secret_hmac = peppers().digest(new.secret.encode())
+    key = ApiKey(
+        tenant_id=require_tenant(context),
+        name=clean_text(name, "name", most=80, least=1),
+        public_id=new.public_id,
+        secret_hmac=secret_hmac,
+        pepper_version=pepper,
+        scopes=[Scope.INFERENCE.value],
+    )
+    _save(context, key, TenantsEvent.KEY_CREATE, service_account_id)
+    return key
 
 
 def _save(
