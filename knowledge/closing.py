@@ -1,8 +1,35 @@
-"""What becomes of a tenant's knowledge when the tenant is closed."""
+"""What becomes of a tenant's knowledge when the tenant is closed: it is exported and erased."""
 
-from tenants.closing.registry import erase_rows
+from typing import Final
+
+from tenants.closing.registry import erase_rows, export_part
+
+# Erased from the last to the first.
+_ERASED: Final = (
+    "knowledge_connection",
+    "knowledge_knowledgebase",
+    "knowledge_document",
+    "knowledge_documentversion",
+    "knowledge_chunk",
+)
+
+_BASES: Final = """
+SELECT id, name, description, method, top_k, score_threshold, embedding_model, rerank_model,
+       prompt_template, created_by_id AS created_by, created_at
+  FROM knowledge_knowledgebase WHERE tenant_id = %(tenant)s ORDER BY id
+"""
+_DOCUMENTS: Final = """
+SELECT d.id, d.knowledge_base_id, d.name, d.source, d.enabled, d.archived_at, d.metadata,
+       v.number AS version, v.digest AS sha256, v.size, v.kind, v.text, v.created_at
+  FROM knowledge_document d
+  JOIN knowledge_documentversion v ON v.tenant_id = d.tenant_id AND v.document_id = d.id
+ WHERE d.tenant_id = %(tenant)s ORDER BY d.id, v.number
+"""
 
 
 def register() -> None:
     """Says it, once, when the app starts."""
-    erase_rows("knowledge_connection")
+    for table in _ERASED:
+        erase_rows(table)
+    export_part("knowledge_bases.jsonl", _BASES)
+    export_part("documents.jsonl", _DOCUMENTS)

@@ -56,6 +56,7 @@ app.conf.update(
         "tenants.tasks",
         "tenants.closing.tasks",
         "knowledge.connections.tasks",
+        "knowledge.tasks",
     ),
     beat_schedule={
         "sweep": {"task": "inference.sweep", "schedule": 1.0, "options": {"expires": 1.0}},
@@ -71,6 +72,16 @@ app.conf.update(
         },
         "batches": {
             "task": "inference.run_batches",
+            "schedule": 1.0,
+            "options": {"expires": 1.0},
+        },
+        "documents-read": {
+            "task": "knowledge.read_documents",
+            "schedule": 1.0,
+            "options": {"expires": 1.0},
+        },
+        "documents-embedded": {
+            "task": "knowledge.embed_documents",
             "schedule": 1.0,
             "options": {"expires": 1.0},
         },

@@ -170,6 +170,8 @@ SPECTACULAR_SETTINGS = {
         "TenantRole": "tenants.api.serializers.ROLES",
         "KeyScope": "tenants.api.serializers.SCOPES",
         "PlatformRole": "tenants.api.users.PLATFORM_ROLES",
+        "DocumentState": "knowledge.api.serializers.STATES",
+        "RetrievalMethod": "knowledge.models.Method",
     },
 }
 

@@ -60,6 +60,9 @@ class Action(StrEnum):
     CONNECTION_SHARE = "connection.share"
     PLAYGROUND_USE = "playground.use"
     INFERENCE_CALL = "inference.call"
+    KNOWLEDGE_READ = "knowledge.read"
+    KNOWLEDGE_EDIT = "knowledge.edit"
+    KNOWLEDGE_RETRIEVE = "knowledge.retrieve"
     AUDIT_READ = "audit.read"
     AUDIT_READ_ALL = "audit.read_all"
 
@@ -74,6 +77,8 @@ class Scope(StrEnum):
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"
     JOBS_READ = "jobs:read"
+    KNOWLEDGE_READ = "knowledge:read"
+    KNOWLEDGE_WRITE = "knowledge:write"
     AUDIT_READ = "audit:read"
 
 
@@ -159,6 +164,9 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.CONNECTION_EDIT,
                 Action.PLAYGROUND_USE,
                 Action.INFERENCE_CALL,
+                Action.KNOWLEDGE_READ,
+                Action.KNOWLEDGE_EDIT,
+                Action.KNOWLEDGE_RETRIEVE,
             }
         ),
         TenantRole.DEVELOPER: frozenset(
@@ -178,6 +186,9 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.CONNECTION_READ,
                 Action.PLAYGROUND_USE,
                 Action.INFERENCE_CALL,
+                Action.KNOWLEDGE_READ,
+                Action.KNOWLEDGE_EDIT,
+                Action.KNOWLEDGE_RETRIEVE,
             }
         ),
         TenantRole.VIEWER: frozenset(
@@ -190,6 +201,7 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.USAGE_READ,
                 Action.MODEL_READ,
                 Action.CONNECTION_READ,
+                Action.KNOWLEDGE_READ,
             }
         ),
         TenantRole.AUDITOR: frozenset({Action.TENANT_READ, Action.JOB_READ, Action.AUDIT_READ}),
@@ -216,6 +228,10 @@ SCOPE_ACTIONS: Final[Mapping[Scope, frozenset[Action]]] = MappingProxyType(
             }
         ),
         Scope.JOBS_READ: frozenset({Action.JOB_READ, Action.WEBHOOK_READ}),
+        Scope.KNOWLEDGE_READ: frozenset({Action.KNOWLEDGE_READ, Action.KNOWLEDGE_RETRIEVE}),
+        Scope.KNOWLEDGE_WRITE: frozenset(
+            {Action.KNOWLEDGE_READ, Action.KNOWLEDGE_RETRIEVE, Action.KNOWLEDGE_EDIT}
+        ),
         Scope.AUDIT_READ: frozenset({Action.AUDIT_READ}),
     }
 )
@@ -225,7 +241,14 @@ GRANTABLE_SCOPES: Final[Mapping[TenantRole, frozenset[Scope]]] = MappingProxyTyp
         # An owner hands the trail to the tenant's own audit system without reading it in person.
         TenantRole.OWNER: frozenset(Scope),
         TenantRole.DEVELOPER: frozenset(
-            {Scope.INFERENCE, Scope.TENANT_READ, Scope.KEYS_READ, Scope.JOBS_READ}
+            {
+                Scope.INFERENCE,
+                Scope.TENANT_READ,
+                Scope.KEYS_READ,
+                Scope.JOBS_READ,
+                Scope.KNOWLEDGE_READ,
+                Scope.KNOWLEDGE_WRITE,
+            }
         ),
         TenantRole.VIEWER: frozenset(),
         TenantRole.AUDITOR: frozenset(),
@@ -246,6 +269,7 @@ CLOSING_ACTIONS: Final = frozenset(
         Action.USAGE_READ,
         Action.MODEL_READ,
         Action.CONNECTION_READ,
+        Action.KNOWLEDGE_READ,
         Action.AUDIT_READ,
     }
 )

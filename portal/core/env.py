@@ -107,6 +107,17 @@ class Env(BaseSettings):
     batch_in_flight: int = Field(
         64, ge=1, le=1000, description="Most requests of one batch that wait or run at a time."
     )
+    max_tenant_knowledge_bytes: int = Field(
+        2_000_000_000,
+        ge=1024,
+        description="What the documents of a tenant's knowledge bases may take together, in bytes.",
+    )
+    document_slots: int = Field(
+        2,
+        ge=0,
+        description="Documents of knowledge bases that an io worker reads at once, each in up to "
+        "1.5 GB of memory; with 0 it reads and indexes none.",
+    )
     lease_seconds: float = Field(
         6.0, gt=0.5, description="How long a claimed job stays its worker's without a heartbeat."
     )

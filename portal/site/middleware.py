@@ -19,6 +19,7 @@ from django.urls import Resolver404, resolve
 from audit.models import Category, Outcome
 from audit.services import Event, record
 from inference.gateway.wire.headers import client_request_id, parse_authorization
+from knowledge.api.dify import refused_key
 from portal.core import logging as portal_logging
 from portal.core.actors import ANONYMOUS, Context
 from portal.core.env import env
@@ -37,6 +38,7 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 _log = structlog.get_logger(__name__)
 
 _API: Final = "/api/"
+_EXTERNAL_KNOWLEDGE: Final = "/api/v1/external-knowledge/"
 _UNRECORDED: Final = ("/static/", "/health/", "/admin/jsi18n/", "/favicon.ico")
 """Paths that touch nobody's data: files, health and the language catalogue."""
 
@@ -234,6 +236,8 @@ def _action(request: HttpRequest) -> str:
 
 
 def _refused(request: HttpRequest, refusal: PortalError) -> HttpResponse:
+    if request.path_info.startswith(_EXTERNAL_KNOWLEDGE):
+        return refused_key(refusal)
     if request.path_info.startswith(_API):
         return problem_response(refusal, request)
     if refusal.error_status == 503:

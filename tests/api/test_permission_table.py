@@ -29,6 +29,8 @@ EVERYBODY = {
             "keys:read",
             "keys:write",
             "jobs:read",
+            "knowledge:read",
+            "knowledge:write",
             "audit:read",
         )
     ),
@@ -57,6 +59,9 @@ READ_JOBS = {*PEOPLE, SYSTEM, "key jobs:read"}
 FOLLOW_JOBS = {*READ_JOBS, "key inference"}
 SEND_WEBHOOKS = {"owner", "developer", "key inference"}
 READ_WEBHOOKS = {"owner", "developer", "key jobs:read"}
+READ_KNOWLEDGE = {"owner", "developer", "viewer", "key knowledge:read", "key knowledge:write"}
+RETRIEVE = {"owner", "developer", "key knowledge:read", "key knowledge:write"}
+EDIT_KNOWLEDGE = {"owner", "developer", "key knowledge:write"}
 EDIT_KEYS = {"owner", "developer", "key keys:write"}
 READ_MEMBERS = {"owner", SYSTEM, SECURITY, "key members:read", "key members:write"}
 EDIT_MEMBERS = {"owner", SYSTEM, "key members:write"}
@@ -163,6 +168,23 @@ TABLE = [
     Row("GET", "routes/{id}/overrides", {SYSTEM}),
     Row("POST", "routes/{id}/overrides", {SYSTEM}, {}),
     Row("DELETE", "route-overrides/{id}", {SYSTEM}),
+    Row("GET", "knowledge-bases", READ_KNOWLEDGE),
+    Row("POST", "knowledge-bases", EDIT_KNOWLEDGE, {}),
+    Row("GET", "knowledge-bases/{id}", READ_KNOWLEDGE),
+    Row("PATCH", "knowledge-bases/{id}", EDIT_KNOWLEDGE, {}),
+    Row("DELETE", "knowledge-bases/{id}", EDIT_KNOWLEDGE),
+    Row("POST", "knowledge-bases/{id}/retrieve", RETRIEVE, {}),
+    Row("GET", "knowledge-bases/{id}/documents", READ_KNOWLEDGE),
+    Row("POST", "knowledge-bases/{id}/documents", EDIT_KNOWLEDGE, {}),
+    Row("POST", "knowledge-bases/{id}/files", EDIT_KNOWLEDGE, {}),
+    Row("GET", "documents/{id}", READ_KNOWLEDGE),
+    Row("PATCH", "documents/{id}", EDIT_KNOWLEDGE, {}),
+    Row("DELETE", "documents/{id}", EDIT_KNOWLEDGE),
+    Row("POST", "documents/{id}/index", EDIT_KNOWLEDGE),
+    Row("GET", "documents/{id}/versions", READ_KNOWLEDGE),
+    Row("GET", "documents/{id}/text", READ_KNOWLEDGE),
+    Row("GET", "documents/{id}/diff", READ_KNOWLEDGE),
+    Row("POST", "external-knowledge/retrieval", RETRIEVE, {}),
     Row("GET", "audit/events", READ_AUDIT),
     Row("GET", "audit/events/{id}", READ_AUDIT),
     Row("GET", "openapi.yaml", EVERYBODY),

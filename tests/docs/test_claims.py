@@ -13,6 +13,7 @@ from inference.gateway import calls
 from inference.gateway.app import UnknownRoute, routes
 from inference.webhooks.events import WebhookEvent
 from knowledge.connections.events import ConnectionEvent
+from knowledge.events import KnowledgeEvent
 from portal.core.actors import PlatformRole, TenantRole
 from portal.core.database_roles import DatabaseRoles
 from tenants.events import TEXTS, TenantsEvent
@@ -98,7 +99,8 @@ def test_audit_lists_every_action() -> None:
     assert {calls.CHAT, calls.COUNT_TOKENS} <= of_calls
     named = of_calls | {e.value for e in TenantsEvent} | {e.value for e in WebhookEvent}
     named |= {FALLBACK_ACTION} | {e.value for e in ConnectionEvent}
-    for _, source in sources("audit", "tenants", "inference", "knowledge", "portal"):
+    named |= {e.value for e in KnowledgeEvent}
+    for _, source in sources(*OURS, "portal"):
         named |= {name for pair in _INTENT.findall(source) for name in pair if name}
         named |= set(_EVENT.findall(source))
     assert {"audit.list", "platform.scope", "deployment.enable"} <= named

@@ -46,6 +46,7 @@ FILE, BATCH = _object("inference_file"), _object("inference_batch")
 CONNECTION = _object("knowledge_connection")
 WEBHOOK = _object("inference_webhookdelivery")
 OVERRIDE = _object("inference_routeoverride")
+BASE, DOCUMENT = _object("knowledge_knowledgebase"), _object("knowledge_document")
 
 CONTROL_PLANE: dict[str, Shows] = {
     "": OPEN,
@@ -235,6 +236,17 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/routes/<str:route_id>": PLATFORM,
     "api/v1/routes/<str:route_id>/overrides": PLATFORM,
     "api/v1/route-overrides/<str:override_id>": OVERRIDE,
+    "api/v1/knowledge-bases": LISTING,
+    "api/v1/knowledge-bases/<str:base_id>": BASE,
+    "api/v1/knowledge-bases/<str:base_id>/retrieve": BASE,
+    "api/v1/knowledge-bases/<str:base_id>/documents": BASE,
+    "api/v1/knowledge-bases/<str:base_id>/files": BASE,
+    "api/v1/documents/<str:document_id>": DOCUMENT,
+    "api/v1/documents/<str:document_id>/index": DOCUMENT,
+    "api/v1/documents/<str:document_id>/versions": DOCUMENT,
+    "api/v1/documents/<str:document_id>/text": DOCUMENT,
+    "api/v1/documents/<str:document_id>/diff": DOCUMENT,
+    "api/v1/external-knowledge/retrieval": LISTING,
     "api/v1/audit/events": LISTING,
     "api/v1/audit/events/<str:event_id>": EVENT,
     "api/v1/openapi.yaml": OPEN,

@@ -177,6 +177,27 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             "id": uuid7(), "name": "seen", "route_id": references.get("route_id"),
             "created_at": now,
         },
+        "knowledge_knowledgebase": {
+            "id": uuid7(), "name": "seen", "description": "", "method": "full_text", "top_k": 5,
+            "embedding_model": "", "rerank_model": "", "prompt_template": "t",
+            "api_key_id": references.get("api_key_id"), "created_at": now,
+        },
+        "knowledge_document": {
+            "id": uuid7(), "knowledge_base_id": references.get("knowledge_base_id"),
+            "name": "seen.txt", "source": "text", "enabled": True, "metadata": "{}", "version": 1,
+            "latest": 1, "passages": 1, "embedded_by": "", "state": 2, "parts": 1,
+            "parts_done": 0, "attempts": 0, "maker": "", "waiting_for": "", "error": "",
+            "created_at": now, "changed_at": now,
+        },
+        "knowledge_documentversion": {
+            "id": uuid7(), "document_id": references.get("document_id"), "number": 1,
+            "digest": "0", "size": 4, "kind": "txt", "text": "seen", "created_at": now,
+        },
+        "knowledge_chunk": {
+            "id": uuid7(), "knowledge_base_id": references.get("knowledge_base_id"),
+            "document_id": references.get("document_id"), "version": 1, "position": 0,
+            "text": "seen", "words": "seen",
+        },
         "audit_event": {
             "id": uuid7(), "category": "intent", "action": "test.seen", "outcome": "success",
             "actor_type": "system", "recorded_at": now,
@@ -235,6 +256,13 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "inference_batchline": ("batch_id", {"batch_id": "inference_batch"}),
     "inference_routeoverride": ("id", {}),
     "knowledge_connection": ("id", {}),
+    "knowledge_knowledgebase": ("id", {"api_key_id": "tenants_apikey"}),
+    "knowledge_document": ("id", {"knowledge_base_id": "knowledge_knowledgebase"}),
+    "knowledge_documentversion": ("id", {"document_id": "knowledge_document"}),
+    "knowledge_chunk": (
+        "id",
+        {"knowledge_base_id": "knowledge_knowledgebase", "document_id": "knowledge_document"},
+    ),
     "audit_event": ("id", {}),
     "audit_body": ("event_id", {"event_id": "audit_event"}),
     "audit_leaf": ("event_id", {"event_id": "audit_event"}),

@@ -48,6 +48,7 @@ DEFINERS = {
     "api_key_by_public_id",
     "audit_ensure_partitions",
     "audit_row_change",
+    "knowledge_match",
     "tenant_refuse_closed",
     "usage_roll_up",
 }

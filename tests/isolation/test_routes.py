@@ -42,6 +42,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "api/v1/keys/<str:key_id>": {"allowed_networks": []},
     "api/v1/keys/<str:key_id>/revoke": {"reason": "a test"},
     "api/v1/quotas/<str:quota_id>": {"tokens_day": "5"},
+    "api/v1/knowledge-bases/<str:base_id>/retrieve": {"query": "seen"},
+    "api/v1/knowledge-bases/<str:base_id>/documents": {"name": "x", "text": "x"},
     "api/v1/tenants/<str:tenant_id>": {"name": "x"},
     "api/v1/tenants/<str:tenant_id>/suspend": {"reason": "a test"},
     "api/v1/tenants/<str:tenant_id>/resume": {"reason": "a test"},

@@ -70,6 +70,23 @@ EXPECTED: dict[Action, set[str]] = {
     Action.ROUTE_EDIT: {SYSTEM},
     Action.PLAYGROUND_USE: {OWNER, DEVELOPER},
     Action.INFERENCE_CALL: {OWNER, DEVELOPER, Scope.INFERENCE},
+    Action.CONNECTION_READ: {OWNER, DEVELOPER, VIEWER, SYSTEM},
+    Action.CONNECTION_EDIT: {OWNER, SYSTEM},
+    Action.CONNECTION_SHARE: {SYSTEM},
+    Action.KNOWLEDGE_READ: {
+        OWNER,
+        DEVELOPER,
+        VIEWER,
+        Scope.KNOWLEDGE_READ,
+        Scope.KNOWLEDGE_WRITE,
+    },
+    Action.KNOWLEDGE_EDIT: {OWNER, DEVELOPER, Scope.KNOWLEDGE_WRITE},
+    Action.KNOWLEDGE_RETRIEVE: {
+        OWNER,
+        DEVELOPER,
+        Scope.KNOWLEDGE_READ,
+        Scope.KNOWLEDGE_WRITE,
+    },
     Action.AUDIT_READ: {AUDITOR, AUDIT, Scope.AUDIT_READ},
     Action.AUDIT_READ_ALL: {AUDIT},
 }
@@ -129,14 +146,20 @@ def test_allow_members_of_a_closing_tenant_to_read_and_export_alone() -> None:
     assert actions_of(owner) == {
         Action.TENANT_READ, Action.TENANT_EXPORT, Action.MEMBER_READ, Action.KEY_READ,
         Action.QUOTA_READ, Action.JOB_READ, Action.USAGE_READ, Action.MODEL_READ,
-        Action.SERVICE_ACCOUNT_READ, Action.WEBHOOK_READ,
+        Action.SERVICE_ACCOUNT_READ, Action.WEBHOOK_READ, Action.KNOWLEDGE_READ,
+        Action.CONNECTION_READ,
     }  # fmt: skip
     auditor = replace(context_of(AUDITOR), tenant_read_only=True)
     assert actions_of(auditor) == actions_of(context_of(AUDITOR))
 
 
 def test_allow_administrators_inside_a_closing_tenant_no_change_of_it() -> None:
-    lost = {Action.MEMBER_MANAGE, Action.QUOTA_EDIT_TENANT}
+    lost = {
+        Action.MEMBER_MANAGE,
+        Action.QUOTA_EDIT_TENANT,
+        Action.CONNECTION_EDIT,
+        Action.CONNECTION_SHARE,
+    }
     system = context_of(SYSTEM)
     assert actions_of(replace(system, tenant_read_only=True)) == actions_of(system) - lost
 

@@ -1,0 +1,81 @@
+"""The portal's own API key in a tenant: what knowledge bases spend is charged to it.
+
+It belongs to a service account, so that its owners see it, set quotas on it and may revoke it.
+"""
+
+from dataclasses import replace
+from typing import Final
+from uuid import UUID
+
+from django.utils import timezone
+
+from inference.jobs.submission import key_context
+from portal.core.actors import Context, TenantRole
+from portal.core.errors import Conflict
+from tenants.models import ApiKey, Membership, ServiceAccount
+from tenants.services import create_portal_key, create_service_account
+
+ACCOUNT: Final = "Knowledge bases"
+_ABOUT: Final = "The portal's own: embeds and ranks the documents of knowledge bases."
+
+
+class NoKey(Conflict):
+    """The portal's own key may not be used any more, and somebody has to make another."""
+
+    code = "knowledge_key_missing"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The API key of the service account 'Knowledge bases' is revoked or disabled: save "
+            "the knowledge base's settings to make another one."
+        )
+
+
+def usable_key(api_key_id: UUID | None) -> ApiKey | None:
+    """The key if it may be used now, in the open scope's tenant."""
+    if api_key_id is None:
+        return None
+    key = ApiKey.objects.select_related("user").filter(pk=api_key_id, revoked_at=None).first()
+    expired = key is not None and key.expires_at is not None and key.expires_at <= timezone.now()
+    return None if key is None or expired or not key.user.is_active else key
+
+
+def own_key(context: Context, known: UUID | None) -> ApiKey:
+    """The portal's own key in the open scope's tenant: the one that is known, or a new one.
+
+    Raises:
+        Conflict: its service account is disabled.
+    """
+    found = usable_key(known)
+    if found is not None:
+        return found
+    work = replace(
+        Context.system("knowledge", tenant_id=context.tenant_id),
+        on_behalf_of=context.actor.id,
+        request_id=context.request_id,
+    )
+    account = ServiceAccount.objects.filter(name__iexact=ACCOUNT, retired_at=None).first()
+    if account is None:
+        account = create_service_account(
+            context=work, name=ACCOUNT, description=_ABOUT, responsible_id=_responsible(context)
+        )
+    return create_portal_key(context=work, name=ACCOUNT, service_account_id=account.pk)
+
+
+def _responsible(context: Context) -> UUID | None:
+    """Whom to ask about it: who makes it, or an owner where that is no member."""
+    members = list(Membership.objects.order_by("created_at"))
+    found = [m.user_id for m in members if m.user_id == context.user_id]
+    found += [m.user_id for m in members if m.role == TenantRole.OWNER]
+    return next(iter(found), None)
+
+
+def spending_context(key: ApiKey, request_id: str) -> Context:
+    """The context of a job that is charged to the portal's own key."""
+    return key_context(
+        tenant_id=key.tenant_id,
+        api_key_id=key.pk,
+        user_id=key.user_id,
+        label=key.name,
+        request_id=request_id,
+    )
