@@ -1,5 +1,7 @@
 """Admin pages of knowledge."""
 
+from knowledge.admin.bases import KnowledgeBaseAdmin
 from knowledge.admin.connections import ConnectionAdmin
+from knowledge.admin.documents import DocumentAdmin
 
-__all__ = ["ConnectionAdmin"]
+__all__ = ["ConnectionAdmin", "DocumentAdmin", "KnowledgeBaseAdmin"]

@@ -44,6 +44,13 @@ class _Item:
 
 _TENANT = (
     _Item(_("Playground"), "admin:playground", "forum", Action.PLAYGROUND_USE, True),
+    _Item(
+        _("Knowledge bases"),
+        "admin:knowledge_knowledgebase_changelist",
+        "menu_book",
+        Action.KNOWLEDGE_READ,
+        True,
+    ),
     _Item(_("API keys"), "admin:tenants_apikey_changelist", "key", Action.KEY_READ, True),
     _Item(_("Jobs"), "admin:inference_job_changelist", "list_alt", Action.JOB_READ, True),
     _Item(_("Batches"), "admin:inference_batch_changelist", "inventory_2", Action.JOB_READ, True),

@@ -149,6 +149,50 @@ SENTENCES: Final = (
     _("It waits for its turn to load again."),
     _("Not loaded again: another worker failed to."),
     _("The engine failed; the worker restarts."),
+    _("There is no such knowledge base."),
+    _("There is no such document."),
+    _("There is no such version."),
+    _("There is already a knowledge base of this name."),
+    _("There is already a document of this name in the knowledge base."),
+    _("'%(field)s' must be a model that is served here, and that %(wanted)s."),
+    _("Searching by meaning needs an embedding model: choose one, or search by full text."),
+    _("This knowledge base has no embedding model: search it by full text."),
+    _("'prompt_template' must hold {{context}} and {{query}}."),
+    _(
+        "The API key of the service account 'Knowledge bases' is revoked or disabled: save the "
+        "knowledge base's settings to make another one."
+    ),
+    _("The documents of this tenant take all the room they may: delete some first."),
+    _("'text' is empty."),
+    _("'query' is empty."),
+    _("A version that has not been read yet can't be compared."),
+    _("The versions are too long to be compared here."),
+    _("Files of this type can't be read: use txt, md, html, csv, pdf, docx or xlsx."),
+    _("The file is empty."),
+    _("The file is larger than 15 MB: split it into smaller ones."),
+    _("The file is not text in a known encoding: save it as UTF-8."),
+    _(
+        "The content is not what the file's name says: it is no %(name)s. Save it as one, or give "
+        "it the right extension."
+    ),
+    _(
+        "The file is protected with a password, or of an older Office: save it without one, as "
+        "%(name)s."
+    ),
+    _(
+        "The file unpacks to far more than a document holds, so it is not opened. Save what you "
+        "need of it as a new file."
+    ),
+    _("There is no text in the file."),
+    _("There is no text in the PDF, only pictures: run text recognition (OCR) on it first."),
+    _("The file is damaged: open it in its own program and save it again."),
+    _("The PDF is protected with a password: save it without one."),
+    _("There is more text in the file than can be read: split it."),
+    _("Reading the file takes too long: split it, or save its text as txt."),
+    _("The file can't be read: save it again, or save its text as txt."),
+    _("Found by full text alone: %(name)s"),
+    _("Not reranked: %(name)s"),
+    _("The model did not answer in time; try again in a moment."),
     _("There is no such batch."),
     _("The batch has ended, or is about to: it can't be cancelled."),
     _(

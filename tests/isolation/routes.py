@@ -170,6 +170,17 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/inference/modelversion/": PLATFORM,
     "admin/inference/modelversion/<uuid:object_id>/": PLATFORM,
     "admin/inference/modelversion/<uuid:object_id>/price/": PLATFORM,
+    "admin/knowledge/knowledgebase/": LISTING,
+    "admin/knowledge/knowledgebase/add/": LISTING,
+    **{
+        f"admin/knowledge/knowledgebase/<uuid:object_id>/{page}": BASE
+        for page in ("", "ask/", "text/", "edit/", "delete/", "live/", "upload/")
+    },
+    "admin/knowledge/document/": LISTING,
+    **{
+        f"admin/knowledge/document/<uuid:object_id>/{page}": DOCUMENT
+        for page in ("", "disable/", "enable/", "archive/", "restore/", "index/", "delete/")
+    },
     "api/v1/tenants": LISTING,
     "api/v1/tenants/<str:tenant_id>": TENANT,
     "api/v1/tenants/<str:tenant_id>/suspend": TENANT,
