@@ -321,5 +321,6 @@ def _licence(connection: Connection) -> str:
     }
     return f"{text} " + gettext(
         "Dify's licence allows several tenants in one instance only with written authorisation: "
-        "confirm that you hold it, or give each tenant an instance of its own."
+        "an administrator of the platform confirms that it is held, or each tenant gets an "
+        "instance of its own."
     )

@@ -17,6 +17,7 @@ from portal.core.tenancy import tenant_scope
 from tests.factories import Organisation
 from tests.knowledge.dify.double import DifyDouble
 from tests.knowledge.dify.test_connections import connect
+from tests.live import LivePortal
 from tests.servers import SessionServers
 from tests.waiting import eventually
 
@@ -147,3 +148,16 @@ def test_task_does_nothing_while_its_process_is_at_it(monkeypatch: pytest.Monkey
     assert check_due.call_count == 0
     tasks.check_connections()
     assert check_due.call_count == 1
+
+
+def test_running_portal_looks_at_what_is_due(
+    dify: DifyDouble,
+    endpoint: Endpoint,
+    live_portal: LivePortal,
+    owner_sql: psycopg.Connection,
+    tenant_a: Organisation,
+) -> None:
+    made = connect(tenant_a.owner.context, endpoint)
+    dify.version = "1.18.0"
+    make_due(owner_sql, made)
+    eventually(lambda: read(tenant_a).version == "1.18.0", within=60)
