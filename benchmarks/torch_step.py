@@ -184,7 +184,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="keep converted models there")
-    parser.add_argument("--rounds", type=int, default=20, help="of which the best counts")
+    parser.add_argument("--rounds", type=int, default=10, help="of which the best counts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     return parser.parse_args()
 

@@ -1,5 +1,6 @@
 """llama.cpp's server, started with the shipped model in eight bits."""
 
+import os
 import subprocess
 import tempfile
 import time
@@ -38,7 +39,7 @@ class LlamaCpp:
             [
                 *(self._programs / "llama-server", "-m", eight, "--host", "127.0.0.1"),
                 *("--port", str(self._port), "-np", str(_SLOTS), "-c", str(_CONTEXT)),
-                *("-t", "2", "--no-webui"),
+                *("-t", str(os.cpu_count()), "--no-webui"),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
