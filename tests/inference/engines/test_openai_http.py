@@ -356,3 +356,17 @@ def test_recorded_completion_of_transformers_is_read_whole(serve_openai: Serve) 
     engine.submit(request("a", max_tokens=6))
     assert sink.done("a") == Done("a", "length", 2, 6)
     assert sink.text("a").endswith("w")
+
+
+@pytest.mark.parametrize(("api", "name"), [("completions", "completion"), ("chat", "chat")])
+def test_recorded_answer_of_llamacpp_is_read_whole(
+    serve_openai: Serve, api: str, name: str
+) -> None:
+    recorded = (RECORDED / f"llamacpp_{name}.sse").read_bytes()
+    engine, sink, _ = serve_openai(Reply([recorded]), family="llamacpp", api=api)
+    engine.submit(request("a", max_tokens=6, logprobs=1))
+    assert sink.done("a") == Done("a", "length", 41, 6)
+    assert sink.text("a") == "One day, in the bustling"
+    told = [entry for event in sink.of("a") for entry in getattr(event, "logprobs", ())]
+    assert [entry.token for entry in told] == [b"One", b" day", b",", b" in", b" the", b" bustling"]
+    assert told[0].logprob == pytest.approx(-1.3885, abs=1e-4)
