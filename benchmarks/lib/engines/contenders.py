@@ -172,20 +172,21 @@ class OurEngine:
     def run(self, prompts: Prompts, tokens: int, concurrency: int) -> int:
         with self._changed:
             self._left, self._made, self._tokens = list(prompts), 0, tokens
-            self._running = min(concurrency, len(prompts))
-        for _ in range(self._running):
-            self._submit()
+            # Taken at once: the first may have ended before the last is submitted.
+            first = [self._left.pop() for _ in range(min(concurrency, len(prompts)))]
+            self._running = len(first)
+        for prompt in first:
+            self._submit(prompt)
         with self._changed:
             self._changed.wait_for(lambda: self._fault or not self._running)
         if self._fault:
             raise SystemExit(f"The engine failed: {self._fault}")
         return self._made
 
-    def _submit(self) -> None:
+    def _submit(self, prompt: list[int]) -> None:
         from inference.engines.base import GenerationRequest, Message, Sampling
 
         with self._changed:
-            prompt = self._left.pop()
             self._number += 1
             name = str(self._number)
         sampling = Sampling(
@@ -206,12 +207,12 @@ class OurEngine:
         with self._changed:
             self._made += tokens
             self._fault = self._fault or fault
-            more = bool(self._left) and not fault
-            if not more:
+            following = self._left.pop() if self._left and not fault else None
+            if following is None:
                 self._running -= 1
                 self._changed.notify_all()
-        if more:
-            self._submit()
+        if following is not None:
+            self._submit(following)
 
     def close(self) -> None:
         self._engine.close()

@@ -91,8 +91,7 @@ def main() -> None:
         )
         return
     device = torch.device("cpu" if arguments.smoke else "cuda")
-    if not arguments.smoke:
-        _test()
+    status = 0 if arguments.smoke else _test()
     plan = SMOKE_PLAN if arguments.smoke else Plan()
     bandwidth = read_rate(device, plan.probe_bytes)
     rows = _measure(device, plan, bandwidth, smoke=arguments.smoke)
@@ -105,6 +104,7 @@ def main() -> None:
         rounded = {name: float(f"{value:.5g}") for name, value in figures.items()}
         arguments.json.write_text(json.dumps(rounded, indent=2) + "\n")
         arguments.json.with_suffix(".txt").write_text(table + "\n")
+    sys.exit(status)
 
 
 def _arguments() -> argparse.Namespace:
@@ -123,12 +123,17 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _test() -> None:
-    """The engine's own tests, on the accelerator; what fails is shown, and the rest goes on."""
+def _test() -> int:
+    """The engine's own tests, on the accelerator; what fails is shown, and the rest goes on.
+
+    Returns:
+        Their exit status.
+    """
     words = [sys.executable, "-m", "pytest", "-q", *_TESTS]
     environment = {**os.environ, "FREEHOLD_TEST_DEVICE": "cuda"}
     status = subprocess.run(words, cwd=ROOT, env=environment, check=False).returncode
     print(f"The tests on the accelerator {'failed' if status else 'passed'}.\n", flush=True)
+    return status
 
 
 def read_rate(device: torch.device, size: int) -> float:
