@@ -233,8 +233,8 @@ class Engine(Protocol):
     """Generates tokens for many requests at once. All methods are thread-safe.
 
     An engine is constructed with ``emit``, which it calls from one thread of its own, once a step,
-    with all events of that step. ``emit`` must be quick and must not raise: an engine whose events
-    cannot be delivered stops.
+    with all events of that step, and once when it fails, even if nothing ran. ``emit`` must be
+    quick and must not raise: an engine whose events cannot be delivered stops.
     """
 
     def load(self) -> None:

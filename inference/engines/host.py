@@ -68,11 +68,12 @@ class _Host:
                 options=start.options,
                 emit=self._emit,
             )
+            # It may fail, and say so, as soon as it is loaded.
+            self._engine = engine
             engine.load()
         except PortalError as fault:
             self._send(LoadRefused(fault.error_code, fault.error_status, fault.message))
             return False
-        self._engine = engine
         self._send(Loaded(engine.stats()))
         return True
 

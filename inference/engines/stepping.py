@@ -282,7 +282,8 @@ class StepEngine(ABC):
         for request_id in ended:
             self._counted.pop(request_id, None)
         try:
-            if events:
+            # An owner in another process hears of a failure so, even if nothing ran.
+            if events or self._failure is not None:
                 self._emit(events)
         finally:
             with self._changed:

@@ -59,7 +59,7 @@ ToChild = Start | Submit | Cancel
 ToParent = Loaded | LoadRefused | Events
 
 
-def send(sock: socket.socket, message: ToChild | ToParent) -> None:
+def send(sock: socket.socket, message: msgspec.Struct) -> None:
     """Send one message; only one thread may at a time.
 
     Raises:

@@ -49,15 +49,16 @@ class Figures:
 
 
 def resident_bytes() -> int:
-    """Main memory of this process and its children, of which an engine may be one."""
-    return sum(_resident(pid) for pid in ("self", *_children()))
+    """Main memory of this process and its descendants: an engine may be one, and have its own."""
+    return sum(_resident(pid) for pid in _family("self"))
 
 
-def _children() -> list[str]:
-    found: list[str] = []
-    for listing in Path("/proc/self/task").glob("*/children"):
+def _family(pid: str) -> list[str]:
+    found = [pid]
+    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
-            found += listing.read_text().split()
+            for child in listing.read_text().split():
+                found += _family(child)
     return found
 
 

@@ -32,6 +32,7 @@ _TESTS: Final = (
     "tests/inference/engines/test_torch_embed.py",
     "tests/inference/quantization/test_fp8.py",
 )
+_TESTS_OF_SEVERAL: Final = ("tests/inference/engines/test_torch_ranks.py",)
 _TARGET: Final = 0.6
 _SEQUENTIAL: Final = 2
 
@@ -129,7 +130,8 @@ def _test() -> int:
     Returns:
         Their exit status.
     """
-    words = [sys.executable, "-m", "pytest", "-q", *_TESTS]
+    several = _TESTS_OF_SEVERAL if torch.cuda.device_count() > 1 else ()
+    words = [sys.executable, "-m", "pytest", "-q", *_TESTS, *several]
     environment = {**os.environ, "FREEHOLD_TEST_DEVICE": "cuda"}
     status = subprocess.run(words, cwd=ROOT, env=environment, check=False).returncode
     print(f"The tests on the accelerator {'failed' if status else 'passed'}.\n", flush=True)

@@ -27,11 +27,17 @@ from inference.engines.grammar import Grammars
 from inference.engines.options import parse_options
 from inference.engines.stepping import RequestRefused, StepEngine, log_failure
 from inference.engines.text import TokenBytes
+from inference.engines.torch_batch.leading import open_group
 from inference.engines.torch_batch.loading import load_model, pick_device
 from inference.engines.torch_batch.options import TorchBatchOptions
 from inference.engines.torch_batch.prefixes import PrefixStore
 from inference.engines.torch_batch.rows import Rows
-from inference.engines.torch_batch.runner import ModelRunner, StepInputs, is_out_of_memory
+from inference.engines.torch_batch.runner import (
+    ModelRunner,
+    StepInputs,
+    cache_bytes_of,
+    is_out_of_memory,
+)
 from inference.engines.torch_batch.runs import Run
 from inference.engines.torch_batch.sampling import (
     NOTHING,
@@ -39,6 +45,7 @@ from inference.engines.torch_batch.sampling import (
     SamplingPlan,
     TokenMask,
 )
+from inference.engines.torch_batch.splitting import check_split
 from portal.core.errors import Invalid
 
 log = structlog.get_logger(__name__)
@@ -80,22 +87,52 @@ class TorchBatchEngine(StepEngine):
             torch.set_num_threads(options.threads)
         device = pick_device(options.device)
         self._table = TokenBytes(Tokenizer.from_file(str(self._artefact_dir / "tokenizer.json")))
-        prefix_bytes = options.prefix_cache_mb * 2**20
-        runner = ModelRunner(
+        self._prefill_tokens = options.prefill_tokens or _PREFILL_TOKENS[device.type]
+        runner = self._open_runner(device)
+        try:
+            self._warm_up(runner)
+        except BaseException:
+            runner.close()
+            raise
+        self._eos = tuple(i for i in self._manifest.eos_token_ids if i < runner.vocabulary)
+        self._prefixes = PrefixStore(
+            options.prefix_cache_mb * 2**20 // runner.token_bytes,
+            save=runner.save,
+            drop=runner.drop,
+        )
+        self._rows = Rows(runner)
+        self._runner = runner
+
+    def _open_runner(self, device: torch.device) -> ModelRunner:
+        options = self._options
+        if options.tensor_parallel > 1:
+            check_split(
+                self._artefact_dir,
+                name=self._manifest.name,
+                ranks=options.tensor_parallel,
+                device=device,
+            )
+            return open_group(
+                self._artefact_dir,
+                options=options,
+                device=device,
+                context_length=self._context_length,
+                on_loss=self._wake,
+            )
+        return ModelRunner(
             load_model(self._artefact_dir, device=device, dtype=options.dtype),
             slots=options.slots,
             context_length=self._context_length,
-            cache_bytes=None if options.cache_mb is None else options.cache_mb * 2**20,
-            reserved_bytes=prefix_bytes,
+            cache_bytes=cache_bytes_of(options, device),
         )
-        self._eos = tuple(i for i in self._manifest.eos_token_ids if i < runner.vocabulary)
-        self._prefill_tokens = options.prefill_tokens or _PREFILL_TOKENS[device.type]
-        self._prefixes = PrefixStore(
-            prefix_bytes // runner.token_bytes, save=runner.save, drop=runner.drop
-        )
-        self._rows = Rows(runner)
-        self._warm_up(runner)
-        self._runner = runner
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _is_busy(self) -> bool:
+        # A step finds out what has become of it.
+        return self._runner is not None and self._runner.lost
 
     def _warm_up(self, runner: ModelRunner) -> None:
         # A prompt and a token: the kernels of both are made ready at first use.
@@ -177,6 +214,7 @@ class TorchBatchEngine(StepEngine):
             self._decode(self._runner, events)
         if self._queue or self._rows.prefilling:
             self._prefill(self._runner, events)
+        self._runner.check()
         return events
 
     def _decode(self, runner: ModelRunner, events: list[Event]) -> None:
@@ -333,5 +371,7 @@ class TorchBatchEngine(StepEngine):
         self._runs.clear()
         self._queue.clear()
         self._plan = None
+        if self._runner is not None:
+            self._runner.close()
         self._runner = None
         del self._rows, self._prefixes

@@ -6,6 +6,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.distributed import DistributedConfig
 from transformers.utils import logging
 
 from inference.engines.torch_batch.options import Device, Dtype
@@ -32,10 +33,13 @@ def pick_device(device: Device) -> torch.device:
     return torch.device("cuda" if available and device != "cpu" else "cpu")
 
 
-def load_model(artefact_dir: Path, *, device: torch.device, dtype: Dtype) -> nn.Module:
+def load_model(
+    artefact_dir: Path, *, device: torch.device, dtype: Dtype, ranks: int = 1
+) -> nn.Module:
     """The causal language model of an artefact, ready for inference on ``device``.
 
-    Nothing is read from outside the folder, and none of its code is run.
+    Nothing is read from outside the folder, and none of its code is run. With several ranks it is
+    this rank's part, by the model's own plan; the process group must have been formed.
 
     Raises:
         Invalid: the folder holds no weights that can be loaded.
@@ -55,9 +59,12 @@ def load_model(artefact_dir: Path, *, device: torch.device, dtype: Dtype) -> nn.
             attn_implementation="sdpa",
             local_files_only=True,
             use_safetensors=True,
+            distributed_config=DistributedConfig(tp_size=ranks) if ranks > 1 else None,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
         raise Invalid(f"The model in {artefact_dir} cannot be loaded: {fault}") from fault
+    if ranks > 1:
+        return model.eval()
     if device.type == "cpu" and wanted == torch.float32:
         _store_by_columns(model)
     return model.to(device).eval()

@@ -1,11 +1,12 @@
 """What a deployment may say about the engine ``torch_batch``."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+MOST_RANKS: Final = 64
 
 
 class TorchBatchOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,6 +26,8 @@ class TorchBatchOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         prefix_cache_mb: memory for beginnings of prompts that may be used again, in MiB, on the
             same device; 0 computes every prompt anew.
         threads: CPU threads for computing; None leaves it to torch.
+        tensor_parallel: ranks over which the model is split, each a process with an accelerator of
+            its own; memory and threads above are each rank's.
     """
 
     device: Device = "auto"
@@ -34,3 +37,4 @@ class TorchBatchOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     prefill_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     prefix_cache_mb: Annotated[int, msgspec.Meta(ge=0)] = 256
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    tensor_parallel: Annotated[int, msgspec.Meta(ge=1, le=MOST_RANKS)] = 1

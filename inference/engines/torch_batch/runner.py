@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers.cache_utils import DynamicCache
 
 from inference.engines.torch_batch.cache import (
@@ -19,6 +20,7 @@ from inference.engines.torch_batch.cache import (
     buckets,
     layer_shapes,
 )
+from inference.engines.torch_batch.options import TorchBatchOptions
 from portal.core.errors import Invalid
 
 Ids = npt.NDArray[np.int64]
@@ -55,8 +57,7 @@ class ModelRunner:
         model: a causal language model of transformers, on its device.
         slots: most rows.
         context_length: most tokens of a row.
-        cache_bytes: memory of the cache; None takes what suits the device.
-        reserved_bytes: memory that others will take on the same device.
+        cache_bytes: memory of the cache.
 
     Raises:
         Invalid: the model's cache is of a kind that has no rows, or there is no memory for one.
@@ -68,15 +69,12 @@ class ModelRunner:
         *,
         slots: int,
         context_length: int,
-        cache_bytes: int | None,
-        reserved_bytes: int,
+        cache_bytes: int,
     ) -> None:
         self._model = model
         self.device = next(model.parameters()).device
         shapes, dtype = self._probe()
         self.token_bytes: int = sum(shape.numbers for shape in shapes) * dtype.itemsize
-        if cache_bytes is None:
-            cache_bytes = _default_cache_bytes(self.device, reserved_bytes)
         # More than all slots at their longest would never be used.
         most = slots * buckets(context_length)
         tokens = min(cache_bytes // self.token_bytes // BUCKET * BUCKET, most)
@@ -92,8 +90,7 @@ class ModelRunner:
         self._saved: dict[int, list[torch.Tensor]] = {}
         self._handles = 0
         self._saved_bytes: int = 0
-        parts = [*model.parameters(), *model.buffers()]
-        self._weight_bytes: int = sum(part.numel() * part.element_size() for part in parts)
+        self._weight_bytes = sum(_own_bytes(p) for p in (*model.parameters(), *model.buffers()))
 
     @torch.inference_mode()
     def _probe(self) -> tuple[list[LayerShape], torch.dtype]:
@@ -189,10 +186,30 @@ class ModelRunner:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    @property
+    def lost(self) -> bool:
+        """Whether it can compute no more, for other processes that take part are gone."""
+        return False
 
-def _default_cache_bytes(device: torch.device, reserved_bytes: int) -> int:
+    def check(self) -> None:
+        """Raises if it is lost: then what it computed last is worth nothing."""
+
+    def close(self) -> None:
+        """End what takes part in other processes."""
+
+
+def _own_bytes(part: torch.Tensor) -> int:
+    """Of a tensor, or of this rank's part of one."""
+    own = part.to_local() if isinstance(part, DTensor) else part
+    return own.numel() * own.element_size()
+
+
+def cache_bytes_of(options: TorchBatchOptions, device: torch.device) -> int:
+    """Memory for a cache on a device that holds the model already."""
+    if options.cache_mb is not None:
+        return options.cache_mb * 2**20
     if device.type != "cuda":
         return _CPU_CACHE_BYTES
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(device)
-    return int(free * _FREE_PART) - reserved_bytes
+    return int(free * _FREE_PART) - options.prefix_cache_mb * 2**20
