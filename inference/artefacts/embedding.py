@@ -23,14 +23,15 @@ _CONFIG: Final = "config.json"
 _POOLING: Final = "1_Pooling/config.json"
 _SENTENCE_CONFIG: Final = "config_sentence_transformers.json"
 _SENTENCE_LENGTH: Final = "sentence_bert_config.json"
+SENTENCE_FILES: Final = (_SENTENCE_CONFIG, _SENTENCE_LENGTH, _POOLING)
+"""What sentence-transformers writes beside a model."""
+
 _KEPT: Final = (
     _CONFIG,
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
-    _SENTENCE_CONFIG,
-    _SENTENCE_LENGTH,
-    _POOLING,
+    *SENTENCE_FILES,
 )
 _WEIGHTS: Final = "model.safetensors"
 _NEEDED: Final = (_CONFIG, "tokenizer.json")

@@ -55,6 +55,12 @@ def file_patterns() -> tuple[str, ...]:
     return (*needed, *_BESIDE, *_LICENCE_FILES)
 
 
+def has_template(source: Path) -> bool:
+    """Whether a folder has a chat template."""
+    settings = _json(source / TOKENIZER_CONFIG) or {}
+    return (source / TEMPLATE).is_file() or "chat_template" in settings
+
+
 @dataclass(frozen=True, slots=True)
 class _Folder:
     """What a model's folder says of itself."""

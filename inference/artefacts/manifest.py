@@ -1,8 +1,9 @@
 """What an artefact folder says about itself, and whether it is still what was imported."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -130,6 +131,37 @@ def load_manifest(folder: Path) -> Manifest:
         return msgspec.json.decode(content, type=Manifest)
     except msgspec.DecodeError as fault:
         raise Invalid(f"The artefact's {folder / MANIFEST} is damaged: {fault}.") from None
+
+
+class FileFault(msgspec.Struct, frozen=True):
+    """What is wrong with a file of an artefact's folder."""
+
+    name: str
+    fault: Literal["missing", "corrupt", "extra"]
+
+
+def file_faults(
+    folder: Path, files: Mapping[str, FileEntry], progress: Progress | None = None
+) -> list[FileFault]:
+    """Reads every file of an artefact; what is not as ``files`` has it, by name.
+
+    An engine may load what lies beside the files as well, so that is a fault too.
+
+    Raises:
+        NotFound: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise NotFound(f"There is no model artefact in {folder}.")
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()} - {
+        MANIFEST
+    }
+    found = [FileFault(name, "extra") for name in there - set(files)]
+    for name, expected in files.items():
+        if name not in there:
+            found.append(FileFault(name, "missing"))
+        elif file_entry(folder / name, progress) != expected:
+            found.append(FileFault(name, "corrupt"))
+    return sorted(found, key=lambda one: one.name)
 
 
 def verify(folder: Path, progress: Progress | None = None) -> Manifest:

@@ -17,6 +17,8 @@ from urllib.parse import quote, urlsplit
 import httpx
 import msgspec
 
+from inference.artefacts import safetensors
+from inference.artefacts.embedding import SENTENCE_FILES
 from inference.artefacts.folder import file_patterns
 from inference.artefacts.manifest import Progress, file_entry
 from portal.core.errors import Invalid, NotFound, Unavailable
@@ -57,6 +59,7 @@ def fetch(
     downloads: Path,
     *,
     token: str | None = None,
+    weights: bool = True,
     progress: Progress | None = None,
 ) -> Snapshot:
     """Bring a repository's files into a folder below ``downloads``.
@@ -65,6 +68,7 @@ def fetch(
         url: the mirror, ``http`` or ``https``; certificates are checked against the system's.
         repository: ``OWNER/NAME@REVISION``.
         token: sent as bearer, to the mirror itself alone; None sends none.
+        weights: whether they are fetched; a model that is served elsewhere needs none here.
 
     Raises:
         NotFound: the mirror has no such repository or revision.
@@ -79,7 +83,7 @@ def fetch(
     url = url.rstrip("/")
     try:
         with _client(url, token) as client:
-            return _fetch(client, url, name, revision, downloads, progress)
+            return _fetch(client, url, name, revision, downloads, weights, progress)
     except httpx.HTTPError as fault:
         raise Unavailable(
             f"The transfer from {url} broke off ({type(fault).__name__}); run it again to go on."
@@ -108,13 +112,14 @@ def _fetch(
     name: str,
     revision: str,
     downloads: Path,
+    weights: bool,
     progress: Progress | None,
 ) -> Snapshot:
     info = _info(client, name, revision)
     place = hashlib.sha256(f"{url}\n{name}\n{info.sha}".encode()).hexdigest()[:16]
     folder = downloads / place
     folder.mkdir(parents=True, exist_ok=True)
-    for sibling in _wanted(info.siblings):
+    for sibling in _wanted(info.siblings, weights=weights):
         if not (folder / sibling.rfilename).is_file():
             _transfer(client, f"/{name}/resolve/{info.sha}/", sibling, folder, progress)
     return Snapshot(folder, f"{url}/{name}@{info.sha}")
@@ -140,20 +145,23 @@ def _check(response: httpx.Response) -> None:
         raise Unavailable(f"The mirror answered {response.status_code} for {response.url.path}.")
 
 
-def _wanted(siblings: list[_Sibling]) -> list[_Sibling]:
-    """The files of a model among a repository's, none of them in a folder below."""
-    found = [
-        sibling
-        for sibling in siblings
-        if "/" not in sibling.rfilename
-        and any(fnmatch.fnmatchcase(sibling.rfilename, glob) for glob in file_patterns())
-    ]
+def _wanted(siblings: list[_Sibling], *, weights: bool) -> list[_Sibling]:
+    """The files of a model among a repository's; none in a folder below, but for its pooling."""
+    found = [sibling for sibling in siblings if _is_wanted(sibling.rfilename)]
+    if not weights:
+        return [s for s in found if not s.rfilename.endswith((".safetensors", safetensors.INDEX))]
     if not any(sibling.rfilename.endswith(".safetensors") for sibling in found):
         raise Invalid(
             "The repository has no safetensors; pickled weights, which can run code when they are "
             "loaded, are never fetched."
         )
     return found
+
+
+def _is_wanted(name: str) -> bool:
+    if name in SENTENCE_FILES:
+        return True
+    return "/" not in name and any(fnmatch.fnmatchcase(name, glob) for glob in file_patterns())
 
 
 def _transfer(
@@ -166,6 +174,7 @@ def _transfer(
     """Brings one file, from where an earlier run left it."""
     name = sibling.rfilename
     part = folder / f"{name}.part"
+    part.parent.mkdir(exist_ok=True)
     begun = part.stat().st_size if part.is_file() else 0
     if not begun or begun != sibling.size:
         headers = {"Range": f"bytes={begun}-"} if begun else {}

@@ -25,6 +25,7 @@ def import_tokenizer(
     name: str,
     licence: str,
     provenance: str,
+    template: str | None = None,
     context_length: int | None = None,
 ) -> Manifest:
     """Import the tokenizer of a Hugging Face model folder; weights in it are not read.
@@ -33,6 +34,7 @@ def import_tokenizer(
     ``tokenizer_config.json``. A second import of the same content changes nothing.
 
     Args:
+        template: chat template; the folder's own if not given.
         context_length: most tokens that the server takes; None is the model's own, of
             ``config.json``.
 
@@ -42,10 +44,10 @@ def import_tokenizer(
     """
     tokenizer = _tokenizer(folder)
     config, settings = _json(folder, "config.json"), _json(folder, "tokenizer_config.json")
-    template = _template(folder, settings)
+    template = _template(folder, settings) if template is None else template
     length = context_length or config.get("max_position_embeddings")
     if not isinstance(length, int) or length < 1:
-        raise Invalid("The model's context length is unknown; name it.")
+        raise Invalid("The model's context length is unknown; name it (--context-length).")
     ends = _end_tokens(folder, tokenizer, config, settings)
     begin = _token_id(tokenizer, settings.get("bos_token"))
     content = f"{REMOTE_FORMAT}\n{length}\n{begin}\n{ends}\n{template}\n{tokenizer.to_str()}"
@@ -110,7 +112,7 @@ def _template(folder: Path, settings: dict[str, Any]) -> str:
         by_name = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
         found = by_name.get("default")
     if not isinstance(found, str):
-        raise NotFound(f"There is no chat template in {folder}.")
+        raise NotFound(f"There is no chat template in {folder}; give one (--chat-template).")
     return found
 
 

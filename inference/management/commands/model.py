@@ -4,11 +4,12 @@ import shutil
 import time
 from argparse import ArgumentParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
-from inference.artefacts import import_model
+from inference.artefacts import Manifest, import_for_elsewhere, import_model
+from inference.artefacts.importing import Does
 from inference.models import ModelVersion
 from inference.services import register_model_version
 from inference.verification import verify_model_version
@@ -17,6 +18,11 @@ from portal.core.env import env
 from portal.core.errors import PortalError
 
 _GIB = 2**30
+_TASKS: Final[dict[str, Does]] = {
+    "generation": "generate",
+    "embedding": "embed",
+    "rerank": "rerank",
+}
 
 
 class _Meter:
@@ -56,6 +62,20 @@ class Command(BaseCommand):
         take.add_argument(
             "--chat-template", type=Path, metavar="FILE", help="instead of the model's own"
         )
+        take.add_argument(
+            "--task", choices=_TASKS, help="what the model does; told from its files if not given"
+        )
+        take.add_argument(
+            "--tokenizer-only",
+            action="store_true",
+            help="for a model that is served elsewhere: tokenizer and configurations, no weights",
+        )
+        take.add_argument(
+            "--context-length",
+            type=int,
+            metavar="TOKENS",
+            help="with --tokenizer-only: what the server takes, if less than the model's own",
+        )
         check = commands.add_parser("verify", help="read the files and compare their SHA-256")
         check.add_argument("version", nargs="?", metavar="NAME@LABEL")
         check.add_argument("--all", action="store_true", help="every version")
@@ -70,6 +90,8 @@ class Command(BaseCommand):
 
     def _import(self, options: dict[str, Any]) -> None:
         store = env().freehold_data_dir / "models"
+        if options["context_length"] is not None and not options["tokenizer_only"]:
+            raise CommandError("--context-length is for --tokenizer-only: weights know theirs.")
         meter, mirror = _Meter(self.stderr), options["mirror"]
         source, provenance = Path(options["source"]), options["provenance"]
         if mirror is not None:
@@ -82,18 +104,11 @@ class Command(BaseCommand):
                 options["source"],
                 store / ".downloads",
                 token=token.get_secret_value() if token else None,
+                weights=not options["tokenizer_only"],
                 progress=meter,
             )
             source, provenance = snapshot.folder, provenance or snapshot.provenance
-        manifest = import_model(
-            source,
-            store,
-            name=options["name"],
-            licence=options["licence"],
-            provenance=provenance,
-            template=_template(options["chat_template"]),
-            progress=meter,
-        )
+        manifest = _imported(source, store, provenance, options, meter)
         version = register_model_version(
             context=Context.system("model import"),
             name=options["name"],
@@ -137,6 +152,23 @@ class Command(BaseCommand):
                 f"{version.sku}  {version.format or '-'}  {version.quantization or '-'}  "
                 f"{gib:.2f} GiB  {version.licence or '-'}  {version.path}"
             )
+
+
+def _imported(
+    source: Path, store: Path, provenance: str | None, options: dict[str, Any], meter: _Meter
+) -> Manifest:
+    task = options["task"]
+    known: dict[str, Any] = {
+        "name": options["name"],
+        "licence": options["licence"],
+        "provenance": provenance,
+        "template": _template(options["chat_template"]),
+        "does": None if task is None else _TASKS[task],
+    }
+    if options["tokenizer_only"]:
+        known["context_length"] = options["context_length"]
+        return import_for_elsewhere(source, store, **known)
+    return import_model(source, store, **known, progress=meter)
 
 
 def _versions() -> list[ModelVersion]:
