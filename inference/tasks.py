@@ -8,6 +8,7 @@ from celery import shared_task
 from inference import dispatch
 from inference.batches.sweep import sweep_files
 from inference.batches.turns import Turns
+from inference.file_checks import FileChecks
 from inference.sweeper import Sweeper
 from inference.webhooks.deliverer import Deliverer, DelivererThread
 from inference.webhooks.services import ciphers
@@ -72,6 +73,18 @@ def sweep_old_files() -> None:
     dropped = sweep_files(env().database_url("gateway"))
     if dropped:
         log.info("files.swept", files=dropped)
+
+
+@cache
+def _file_checks() -> FileChecks:
+    """This process's checks of models' files."""
+    return FileChecks(env().database_url("gateway"))
+
+
+@shared_task(name="inference.check_files")
+def check_files() -> None:
+    """Begins to read a version's files that are to be verified; it goes on when this returns."""
+    _file_checks().begin()
 
 
 @cache

@@ -86,6 +86,11 @@ app.conf.update(
             "options": {"expires": 1.0},
         },
         "files": {"task": "inference.sweep_files", "schedule": 60.0, "options": {"expires": 60.0}},
+        "file-checks": {
+            "task": "inference.check_files",
+            "schedule": 5.0,
+            "options": {"expires": 5.0},
+        },
         "partitions": {"task": "audit.ensure_partitions", "schedule": 6 * 3600.0},
         "usage": {"task": "tenants.roll_up_usage", "schedule": 10.0, "options": {"expires": 10.0}},
         "connections": {

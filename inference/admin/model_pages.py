@@ -1,12 +1,15 @@
 """Admin pages of models and their versions."""
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Q, QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.template.defaultfilters import filesizeformat
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -16,6 +19,7 @@ from inference.admin.catalogue_forms import (
     PriceForm,
     VersionForm,
 )
+from inference.admin.file_checks import check_text
 from inference.admin.platform import PlatformPage, deployment_link
 from inference.admin.quality import GateForm, quality_text, set_gate
 from inference.admin.words import money
@@ -25,8 +29,10 @@ from inference.services import (
     register_artefact,
     set_price,
 )
+from inference.verification import ask_for_check
 from portal.core.pages import (
     FormPage,
+    ServiceForm,
     context_of,
     display,
     may,
@@ -76,6 +82,11 @@ def _set_price(request: HttpRequest, version: ModelVersion, data: dict[str, Any]
     return reverse("admin:inference_modelversion_change", args=[version.pk])
 
 
+def _verify(request: HttpRequest, version: ModelVersion, _data: dict[str, Any]) -> str:
+    ask_for_check(context=context_of(request), version_id=version.pk)
+    return reverse("admin:inference_modelversion_change", args=[version.pk])
+
+
 @admin.register(ModelVersion)
 class ModelVersionAdmin(PlatformPage):
     """Artefacts as versions of models, and their prices."""
@@ -92,6 +103,19 @@ class ModelVersionAdmin(PlatformPage):
             intro=_("Holds for calls from now on; what was called before keeps its price."),
             done=_("The price is set."),
         ),
+        FormPage(
+            "verify",
+            Action.MODEL_EDIT,
+            _("Verify files"),
+            ServiceForm,
+            _verify,
+            button=_("Verify files"),
+            intro=_(
+                "Every file is read and compared with what was registered. Of many gigabytes this "
+                "takes minutes; the version is served all the while."
+            ),
+            done=_("The files are going to be read; this page says how far it is."),
+        ),
     )
     detail_template = "site/version.html"
     empty_title = _("No version yet")
@@ -100,13 +124,30 @@ class ModelVersionAdmin(PlatformPage):
     search_fields = ("model__name", "label", "digest")
     ordering = ("model__name", "label")
 
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.live_view)
+        live = path("<uuid:object_id>/live/", view, name="inference_modelversion_live")
+        return [*super().get_urls(), live]
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[ModelVersion]:
-        return ModelVersion.objects.select_related("model").prefetch_related("prices")
+        found = ModelVersion.objects.select_related("model", "check_asked")
+        return found.prefetch_related("prices")
+
+    def live_view(self, request: HttpRequest, object_id: UUID) -> HttpResponse:
+        """How far a check of the files is, asked for every other second while it is looked at."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        version = ModelVersion.objects.select_related("check_asked").filter(pk=object_id).first()
+        if version is None:
+            raise Http404
+        return render(request, "site/version_live.html", {"check": check_text(version)})
 
     def detail_context(self, request: HttpRequest, obj: ModelVersion) -> dict[str, Any]:
         prices = sorted(obj.prices.all(), key=lambda p: p.effective_from, reverse=True)
         files = sorted((obj.files or {}).items())
         return {
+            "check": check_text(obj),
+            "live": self.url("live", obj),
             "prices": [(price, price_text(price)) for price in prices],
             "files": [
                 (name, filesizeformat(entry["size"]), entry["sha256"]) for name, entry in files

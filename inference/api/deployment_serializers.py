@@ -7,7 +7,15 @@ from rest_framework import serializers
 
 from inference.api.serializers import DeploymentSerializer, VersionFileSerializer
 from inference.engines import engine_names
-from inference.models import Model, ModelPrice, ModelVersion, Worker, WorkerState
+from inference.models import (
+    CheckState,
+    Model,
+    ModelCheck,
+    ModelPrice,
+    ModelVersion,
+    Worker,
+    WorkerState,
+)
 from inference.worker_selectors import is_silent, load_of, pending, stale_reasons
 from inference.worker_services import WorkerOrder
 
@@ -73,6 +81,41 @@ class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
     @extend_schema_field(VersionFileSerializer(many=True))
     def get_files(self, version: ModelVersion) -> list[dict[str, Any]]:
         return [{"name": name, **entry} for name, entry in sorted((version.files or {}).items())]
+
+
+class FileFaultSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    fault = serializers.ChoiceField(["missing", "corrupt", "extra"])
+
+
+class FileCheckSerializer(serializers.ModelSerializer[ModelCheck]):
+    """The newest check of a version's files: how far it is, or how it ended."""
+
+    version_id = serializers.UUIDField()
+    state = serializers.ChoiceField(CheckState.values)
+    percent = serializers.IntegerField()
+    faults = FileFaultSerializer(many=True)
+    detail = serializers.CharField(
+        help_text="Why the files are bad where none of them is named; empty else."
+    )
+
+    class Meta:
+        model = ModelCheck
+        fields = [
+            "version_id",
+            "state",
+            "percent",
+            "read_bytes",
+            "total_bytes",
+            "file",
+            "faults",
+            "detail",
+            "asked_at",
+            "asked_by",
+            "started_at",
+            "ended_at",
+        ]
+        read_only_fields = fields
 
 
 class NewVersionSerializer(serializers.Serializer[Any]):

@@ -11,7 +11,8 @@ from rest_framework.response import Response
 
 from inference import services, worker_services
 from inference.api import deployment_serializers as shapes
-from inference.models import Model, ModelVersion
+from inference.models import Model, ModelCheck, ModelVersion
+from inference.verification import ask_for_check
 from inference.worker_selectors import get_deployment, get_worker, workers
 from inference.worker_services import WorkerOrder
 from portal.core.api import PortalView
@@ -87,6 +88,28 @@ class VersionView(PortalView):
     @extend_schema(operation_id="model_versions_read", responses=shapes.VersionSerializer)
     def get(self, request: Request, version_id: str) -> Response:
         return Response(shapes.VersionSerializer(_version(version_id)).data)
+
+
+class FileCheckView(PortalView):
+    """Whether a version's files are what was registered: asks an io worker to read them."""
+
+    actions = {"GET": Action.DEPLOYMENT_READ, "POST": Action.MODEL_EDIT}
+
+    @extend_schema(operation_id="model_versions_check", responses=shapes.FileCheckSerializer)
+    def get(self, request: Request, version_id: str) -> Response:
+        check = ModelCheck.objects.filter(pk=parse_id(version_id)).first()
+        if check is None:
+            raise NotFound("The files of this version were never verified here.")
+        return Response(shapes.FileCheckSerializer(check).data)
+
+    @extend_schema(
+        operation_id="model_versions_ask_check",
+        request=None,
+        responses={202: shapes.FileCheckSerializer},
+    )
+    def post(self, request: Request, version_id: str) -> Response:
+        check = ask_for_check(context=api_context(request), version_id=parse_id(version_id))
+        return Response(shapes.FileCheckSerializer(check).data, 202)
 
 
 class PricesView(PortalView):

@@ -39,6 +39,11 @@ urlpatterns = [
         name="model-version",
     ),
     path(
+        "model-versions/<str:version_id>/check",
+        deployment_views.FileCheckView.as_view(),
+        name="model-version-check",
+    ),
+    path(
         "model-versions/<str:version_id>/prices",
         deployment_views.PricesView.as_view(),
         name="prices",

@@ -9,7 +9,15 @@ from inference.models.batches import (
     FileState,
     LineState,
 )
-from inference.models.catalogue import Deployment, Model, ModelPrice, ModelVersion, Task
+from inference.models.catalogue import (
+    CheckState,
+    Deployment,
+    Model,
+    ModelCheck,
+    ModelPrice,
+    ModelVersion,
+    Task,
+)
 from inference.models.dispatch import (
     DeploymentClock,
     DesiredState,
@@ -32,6 +40,7 @@ __all__ = [
     "Batch",
     "BatchLine",
     "BatchState",
+    "CheckState",
     "Deployment",
     "DeploymentClock",
     "DesiredState",
@@ -46,6 +55,7 @@ __all__ = [
     "JobState",
     "LineState",
     "Model",
+    "ModelCheck",
     "ModelPrice",
     "ModelVersion",
     "Priority",

@@ -101,6 +101,51 @@ class ModelVersion(IdModel):
         return f"{self.model.name}@{self.label}"
 
 
+class CheckState(models.TextChoices):
+    """Where a check of a version's files is, or how it ended."""
+
+    WAITING = "waiting", _("waiting")
+    RUNNING = "running", _("running")
+    GOOD = "good", _("as registered")
+    BAD = "bad", _("not as registered")
+
+
+class ModelCheck(models.Model):
+    """The newest check of a version's files that somebody asked for.
+
+    Whoever runs it writes how far it is, and holds it by the moment at which it began until
+    ``lease_until``. ``faults`` lists file and fault of each that is not as registered, ``detail``
+    says in words why the files could not be read.
+    """
+
+    version = models.OneToOneField(
+        ModelVersion, models.CASCADE, primary_key=True, related_name="check_asked"
+    )
+    state = models.CharField(_("state"), max_length=10, choices=CheckState)
+    asked_at = models.DateTimeField(_("asked"))
+    asked_by = models.CharField(_("asked by"), max_length=200, blank=True)
+    started_at = models.DateTimeField(_("started"), null=True, blank=True)
+    ended_at = models.DateTimeField(_("ended"), null=True, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    read_bytes = models.BigIntegerField(default=0)
+    total_bytes = models.BigIntegerField(default=0)
+    file = models.CharField(_("file"), max_length=500, blank=True)
+    faults = models.JSONField(_("faults"), default=list)
+    detail = models.CharField(_("detail"), max_length=500, blank=True)
+
+    class Meta:
+        verbose_name = _("file check")
+        verbose_name_plural = _("file checks")
+
+    def __str__(self) -> str:
+        return f"{self.version}: {self.state}"
+
+    @property
+    def percent(self) -> int:
+        """How much of the files has been read."""
+        return min(100, 100 * self.read_bytes // self.total_bytes) if self.total_bytes else 0
+
+
 class ModelPrice(IdModel):
     """What a version costs from a moment on, in micro-units of currency a million tokens."""
 

@@ -146,6 +146,8 @@ TABLE = [
     Row("GET", "model-versions", {SYSTEM}),
     Row("POST", "model-versions", {SYSTEM}, {}),
     Row("GET", "model-versions/{id}", {SYSTEM}),
+    Row("GET", "model-versions/{id}/check", {SYSTEM}),
+    Row("POST", "model-versions/{id}/check", {SYSTEM}, {}),
     Row("GET", "model-versions/{id}/prices", {SYSTEM}),
     Row("POST", "model-versions/{id}/prices", {SYSTEM}, {}),
     Row("GET", "deployments", {SYSTEM}),

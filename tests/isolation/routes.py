@@ -169,7 +169,9 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/inference/model/<uuid:object_id>/edit/": PLATFORM,
     "admin/inference/modelversion/": PLATFORM,
     "admin/inference/modelversion/<uuid:object_id>/": PLATFORM,
+    "admin/inference/modelversion/<uuid:object_id>/live/": PLATFORM,
     "admin/inference/modelversion/<uuid:object_id>/price/": PLATFORM,
+    "admin/inference/modelversion/<uuid:object_id>/verify/": PLATFORM,
     "admin/knowledge/knowledgebase/": LISTING,
     "admin/knowledge/knowledgebase/add/": LISTING,
     **{
@@ -233,6 +235,7 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/models/<str:model_id>": PLATFORM,
     "api/v1/model-versions": PLATFORM,
     "api/v1/model-versions/<str:version_id>": PLATFORM,
+    "api/v1/model-versions/<str:version_id>/check": PLATFORM,
     "api/v1/model-versions/<str:version_id>/prices": PLATFORM,
     "api/v1/models/<str:model_id>/quality-gate": PLATFORM,
     "api/v1/deployments": PLATFORM,

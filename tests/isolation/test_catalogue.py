@@ -20,6 +20,7 @@ WITHOUT_TENANT = {
     "tenants_user": "people are global; they are listed through memberships",
     "inference_model": "catalogue of the platform",
     "inference_modelversion": "catalogue of the platform",
+    "inference_modelcheck": "catalogue of the platform: checks of files",
     "inference_modelprice": "catalogue of the platform",
     "inference_deployment": "catalogue of the platform",
     "inference_deploymentclock": "one virtual clock a queue",
