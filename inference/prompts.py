@@ -214,6 +214,7 @@ class PromptEncoder:
     Attributes:
         tool_format: the name of the format in which the model calls tools; empty where its
             template takes none.
+        call_form: how it writes them.
         reasons: the model may write its reasoning before its answer.
     """
 
@@ -236,6 +237,7 @@ class PromptEncoder:
         self._learn_own_pieces()
         self._support = self._learn_tools()
         self.tool_format = self._support.form
+        self.call_form = self._support.calling
         added = tokenizer.get_added_tokens_decoder().values()
         self.reasons = reasons(template, frozenset(token.content for token in added))
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from inference.engines.base import Message, ToolCall
 from inference.gateway.parsing.formats import FORMATS
+from inference.gateway.parsing.forms import CallForm, form_of
 from inference.gateway.parsing.reading import Reading, read_whole
 from inference.markers import END_THINK, THINK
 from portal.core.errors import Invalid
@@ -54,11 +55,13 @@ class ToolSupport(msgspec.Struct, frozen=True):
         form: the name of the format in which its model calls; empty where it takes no tools.
         texts: it wants the arguments of calls as text, not as objects.
         nulls: it wants null as the content of a message that only calls, not an empty text.
+        calling: how its model writes a call.
     """
 
     form: str = ""
     texts: bool = False
     nulls: bool = True
+    calling: CallForm | None = None
 
 
 class Render(Protocol):
@@ -105,7 +108,7 @@ def tool_support(render: Render, control: re.Pattern[str]) -> ToolSupport:
             continue
         for form in FORMATS:
             if _reads_the_probe(form, answer, control):
-                return replace(way, form=form)
+                return replace(way, form=form, calling=form_of(form, answer))
     return ToolSupport()
 
 

@@ -13,6 +13,8 @@ Ability = Literal[
     "chat",
     "completions",
     "tools",
+    "tool_choice",
+    "strict",
     "response_format",
     "logprobs",
     "top_logprobs",
@@ -22,21 +24,26 @@ Ability = Literal[
     "embeddings",
     "rerank",
 ]
-"""``chat`` is every API of conversations; others are endpoints and parameters by their names."""
+"""``chat`` is every API of conversations; others are endpoints and parameters by their names.
+
+``tool_choice`` is a call that is forced, and ``strict`` tools without one.
+"""
 
 Abilities = frozenset[Ability]
 
 _NUMBERS: Final[Abilities] = frozenset({"embeddings", "rerank"})
 _ALL: Final[Abilities] = frozenset(get_args(Ability))
 _TEXT: Final[Abilities] = _ALL - _NUMBERS
+# Calls that an answer is held to.
+_CALLS: Final[Abilities] = frozenset({"tool_choice", "strict"})
 
 FAMILY_ABILITIES: Final[Mapping[str, Abilities]] = {
-    # A response format in chats alone.
-    "openai": _ALL - {"top_k", "min_tokens"},
+    # A response format in chats alone; strict tools of vllm in completions alone.
+    "openai": _ALL - {"top_k", "min_tokens", "strict"},
     "vllm": _ALL,
-    "sglang": _ALL,
-    "llamacpp": _ALL - {"min_tokens"},
-    "tgi": _TEXT - {"completions", "top_k", "min_tokens"},
+    "sglang": _ALL - {"strict"},
+    "llamacpp": _ALL - {"min_tokens", "strict"},
+    "tgi": _TEXT - {"completions", "top_k", "min_tokens", "strict"},
     "tei": _NUMBERS,
 }
 """Of the servers that ``openai_http`` speaks to."""
@@ -49,10 +56,10 @@ ENGINE_ABILITIES: Final[Mapping[str, Abilities]] = {
     # What one of its families lacks, its adapter refuses.
     "openai_http": _ALL,
     "openvino": _TEXT - {"top_logprobs"},
-    "tgi": _TEXT - {"min_tokens"},
+    "tgi": _TEXT - _CALLS - {"min_tokens"},
     "torch_batch": _TEXT,
     "torch_embed": _NUMBERS,
-    "triton": _TEXT - {"response_format", "logprobs", "top_logprobs"},
+    "triton": _TEXT - _CALLS - {"response_format", "logprobs", "top_logprobs"},
     "vllm": _ALL,
 }
 
@@ -101,22 +108,35 @@ def refusal_of(engine: str, extras: Extras) -> Invalid | None:
     lacking = next((name for name in _asked(extras) if name not in able), None)
     if lacking is None:
         return None
+    param = "tools" if lacking == "strict" else lacking
+    return Invalid(_refusal(lacking), code="unsupported_parameter", param=param)
+
+
+def _refusal(lacking: Ability) -> str:
     if lacking == "top_logprobs":
-        message = (
+        return (
             "The engine of this model tells the log probability of the chosen token alone: send "
             "'top_logprobs' 0, or leave it out."
         )
-    else:
-        message = f"The engine of this model does not have '{lacking}': leave it out."
-    return Invalid(message, code="unsupported_parameter", param=lacking)
+    if lacking in _CALLS:
+        return "The engine of this model can't be held to calls of tools: " + (
+            "declare no tool as 'strict'."
+            if lacking == "strict"
+            else "leave 'tool_choice' to 'auto'."
+        )
+    return f"The engine of this model does not have '{lacking}': leave it out."
 
 
 def _asked(extras: Extras) -> list[Ability]:
     """The abilities that a request's extras need."""
+    structure = extras.structure
+    calls = None if structure is None else structure.calls
     asked: dict[Ability, bool] = {
         "top_k": extras.top_k > 0,
         "min_tokens": extras.min_tokens > 0,
-        "response_format": extras.structure is not None,
+        "tool_choice": calls is not None and calls.forced,
+        "strict": calls is not None and not calls.forced,
+        "response_format": structure is not None and calls is None,
         "logprobs": extras.logprobs is not None,
         "top_logprobs": bool(extras.logprobs),
     }

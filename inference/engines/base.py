@@ -40,16 +40,50 @@ class Message(msgspec.Struct, frozen=True):
     call_id: str = ""
 
 
-class Structure(msgspec.Struct, frozen=True):
+class CallTag(msgspec.Struct, frozen=True, array_like=True):
+    """A call of one tool: what stands around its arguments, and their JSON schema as text."""
+
+    name: str
+    begin: str
+    schema: str
+    end: str
+
+
+class Calls(msgspec.Struct, frozen=True):
+    """How an answer calls tools: an opener, calls, and what closes them.
+
+    Args:
+        tags: what may be called.
+        opener: the mark at which calls begin; empty where an answer that begins with a brace is
+            a call.
+        first: what stands between the opener and the first call.
+        between: what stands between a call and the next.
+        after: what stands behind the last.
+        forced: the answer is calls and nothing else; otherwise it may be text, with calls or not.
+        one: a call is the only one.
+    """
+
+    tags: tuple[CallTag, ...]
+    opener: str = ""
+    first: str = ""
+    between: str = ""
+    after: str = ""
+    forced: bool = True
+    one: bool = False
+
+
+class Structure(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an answer must look like; tokens that would break it are never chosen.
 
     Args:
-        kind: any JSON object, or JSON that a schema describes.
+        kind: any JSON object, JSON that a schema describes, or calls of tools.
         schema: the JSON schema as text; empty for any object.
+        calls: how tools are called, where the kind says so.
     """
 
-    kind: Literal["json_object", "json_schema"]
+    kind: Literal["json_object", "json_schema", "calls"]
     schema: str = ""
+    calls: Calls | None = None
 
 
 class Sampling(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from inference.engines.base import (
+    Calls,
     Done,
     Emit,
     EngineOptions,
@@ -46,7 +47,8 @@ class FakeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         text: repeated as the answer, a token a word.
         answers: what is said, once and as it stands, a token a character, to a request whose last
             message has the key in it; the first that fits, in the place of ``text``.
-        structured_text: the whole answer to a request for a structure, a token a word.
+        structured_text: the whole answer to a request for a structure, a token a word. Of one that
+            must call a tool, the arguments of its call of the first, a token a character.
         clock: each token is the moment at which it was made instead, by ``time.monotonic_ns()``,
             so that a reader on this machine sees how long it was under way.
         fail_on: a request with this in a message fails.
@@ -90,18 +92,14 @@ class _Run:
         self, request: GenerationRequest, options: FakeOptions, words: Sequence[str], offset: int
     ) -> None:
         most, natural = request.sampling.max_tokens, options.tokens
-        self.words = words
-        if request.sampling.structure is not None:
-            self.words = _words(options.structured_text)
-            natural, offset = len(self.words), 0
+        said = _said(request, options)
+        if said is not None:
+            words, natural, offset = said, len(said), 0
         elif natural is not None:
             natural = max(natural, request.sampling.min_tokens)
+        self.words = words
         self.logprobs: list[TokenLogprob] = []
         self.request = request
-        last = request.messages[-1].content if options.answers and request.messages else ""
-        answer = next((said for key, said in options.answers.items() if key in last), None)
-        if answer is not None:
-            self.words, natural, offset = tuple(answer), len(answer), 0
         self.reason: StopReason = "length" if natural is None or natural >= most else "stop"
         self.length = most if natural is None else min(most, natural)
         self.offset = offset
@@ -233,6 +231,25 @@ class FakeEngine(StepEngine):
 
 def _words(text: str) -> list[str]:
     return [word + " " for word in text.split()] or [text]
+
+
+def _said(request: GenerationRequest, options: FakeOptions) -> Sequence[str] | None:
+    """The tokens of an answer that is said once; None for a text that is repeated."""
+    structure = request.sampling.structure
+    calls = None if structure is None else structure.calls
+    if calls is not None and calls.forced:
+        return tuple(_called(calls, options.structured_text))
+    last = request.messages[-1].content if options.answers and request.messages else ""
+    answer = next((said for key, said in options.answers.items() if key in last), None)
+    if answer is not None:
+        return tuple(answer)
+    return None if structure is None or calls is not None else _words(options.structured_text)
+
+
+def _called(calls: Calls, arguments: str) -> str:
+    tag = calls.tags[0]
+    parts = (calls.opener, calls.first, tag.begin, arguments, tag.end, calls.after)
+    return "".join(parts)
 
 
 def _token(run: _Run, piece: Piece) -> Token:

@@ -4,16 +4,21 @@ For engines that choose tokens themselves. A mask is told each token that was ch
 before the next one all that would break the structure.
 """
 
+import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
 from inference.artefacts import load_manifest
-from inference.engines.base import Structure
+from inference.engines.base import Calls, Structure
 from inference.engines.schemas import schema_of
 from inference.engines.stepping import RequestRefused
+from inference.markers import REASONING_MARKS
 
 _NOTHING: Final = float("-inf")
 
@@ -35,8 +40,10 @@ class Grammars:
             raise RequestRefused(
                 "The model has no token that ends a text, so no answer can be held to a structure."
             )
+        text = (artefact_dir / "tokenizer.json").read_text()
+        self._special = _special_tokens(text)
         self._tokenizer = LLTokenizer(
-            (artefact_dir / "tokenizer.json").read_text(),
+            text,
             n_vocab=vocab_size or manifest.vocab_size,
             eos_token=list(manifest.eos_token_ids),
         )
@@ -47,7 +54,10 @@ class Grammars:
         Raises:
             RequestRefused: the structure's schema can't be compiled.
         """
-        grammar = LLMatcher.grammar_from_json_schema(schema_of(structure))
+        if structure.calls is not None:
+            grammar = lark_of(structure.calls, self._special)
+        else:
+            grammar = LLMatcher.grammar_from_json_schema(schema_of(structure))
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise RequestRefused(f"The schema can't be compiled: {matcher.get_error()[:200]}")
@@ -94,3 +104,50 @@ class StructureMask:
     def complete(self) -> bool:
         """Whether the answer may end here."""
         return self._matcher.is_accepting()
+
+
+def _special_tokens(tokenizer: str) -> dict[str, int]:
+    """The special tokens of a ``tokenizer.json``: no text of a grammar matches them."""
+    added = msgspec.json.decode(tokenizer).get("added_tokens") or ()
+    return {token["content"]: token["id"] for token in added if token.get("special")}
+
+
+def lark_of(calls: Calls, special: Mapping[str, int]) -> str:
+    """The grammar of calls in llguidance's dialect of Lark.
+
+    Text stands before calls if they are not forced, up to the opener; an answer ends with them.
+    """
+
+    def literal(text: str) -> str:
+        marks = "|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "(?!)"
+        parts = re.split(f"({marks})", text)
+        return " ".join(
+            f"<[{special[part]}]>" if part in special else json.dumps(part, ensure_ascii=False)
+            for part in parts
+            if part
+        )
+
+    rules = [
+        f"call_{n}: {literal(tag.begin)} %json {tag.schema} {literal(tag.end)}"
+        for n, tag in enumerate(calls.tags)
+    ]
+    rules.append("call: " + " | ".join(f"call_{n}" for n in range(len(calls.tags))))
+    more = "" if calls.one else f"({literal(calls.between)} call)*"
+    rules.append(f"calls: {literal(calls.first)} call {more} {literal(calls.after)}")
+    if calls.forced:
+        rules.append(f"start: {literal(calls.opener)} calls")
+    else:
+        rules += _free(calls, literal(calls.opener), special)
+    return "\n".join(["%llguidance {}", *rules, ""])
+
+
+def _free(calls: Calls, opener: str, special: Mapping[str, int]) -> list[str]:
+    """The rules of an answer that may be text, calls, or text with calls behind it."""
+    if not opener:
+        # What begins with a brace is a call.
+        return ["start: calls | OTHER", r"OTHER: /(\s*[^{\s](.|\n)*)?/"]
+    marks = [f"<[{special[mark]}]>" for mark in sorted(REASONING_MARKS & special.keys())]
+    before = f"(TEXT ({' | '.join(marks)}))*" if marks else ""
+    # A mark that is no special token ends the text as soon as it is written.
+    lead = f"lead: TEXT {opener}" if calls.opener in special else f"lead[lazy]: TEXT {opener}"
+    return [f"start: {before} (TEXT | lead calls)", lead, r"TEXT: /(.|\n)*/"]

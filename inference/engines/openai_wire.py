@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from inference.engines.base import (
+    Calls,
     GenerationRequest,
     Likely,
     Sampling,
@@ -21,6 +23,7 @@ from inference.engines.base import (
 )
 from inference.engines.remote import Chunk
 from inference.engines.remote.faults import failed, of_error, refused
+from inference.engines.structural_tags import structural_tag
 
 _ANY_OBJECT = {"type": "object"}
 _REASONS: dict[str, StopReason] = {
@@ -60,6 +63,10 @@ def body_of(
     if sampling.seed is not None:
         body["seed"] = sampling.seed
     body |= _prompt(request, chat=chat) | _logprobs(sampling.logprobs, chat=chat)
+    calls = None if sampling.structure is None else sampling.structure.calls
+    if calls is not None:
+        body |= _held(calls, family=family, chat=chat)
+        request = replace(request, sampling=replace(sampling, structure=None))
     return body | _FAMILIES[family](request, chat, share_cache)
 
 
@@ -74,6 +81,20 @@ def _prompt(request: GenerationRequest, *, chat: bool) -> dict[str, Any]:
     if request.tools:
         body["tools"] = msgspec.json.decode(request.tools)
     return body
+
+
+def _held(calls: Calls, *, family: str, chat: bool) -> dict[str, Any]:
+    """What holds the answer to calls of tools."""
+    if not chat:
+        if family != "vllm":
+            raise refused("This deployment's server is held to calls of tools in chats alone.")
+        return {"response_format": structural_tag(calls)}
+    if not calls.forced:
+        raise refused("This deployment's server can't be held to strict tools in chats.")
+    choice: Any = "required"
+    if len(calls.tags) == 1:
+        choice = {"type": "function", "function": {"name": calls.tags[0].name}}
+    return {"tool_choice": choice} | ({"parallel_tool_calls": False} if calls.one else {})
 
 
 def _logprobs(count: int | None, *, chat: bool) -> dict[str, Any]:

@@ -32,12 +32,14 @@ from inference.engines.base import (  # noqa: E402
     GenerationRequest,
     Sampling,
     StopReason,
+    Structure,
     Token,
     TokenLogprob,
 )
 from inference.engines.options import parse_options  # noqa: E402
 from inference.engines.schemas import checked_schema, schema_of  # noqa: E402
 from inference.engines.stepping import RequestRefused, StepEngine  # noqa: E402
+from inference.engines.structural_tags import structural_tag  # noqa: E402
 from inference.engines.text import Detokenizer, Piece, TokenBytes, taken  # noqa: E402
 from portal.core.errors import Invalid  # noqa: E402
 
@@ -94,6 +96,23 @@ class _Run:
 def _is_raw(request: GenerationRequest) -> bool:
     """Whether the prompt is a text that is continued, which no template touched."""
     return len(request.messages) == 1 and not request.messages[0].role
+
+
+def _structured(structure: Structure) -> ov_genai.StructuredOutputConfig:
+    structured = ov_genai.StructuredOutputConfig()
+    # A schema that can't be compiled would end the pipeline for all requests, not this one: what
+    # comes here was looked over by ``inference.engines.schemas``.
+    try:
+        if structure.calls is None:
+            structured.json_schema = checked_schema(schema_of(structure), "response_format")
+        else:
+            for tag in structure.calls.tags:
+                checked_schema(tag.schema, "tools")
+            tags = msgspec.json.encode(structural_tag(structure.calls)).decode()
+            structured.structural_tags_config = tags
+    except Invalid as fault:
+        raise RequestRefused(fault.message) from fault
+    return structured
 
 
 class OpenVINOEngine(StepEngine):
@@ -234,15 +253,7 @@ class OpenVINOEngine(StepEngine):
         if sampling.logprobs is not None:
             config.logprobs = 1  # It knows of no more than the token that was chosen.
         if sampling.structure is not None:
-            structured = ov_genai.StructuredOutputConfig()
-            # A schema that can't be compiled would end the pipeline for all requests, not this
-            # one: what comes here was looked over by ``inference.engines.schemas``.
-            try:
-                schema = checked_schema(schema_of(sampling.structure), "response_format")
-            except Invalid as fault:
-                raise RequestRefused(fault.message) from fault
-            structured.json_schema = schema
-            config.structured_output_config = structured
+            config.structured_output_config = _structured(sampling.structure)
 
     def _is_busy(self) -> bool:
         return self._pipeline is not None and self._pipeline.has_non_finished_requests()

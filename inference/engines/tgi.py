@@ -132,6 +132,8 @@ def _parameters(request: GenerationRequest) -> dict[str, Any]:
             "top_k": sampling.top_k or None,
         }
     if sampling.structure is not None:
+        if sampling.structure.calls is not None:
+            raise refused("TGI can't be held to calls of tools here.")
         schema = sampling.structure.schema
         value = msgspec.json.decode(schema) if schema else {"type": "object"}
         parameters["grammar"] = {"type": "json", "value": value}

@@ -8,14 +8,17 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from inference.engines.abilities import check_abilities
+from inference.engines.base import Structure
 from inference.gateway.admission import Ask, Call
 from inference.gateway.calls import Generation, Origin, Pending
 from inference.gateway.catalogue import Catalogue, Named, Routed, Served
 from inference.gateway.inputs import prepare_inputs
 from inference.gateway.keys import Credential
 from inference.gateway.options import prepare_options
+from inference.gateway.parsing.forms import held_calls
 from inference.gateway.parsing.reading import Reading
 from inference.gateway.routing import Choice
 from inference.gateway.structures import check_schema
@@ -169,8 +172,8 @@ async def pending_generation(
             call = Call(arrived.credential, choice=choice)
             pending = Pending(action, arrived.origin, call, arrived.arrived_at, options=options)
             return pending, request
-        check_abilities(named.engine, request.extras)
         generation, ask = await _prepare(request, named, patience)
+        check_abilities(named.engine, generation.prompt.extras)
     except PortalError as refusal:
         return refused(action, arrived, refusal), None
     call = Call(arrived.credential, ask)
@@ -247,6 +250,7 @@ def prepared(
     if room <= 0 or (request.max_tokens is not None and request.max_tokens > room):
         raise _too_long(request, served, len(ids))
     max_tokens = request.max_tokens or min(served.default_max_tokens, room)
+    extras = _held(request, served.encoder)
     parameters = _parameters(request, max_tokens)
     reading = reading_of(request, served.encoder, ids)
     if reading is not None:
@@ -254,7 +258,7 @@ def prepared(
         parameters["reading"] = msgspec.to_builtins(reading)
     generation = Generation(
         served,
-        Prompt(ids, request.messages, request.stop, request.extras),
+        Prompt(ids, request.messages, request.stop, extras),
         max_tokens,
         request.stream,
         parameters,
@@ -351,11 +355,25 @@ def reading_of(
     if extras is not None and extras.structure is not None:
         # From its first token on it is what the structure allows: nobody thinks aloud before.
         return None
+    forced = request.calls is not None and request.calls.forced
     return Reading(
         encoder.tool_format if tools else "",
-        _thinking(encoder, ids),
+        # What is held to calls from its first token on has no thoughts before them.
+        "" if forced else _thinking(encoder, ids),
         request.one_call,
     )
+
+
+def _held(request: ParsedRequest, encoder: PromptEncoder | InputEncoder) -> Extras | None:
+    """The request's extras, with what its calls are held to in the model's own form."""
+    rule, extras = request.calls, request.extras
+    if rule is None or extras is None:
+        return extras
+    assert isinstance(encoder, PromptEncoder), "what embeds calls nothing"
+    assert encoder.call_form is not None, "a model without tools has been refused"
+    tools = [(tool.name, tool.schema) for tool in rule.tools]
+    calls = held_calls(encoder.call_form, tools, forced=rule.forced, one=request.one_call)
+    return replace(extras, structure=Structure("calls", calls=calls))
 
 
 def _thinking(encoder: PromptEncoder, ids: list[int]) -> Literal["", "maybe", "open"]:
@@ -385,6 +403,8 @@ def _parameters(request: ParsedRequest, max_tokens: int) -> dict[str, Any]:
         parameters["stop_sequences"] = len(request.stop)
     if request.extras is not None:
         parameters |= _extra_parameters(request.extras)
+    if request.calls is not None and request.calls.forced:
+        parameters["tool_choice"] = "required"
     return parameters
 
 

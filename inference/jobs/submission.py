@@ -290,8 +290,8 @@ class _Submission:
                 choice, options = _choice(request, parsed, named)
                 call = Call(credential, choice=choice)
                 return Pending(request.action, origin, call, self._arrived_at, options=options)
-            check_abilities(named.engine, parsed.extras)
             generation, ask = _prepared(request, parsed, named)
+            check_abilities(named.engine, generation.prompt.extras)
         except PortalError as refusal:
             refused = Call(credential, refusal=refusal)
             return Pending(request.action, origin, refused, self._arrived_at)

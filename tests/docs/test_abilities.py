@@ -17,7 +17,7 @@ from inference.engines.abilities import (
     check_task,
     engines_for,
 )
-from inference.engines.base import GenerationRequest, Message, Sampling, Structure
+from inference.engines.base import Calls, GenerationRequest, Message, Sampling, Structure
 from inference.engines.embedding import EmbeddingEngine
 from inference.engines.openai_http import Family
 from inference.engines.openai_wire import body_of
@@ -36,6 +36,8 @@ ASKED: dict[Ability, dict[str, Any]] = {
     "logprobs": {"logprobs": 0},
     "top_logprobs": {"logprobs": 3},
     "response_format": {"structure": SCHEMA},
+    "tool_choice": {"structure": Structure("calls", calls=Calls((), forced=True))},
+    "strict": {"structure": Structure("calls", calls=Calls((), forced=False))},
 }
 
 
@@ -106,7 +108,7 @@ def test_adapter_refuses_what_it_is_said_to_lack(name: Ability) -> None:
         assert takes(backend, request) is (name in ENGINE_ABILITIES["triton"])
     for family in sorted(set(FAMILY_ABILITIES) - {"tei"}):
         options = {"family": family, "model": "m", "share_cache": False}
-        taken = takes(body_of, request, chat=True, **options)
+        taken = takes(body_of, request, chat=name != "strict", **options)
         assert taken is (name in FAMILY_ABILITIES[family]), family
 
 
@@ -117,7 +119,7 @@ def test_admission_refuses_what_an_engine_lacks_by_name(engine: str, name: Abili
         with pytest.raises(Invalid) as refused:
             check_abilities(engine, Extras(**ASKED[name]))
         assert refused.value.error_code == "unsupported_parameter"
-        assert refused.value.param in (name, "logprobs")
+        assert refused.value.param in (name, "logprobs", "tools")
     else:
         check_abilities(engine, Extras(**ASKED[name]))
 

@@ -40,6 +40,28 @@ class Inputs(msgspec.Struct, frozen=True):
     documents: bool = False
 
 
+class HeldTool(msgspec.Struct, frozen=True):
+    """A tool to whose parameters calls are held.
+
+    Attributes:
+        schema: of its arguments, as JSON text.
+        strict: the caller insists on it.
+        param: where its parameters stand in the body.
+    """
+
+    name: str
+    schema: str
+    strict: bool
+    param: str
+
+
+class CallRule(msgspec.Struct, frozen=True):
+    """What an answer that calls tools is held to; ``forced`` means that it must call one."""
+
+    tools: tuple[HeldTool, ...]
+    forced: bool
+
+
 class ParsedRequest(msgspec.Struct, frozen=True):
     """What a caller asks of a model. None means that the caller left it to the deployment.
 
@@ -51,6 +73,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
         extras: what few callers ask for.
         inputs: the messages are embedded or ranked, their roles being query or document.
         one_call: at most one call of a tool is wanted.
+        calls: what its calls are held to; None where the model is free.
         reasoning: what the model thinks before it answers is shown.
     """
 
@@ -70,6 +93,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     extras: Extras | None = None
     inputs: Inputs | None = None
     one_call: bool = False
+    calls: CallRule | None = None
     reasoning: bool = True
 
     @property

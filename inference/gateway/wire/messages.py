@@ -155,6 +155,11 @@ _THOUGHTS: Final = frozenset({"thinking", "redacted_thinking"})
 _TOOLED: Final = frozenset({"tool_use", "tool_result", *_THOUGHTS})
 _texts: Final = Texts(frozenset({"text"}), Unsupported({"citations": ([],)}), _TOOLED)
 
+_CHOICES: Final = {
+    "auto": tools.AUTO,
+    "any": tools.ToolChoice("required"),
+    "none": tools.ToolChoice("none"),
+}
 _ROLES: Final = ("user", "assistant", "system")
 _decoder: Final = msgspec.json.Decoder(IncomingMessages)
 _count_decoder: Final = msgspec.json.Decoder(IncomingCount)
@@ -186,8 +191,9 @@ class MessagesDialect:
             stop=checks.checked_stop(incoming.stop_sequences, limits, "stop_sequences"),
             seed=None,
             user=checks.checked_label("metadata.user_id", user, limits),
-            extras=tools.with_tools(extras_of(top_k=incoming.top_k), chosen.extras),
+            extras=tools.with_tools(extras_of(top_k=incoming.top_k), chosen),
             one_call=chosen.one_call,
+            calls=chosen.calls,
             reasoning=_shows_thinking(incoming.thinking),
         )
 
@@ -291,10 +297,6 @@ def _result(path: str, block: Block) -> Message:
 def _chosen(incoming: IncomingCount) -> tools.Chosen:
     """What a request wants of tools."""
     choice = incoming.tool_choice
-    if choice is not None and choice.type in ("any", "tool"):
-        raise tools.cannot_force("tool_choice")
-    if choice is not None and choice.type not in ("auto", "none"):
-        raise invalid("tool_choice.type", "use 'auto' or 'none'")
     functions = []
     for index, tool in enumerate(incoming.tools or ()):
         path = f"tools[{index}]"
@@ -305,8 +307,19 @@ def _chosen(incoming: IncomingCount) -> tools.Chosen:
         function = Function(tool.name, tool.description, tool.input_schema, tool.strict)
         functions.append((path, function))
     parallel = choice is None or not choice.disable_parallel_tool_use
-    chosen = tools.chosen(functions, ABSENT, parallel)
-    return tools.NOTHING if choice is not None and choice.type == "none" else chosen
+    return tools.chosen(functions, _choice(choice), parallel, schema="input_schema")
+
+
+def _choice(choice: ToolChoice | None) -> tools.ToolChoice:
+    if choice is None:
+        return tools.AUTO
+    if choice.type == "tool":
+        if not choice.name:
+            raise missing("tool_choice.name")
+        return tools.ToolChoice("required", choice.name)
+    if choice.type not in _CHOICES:
+        raise invalid("tool_choice.type", "use 'auto', 'any', 'tool' or 'none'")
+    return _CHOICES[choice.type]
 
 
 def _shows_thinking(thinking: Thinking | None) -> bool:

@@ -69,8 +69,9 @@ def parse_chat_request(body: bytes, *, limits: RequestLimits = DEFAULT_LIMITS) -
         # ``safety_identifier`` is the newer name of the same label.
         user=checks.checked_label("user", incoming.user, limits)
         or checks.checked_label("safety_identifier", incoming.safety_identifier, limits),
-        extras=tools.with_tools(chat_extras(incoming), chosen.extras),
+        extras=tools.with_tools(chat_extras(incoming), chosen),
         one_call=chosen.one_call,
+        calls=chosen.calls,
     )
 
 

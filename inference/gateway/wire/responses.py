@@ -197,8 +197,9 @@ class ResponsesDialect:
             or checks.checked_label("safety_identifier", incoming.safety_identifier, limits),
             param="input",
             echo=_echo(incoming),
-            extras=tools.with_tools(_extras(incoming.text), chosen.extras),
+            extras=tools.with_tools(_extras(incoming.text), chosen),
             one_call=chosen.one_call,
+            calls=chosen.calls,
         )
 
     def whole(self, opening: Opening, text: str, ending: Ending) -> bytes:
@@ -276,7 +277,8 @@ def _chosen(incoming: IncomingResponse) -> tools.Chosen:
             raise unsupported(f"{path}.type", f"Tool '{shown(tool.type)}'")
         function = Function(tool.name, tool.description, tool.parameters, tool.strict)
         functions.append((path, function))
-    return tools.chosen(functions, incoming.tool_choice, incoming.parallel_tool_calls)
+    choice = tools.read_choice(incoming.tool_choice)
+    return tools.chosen(functions, choice, incoming.parallel_tool_calls)
 
 
 def _message(path: str, item: InputItem) -> Message:
@@ -304,16 +306,19 @@ def _echo(incoming: IncomingResponse) -> bytes:
         "prompt_cache_key": incoming.prompt_cache_key,
         "parallel_tool_calls": incoming.parallel_tool_calls is not False,
         "tool_choice": _choice(incoming.tool_choice),
-        "tools": [{**msgspec.to_builtins(tool), "strict": False} for tool in incoming.tools or ()],
+        "tools": [
+            {**msgspec.to_builtins(tool), "strict": tool.strict is True}
+            for tool in incoming.tools or ()
+        ],
         "text": _text(incoming.text),
     }
     return one_line(_encode(members))[1:-1]
 
 
-def _choice(choice: msgspec.Raw) -> str:
+def _choice(choice: msgspec.Raw) -> str | dict[str, str]:
     """What was chosen; it has been checked."""
-    said = None if choice is ABSENT else msgspec.json.decode(choice)
-    return "none" if said == "none" else "auto"
+    said = tools.read_choice(choice)
+    return {"type": "function", "name": said.name} if said.name else said.kind
 
 
 def _text(text: TextOptions | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from inference.engines.base import Message, ToolCall
 from inference.gateway.parsing.scan import MOST_DEPTH, JsonScan
 from inference.gateway.wire.checks import bounded, invalid, missing, unsupported
+from inference.gateway.wire.common import CallRule, HeldTool
 from inference.gateway.wire.diagnose import shown
 from inference.gateway.wire.schema import ABSENT
 from inference.gateway.wire.tool_schema import Function, PastCall, Tool
@@ -20,15 +21,26 @@ MOST_TOOLS: Final = 128
 MOST_BYTES: Final = 256 * 1024
 _ID_CHARS: Final = 256
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# A harmless choice is short; a longer one names a tool, which is refused unread.
-_CHOICE_BYTES: Final = 64
+# A choice that says more than a tool's name is none of ours.
+_CHOICE_BYTES: Final = 256
+
+
+class ToolChoice(msgspec.Struct, frozen=True):
+    """Whether tools may be called, or must be; ``name`` is the one that must."""
+
+    kind: Literal["auto", "none", "required"] = "auto"
+    name: str = ""
+
+
+AUTO: Final = ToolChoice()
 
 
 class Chosen(msgspec.Struct, frozen=True):
-    """What a request wants of tools."""
+    """What a request wants of tools; see ``ParsedRequest``."""
 
     extras: Extras | None = None
     one_call: bool = False
+    calls: CallRule | None = None
 
 
 NOTHING: Final = Chosen()
@@ -51,30 +63,66 @@ def of_chat(tools: Sequence[Tool] | None, choice: msgspec.Raw, parallel: bool | 
         if tool.function is None:
             raise missing(f"{path}.function")
         functions.append((f"{path}.function", tool.function))
-    return chosen(functions, choice, parallel)
+    return chosen(functions, read_choice(choice), parallel)
 
 
 def chosen(
-    functions: Sequence[tuple[str, Function]], choice: msgspec.Raw, parallel: bool | None
+    functions: Sequence[tuple[str, Function]],
+    choice: ToolChoice,
+    parallel: bool | None,
+    *,
+    schema: str = "parameters",
 ) -> Chosen:
-    """What a request wants of tools; each function comes with its place in the body."""
-    wanted = _wanted(choice)
+    """What a request wants of tools.
+
+    Args:
+        functions: each with its place in the body.
+        schema: the member there that holds its parameters.
+    """
     if not functions:
+        if choice.kind == "required":
+            raise invalid("tool_choice", "there are no tools to call")
         return NOTHING
     declared = declaration(functions)
-    if not wanted:
+    if choice.kind == "none":
         return NOTHING
-    return Chosen(Extras(tools=declared), one_call=parallel is False)
+    one_call = parallel is False or bool(choice.name)
+    return Chosen(Extras(tools=declared), one_call, _rule(functions, choice, schema))
 
 
-def with_tools(extras: Extras | None, tools: Extras | None) -> Extras | None:
+def _rule(
+    functions: Sequence[tuple[str, Function]], choice: ToolChoice, schema: str
+) -> CallRule | None:
+    """What calls are held to: those that are forced, and those of strict tools."""
+    forced = choice.kind == "required"
+    if not forced and not any(function.strict for _, function in functions):
+        return None
+    held = tuple(
+        HeldTool(
+            function.name,
+            msgspec.json.encode(_parameters(function)).decode(),
+            function.strict is True,
+            f"{path}.{schema}",
+        )
+        for path, function in functions
+        if choice.name in ("", function.name)
+    )
+    if not held:
+        raise invalid("tool_choice", f"there is no tool '{shown(choice.name)}'")
+    return CallRule(held, forced)
+
+
+def with_tools(extras: Extras | None, chosen: Chosen) -> Extras | None:
     """What a request asks for, its tools among it.
 
     Raises:
         Invalid: it asks for a structure too, which leaves the model no way to call a tool.
     """
+    tools = chosen.extras
     if extras is None or tools is None:
         return tools or extras
+    if extras.min_tokens and chosen.calls is not None:
+        raise invalid("min_tokens", "an answer that is held to calls ends where they do")
     if extras.structure is not None:
         raise Invalid(
             "Tools can't be combined with an answer that has a structure: leave one of them out.",
@@ -104,15 +152,16 @@ def declaration(functions: Sequence[tuple[str, Function]]) -> str:
 
 def _function(path: str, function: Function) -> dict[str, Any]:
     checked_name(f"{path}.name", function.name)
-    if function.strict:
-        # Nothing makes the model keep to the schema, so nobody is promised that it does.
-        raise unsupported(f"{path}.strict", "A strict tool")
     checked_depth(f"{path}.parameters", function.parameters)
     declared: dict[str, Any] = {"name": function.name}
     if function.description is not None:
         declared["description"] = function.description
-    declared["parameters"] = function.parameters or {"type": "object", "properties": {}}
+    declared["parameters"] = _parameters(function)
     return declared
+
+
+def _parameters(function: Function) -> dict[str, Any]:
+    return function.parameters or {"type": "object", "properties": {}}
 
 
 def checked_name(path: str, name: str) -> str:
@@ -142,30 +191,34 @@ def _inside(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
-def _wanted(choice: msgspec.Raw) -> bool:
-    """Whether the model may call tools.
+def read_choice(choice: msgspec.Raw) -> ToolChoice:
+    """``tool_choice`` in the words of OpenAI's APIs.
 
     Raises:
-        Invalid: it is to be made to, which takes more than asking.
+        Invalid: it is none that is known, or names nothing.
+        msgspec.MsgspecError: it is not JSON.
     """
     if choice is ABSENT:
-        return True
-    value = msgspec.json.decode(choice) if len(memoryview(choice)) <= _CHOICE_BYTES else {}
-    if value is None or value in ("auto", "none"):
-        return value != "none"
-    if isinstance(value, dict) or value == "required":
-        raise cannot_force("tool_choice")
-    raise invalid("tool_choice", "use 'auto' or 'none'")
+        return AUTO
+    if len(memoryview(choice)) > _CHOICE_BYTES:
+        raise unsupported("tool_choice", "A choice of some of the tools")
+    value = msgspec.json.decode(choice)
+    if value is None or value in ("auto", "none", "required"):
+        return ToolChoice(value or "auto")
+    if isinstance(value, dict):
+        return ToolChoice("required", _chosen_name(value))
+    raise invalid("tool_choice", "use 'auto', 'none', 'required' or a function's name")
 
 
-def cannot_force(path: str) -> Invalid:
-    """400: the model can't be made to call a tool."""
-    return Invalid(
-        f"Parameter '{path}' is not supported with this value: the model decides whether it calls "
-        "a tool and which. Leave it out, or send 'auto' or 'none'.",
-        code="unsupported_parameter",
-        param=path,
-    )
+def _chosen_name(choice: dict[str, Any]) -> str:
+    """The function that is named: chat completions have its name one level deeper."""
+    if choice.get("type") != "function":
+        raise unsupported("tool_choice.type", f"Choice '{shown(str(choice.get('type')))}'")
+    inner = choice.get("function", choice)
+    name = inner.get("name") if isinstance(inner, dict) else None
+    if not isinstance(name, str) or not name:
+        raise missing("tool_choice.name" if inner is choice else "tool_choice.function.name")
+    return name
 
 
 # -- conversations that hold calls -------------------------------------------------------------

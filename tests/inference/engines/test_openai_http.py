@@ -16,7 +16,9 @@ from inference.engines.base import (
     Token,
     TokenLogprob,
 )
+from inference.engines.structural_tags import structural_tag
 from portal.core.errors import Invalid
+from tests.inference.engines.call_forms import held
 from tests.inference.engines.doubles import (
     Asked,
     Reply,
@@ -103,9 +105,23 @@ STRICT = {
 }
 
 
+FORCED = Structure("calls", calls=held("hermes", forced=True, one=True))
+FREE = Structure("calls", calls=held("hermes", forced=False))
+
+
 @pytest.mark.parametrize(
     ("options", "sampling", "sent"),
     [
+        (
+            {"family": "vllm"},
+            {"structure": FORCED},
+            {"response_format": structural_tag(held("hermes", forced=True, one=True))},
+        ),
+        (
+            {"family": "openai", "api": "chat"},
+            {"structure": FORCED},
+            {"tool_choice": "required", "parallel_tool_calls": False},
+        ),
         ({"family": "vllm"}, {"top_k": 9}, {"top_k": 9, "cache_salt": "tenant"}),
         ({"family": "vllm"}, {"min_tokens": 2}, {"min_tokens": 2}),
         (
@@ -185,6 +201,8 @@ def test_submit_without_scope_shares_no_cache(serve_openai: Serve) -> None:
         ("openai", {"top_k": 5}),
         ("openai", {"min_tokens": 1}),
         ("openai", {"structure": Structure("json_object")}),
+        ("openai", {"structure": FORCED}),
+        ("sglang", {"structure": FREE}),
         ("llamacpp", {"min_tokens": 1}),
         ("tgi", {"top_k": 5}),
     ],

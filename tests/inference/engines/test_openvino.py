@@ -27,6 +27,7 @@ from inference.engines.base import (
 from inference.engines.schemas import checked_schema
 from inference.prompts import PromptEncoder
 from portal.core.errors import PortalError
+from tests.inference.engines.call_forms import FORMS, check_calls, held
 from tests.inference.engines.schema_strategies import check_answer, schemas
 from tests.inference.engines.support import Sink
 
@@ -305,6 +306,21 @@ def test_refuse_a_bad_schema_alone_leaves_its_neighbour_running(
     assert sink.failed("bad").code == "request_refused"
     sink.done("neighbour")
     assert "Paris" in sink.text("neighbour")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_answer_that_must_call_does_so_and_one_that_may_is_free(
+    engine: Engine, sink: Sink, capital: list[int], form: str
+) -> None:
+    for name, forced in (("must", True), ("may", False)):
+        structure = Structure("calls", calls=held(form, forced=forced, one=True))
+        engine.submit(
+            generation(name, capital, max_tokens=200, temperature=0.0, structure=structure)
+        )
+    assert sink.done("must").reason == "stop"
+    assert check_calls(form, sink.text("must")) == 1
+    sink.done("may")
+    assert "Paris" in sink.text("may")
 
 
 def test_cancel_a_structured_answer_ends_it(engine: Engine, sink: Sink, capital: list[int]) -> None:

@@ -11,6 +11,7 @@ from inference.engines.base import GenerationRequest, Sampling, Structure
 from inference.engines.torch_batch.engine import TorchBatchEngine
 from inference.quantization.loading import load_quantized
 from inference.quantization.writing import Plan, quantize_artefact
+from tests.inference.engines.call_forms import check_calls, held
 from tests.inference.engines.device import DEVICE
 from tests.inference.engines.support import Sink
 from tests.inference.engines.tiny_models import CONTEXT, END, save_tiny
@@ -108,3 +109,10 @@ def test_answer_with_a_structure_satisfies_it_beside_free_ones(
     assert list(answer) == ["ok"]
     assert isinstance(answer["ok"], bool)
     assert plain.sink.done("free").completion_tokens > 0
+
+
+def test_answer_that_must_call_does_so_in_the_form_of_its_model(plain: Serving) -> None:
+    structure = Structure("calls", calls=held("hermes", forced=True, one=True))
+    plain.start("call", PROMPTS[0], max_tokens=200, temperature=0.0, structure=structure)
+    assert plain.sink.done("call").reason == "stop"
+    assert check_calls("hermes", plain.sink.text("call")) == 1

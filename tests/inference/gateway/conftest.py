@@ -9,7 +9,7 @@ import pytest
 from inference.services import create_deployment, register_model_version
 from tests import factories
 from tests.factories import Organisation
-from tests.inference.gateway.tooled_model import ANSWERS
+from tests.inference.gateway.tooled_model import ANSWERS, ARGUMENTS
 from tests.inference.tooled import THINKING, tooled_artefact
 from tests.live import Deployed, LivePortal
 
@@ -29,7 +29,7 @@ def tooled(live_portal: LivePortal) -> Deployed:
         version_id=version.id,
         queue=f"q-{name}",
         engine="fake",
-        options={"token_ms": 0.2, "answers": ANSWERS},
+        options={"token_ms": 0.2, "answers": ANSWERS, "structured_text": ARGUMENTS},
         context_length=4096,
         default_max_tokens=1024,
     )

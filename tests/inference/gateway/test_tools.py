@@ -127,8 +127,6 @@ def test_chat_that_is_cut_off_says_so(client: openai.OpenAI, tooled: Deployed) -
 @pytest.mark.parametrize(
     ("more", "param"),
     [
-        ({"tool_choice": "required"}, "tool_choice"),
-        ({"tool_choice": {"type": "function", "function": {"name": "get_weather"}}}, "tool_choice"),
         ({"functions": [FUNCTION], "tools": []}, "functions"),
         ({"function_call": {"name": "f"}}, "function_call"),
         ({"reasoning_effort": "low"}, "reasoning_effort"),
@@ -252,13 +250,11 @@ def test_messages_with_tools_whole_and_streamed_and_with_their_results(
     assert counted.input_tokens == second.usage.input_tokens
 
 
-def test_messages_that_must_call_or_think_within_a_budget_are_refused(
+def test_messages_that_must_think_within_a_budget_are_refused(
     claude: anthropic.Anthropic, tooled: Deployed
 ) -> None:
     tool: Any = {"name": "get_weather", "input_schema": PARAMETERS}
     refused: list[dict[str, Any]] = [
-        {"tool_choice": {"type": "any"}},
-        {"tool_choice": {"type": "tool", "name": "get_weather"}},
         {"thinking": {"type": "enabled", "budget_tokens": 1024}},
     ]
     for more in refused:

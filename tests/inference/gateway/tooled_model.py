@@ -4,6 +4,9 @@ from typing import Any
 
 THOUGHT = "They want the weather."
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+ARGUMENTS = '{"city": "Rome"}'
+"""Of a call that is forced."""
+
 SAID = "It is 18 degrees."
 ANSWERS = {
     "the weather": f"{THOUGHT}\n</think>\n\nLet me look.\n{CALL}\n{CALL}",

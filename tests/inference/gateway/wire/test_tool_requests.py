@@ -96,7 +96,6 @@ def test_parse_one_call_at_most_is_noted(dialect: Dialect) -> None:
         ({"name": ""}, "invalid_value"),
         ({"name": "a b"}, "invalid_value"),
         ({"name": "a" * 65}, "invalid_value"),
-        ({"strict": True}, "unsupported_parameter"),
         ({"x": 1}, "unknown_parameter"),
         ({"description": "a\0"}, "invalid_unicode"),
         ({"description": "a" * 300_000}, "string_above_max_length"),
@@ -121,15 +120,68 @@ def test_parse_tools_beyond_their_bounds_is_refused(dialect: Dialect) -> None:
     assert fault(dialect, tools=[DECLARED[dialect](parameters=deep)])[0] == "body_too_deep"
 
 
-@DIALECTS
-def test_parse_a_choice_that_forces_a_call_is_refused_by_name(dialect: Dialect) -> None:
-    forced: list[Any] = ["required", {"type": "function", "name": "f"}, {"type": "function",
-              "function": {"name": "f" * 100}}]  # fmt: skip
+def choices_of(dialect: Dialect, name: str) -> tuple[Any, Any]:
+    """That any tool is called, and that the one of that name is."""
     if dialect is MESSAGES:
-        forced = [{"type": "any"}, {"type": "tool", "name": "f"}]
-    for choice in forced:
+        return {"type": "any"}, {"type": "tool", "name": name}
+    if dialect is CHAT:
+        return "required", {"type": "function", "function": {"name": name}}
+    return "required", {"type": "function", "name": name}
+
+
+@DIALECTS
+def test_parse_a_choice_that_forces_a_call_holds_the_answer_to_the_tools(dialect: Dialect) -> None:
+    tools = [DECLARED[dialect](parameters=SCHEMA), DECLARED[dialect](name="g", strict=True)]
+    some, one = choices_of(dialect, "g")
+    any_of = parse(dialect, tools=tools, tool_choice=some)
+    assert any_of.calls is not None
+    assert any_of.calls.forced
+    assert [(t.name, t.strict) for t in any_of.calls.tools] == [("f", False), ("g", True)]
+    assert json.loads(any_of.calls.tools[0].schema) == SCHEMA
+    assert not any_of.one_call
+    named = parse(dialect, tools=tools, tool_choice=one)
+    assert named.calls is not None
+    assert named.calls.forced
+    assert [tool.name for tool in named.calls.tools] == ["g"]
+    assert named.one_call
+    # The model is told of all of them.
+    assert len(tools_of(named)) == 2
+
+
+@DIALECTS
+def test_parse_a_strict_tool_holds_calls_that_are_not_forced(dialect: Dialect) -> None:
+    free = parse(dialect, tools=[DECLARED[dialect]()])
+    strict = parse(dialect, tools=[DECLARED[dialect](strict=True)])
+    assert free.calls is None
+    assert strict.calls is not None
+    assert not strict.calls.forced
+    # What the model is told of a tool does not depend on it.
+    assert tools_of(strict) == tools_of(free)
+
+
+@DIALECTS
+def test_parse_a_choice_of_what_is_not_there_is_refused(dialect: Dialect) -> None:
+    some, one = choices_of(dialect, "other")
+    tools = [DECLARED[dialect]()]
+    assert fault(dialect, tools=tools, tool_choice=one) == ("invalid_value", "tool_choice")
+    assert fault(dialect, tool_choice=some) == ("invalid_value", "tool_choice")
+    nameless = {"type": "tool" if dialect is MESSAGES else "function"}
+    assert fault(dialect, tools=tools, tool_choice=nameless)[0] == "missing_required_parameter"
+    unknown: Any = {"type": "all"} if dialect is MESSAGES else "all"
+    assert fault(dialect, tools=tools, tool_choice=unknown)[0] == "invalid_value"
+
+
+def test_parse_a_choice_of_some_tools_is_refused_by_name() -> None:
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function"}]}
+    for dialect in (CHAT, RESPONSES):
         found = fault(dialect, tools=[DECLARED[dialect]()], tool_choice=choice)
-        assert found == ("unsupported_parameter", "tool_choice")
+        assert found == ("unsupported_parameter", "tool_choice.type")
+
+
+def test_parse_least_tokens_of_an_answer_that_is_held_to_calls_is_refused() -> None:
+    tools = [DECLARED[CHAT]()]
+    found = fault(CHAT, tools=tools, tool_choice="required", min_tokens=3)
+    assert found == ("invalid_value", "min_tokens")
 
 
 def test_parse_a_conversation_with_calls_gives_the_same_in_every_api() -> None:
