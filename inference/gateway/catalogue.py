@@ -18,6 +18,7 @@ import psycopg
 import structlog
 from psycopg.rows import namedtuple_row
 
+from inference.engines.abilities import engines_of
 from inference.gateway.link import Link
 from inference.gateway.routing import Meaning, Target
 from inference.gateway.wire.response import ModelInfo
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 QUERY: Final = """
 SELECT m.id AS model_id, m.name AS model_name, m.created_at, m.task,
        d.id AS deployment_id, d.name AS deployment_name, d.queue, d.context_length,
-       d.default_max_tokens, d.engine, v.label, v.path, v.digest,
+       d.default_max_tokens, d.engine, v.label, v.path, v.digest, v.format,
        coalesce(p.prompt_micros_per_million, 0) AS prompt_price,
        coalesce(p.completion_micros_per_million, 0) AS completion_price,
        coalesce(p.currency, 'USD') AS currency
@@ -71,7 +72,10 @@ async def _read(connection: psycopg.AsyncConnection[Any]) -> tuple[list[Any], li
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model as it is served now; prices in micro-units of currency a million tokens."""
+    """A model as it is served now; prices in micro-units of currency a million tokens.
+
+    ``engines`` are those that may serve it: one, unless its workers' machines decide.
+    """
 
     model_id: UUID
     model_name: str
@@ -87,7 +91,7 @@ class Served:
     encoder: PromptEncoder | InputEncoder
     max_chars: int
     task: str = "generate"
-    engine: str = ""
+    engines: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +196,7 @@ def served_of(row: Any, encoder: PromptEncoder | InputEncoder) -> Served:
         encoder=encoder,
         max_chars=encoder.max_chars(row.context_length),
         task=row.task,
-        engine=row.engine,
+        engines=engines_of(row.engine, row.format),
     )
 
 

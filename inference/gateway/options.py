@@ -76,7 +76,7 @@ def choice_of(
 def _unable(generation: Generation, served: Served) -> PortalError | None:
     """What one of a group can't do, whose engines need not be alike."""
     extras = generation.prompt.extras
-    return None if extras is None else refusal_of(served.engine, extras)
+    return None if extras is None else refusal_of(served.engines, extras)
 
 
 def _alike(one: Served, other: Served) -> bool:

@@ -173,7 +173,7 @@ async def pending_generation(
             pending = Pending(action, arrived.origin, call, arrived.arrived_at, options=options)
             return pending, request
         generation, ask = await _prepare(request, named, patience)
-        check_abilities(named.engine, generation.prompt.extras)
+        check_abilities(named.engines, generation.prompt.extras)
     except PortalError as refusal:
         return refused(action, arrived, refusal), None
     call = Call(arrived.credential, ask)

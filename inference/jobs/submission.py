@@ -291,7 +291,7 @@ class _Submission:
                 call = Call(credential, choice=choice)
                 return Pending(request.action, origin, call, self._arrived_at, options=options)
             generation, ask = _prepared(request, parsed, named)
-            check_abilities(named.engine, generation.prompt.extras)
+            check_abilities(named.engines, generation.prompt.extras)
         except PortalError as refusal:
             refused = Call(credential, refusal=refusal)
             return Pending(request.action, origin, refused, self._arrived_at)

@@ -192,6 +192,31 @@ def test_options_of_an_engine_with_its_own_process_are_checked_there(
     assert system.call("PATCH", f"deployments/{deployment.pk}", body).status_code == 200
 
 
+def test_options_of_a_deployment_whose_machine_decides_are_those_of_an_engine_it_may_take(
+    system: Caller, deployment: Deployment
+) -> None:
+    path = f"deployments/{deployment.pk}"
+    for options, named in [
+        # vLLM's, which never serves such a model.
+        ({"tensor_parallel": 2}, "tensor_parallel"),
+        ({"cache_mb": 64, "slotz": 1}, "slotz"),
+        ({"cache_mb": "much"}, "cache_mb"),
+    ]:
+        refused = system.call("PATCH", path, {"engine": "auto", "options": options})
+        assert refused.status_code == 400
+        assert named in refused.json()["detail"]
+    made = {
+        "name": unique("auto"),
+        "version_id": str(deployment.version_id),
+        "engine": "auto",
+        "options": {"slotz": 1},
+    }
+    refused = system.call("POST", "deployments", made)
+    assert (refused.status_code, "slotz" in refused.json()["detail"]) == (400, True)
+    kept = system.call("PATCH", path, {"engine": "auto", "options": {"cache_mb": 64}})
+    assert (kept.status_code, kept.json()["options"]) == (200, {"cache_mb": 64})
+
+
 def test_delete_of_a_deployment_with_a_worker_is_refused(
     system: Caller, deployment: Deployment, superuser: psycopg.Connection
 ) -> None:

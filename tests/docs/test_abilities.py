@@ -16,6 +16,7 @@ from inference.engines.abilities import (
     check_abilities,
     check_task,
     engines_for,
+    engines_of,
 )
 from inference.engines.base import Calls, GenerationRequest, Message, Sampling, Structure
 from inference.engines.embedding import EmbeddingEngine
@@ -117,11 +118,11 @@ def test_adapter_refuses_what_it_is_said_to_lack(name: Ability) -> None:
 def test_admission_refuses_what_an_engine_lacks_by_name(engine: str, name: Ability) -> None:
     if not {"chat", name} <= ENGINE_ABILITIES[engine]:
         with pytest.raises(Invalid) as refused:
-            check_abilities(engine, Extras(**ASKED[name]))
+            check_abilities(engines_of(engine, ""), Extras(**ASKED[name]))
         assert refused.value.error_code == "unsupported_parameter"
         assert refused.value.param in (name, "logprobs", "tools")
     else:
-        check_abilities(engine, Extras(**ASKED[name]))
+        check_abilities(engines_of(engine, ""), Extras(**ASKED[name]))
 
 
 @pytest.mark.parametrize("task", Task.values)

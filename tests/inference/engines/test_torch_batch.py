@@ -392,7 +392,8 @@ def test_auto_serves_safetensors_in_its_own_process(artefacts: Callable[[str], P
         "auto",
         artefact_dir=artefacts("deepseek_v3"),
         context_length=CONTEXT,
-        options=OPTIONS,
+        # On another machine it would be vLLM.
+        options={**OPTIONS, "tensor_parallel": 2},
         emit=sink,
     )
     engine.load()

@@ -6,7 +6,9 @@ from uuid import uuid4
 
 import pytest
 
-from inference.engines.abilities import check_abilities
+from inference.engines.abilities import check_abilities, engines_of
+from inference.engines.base import Calls, Structure
+from inference.engines.choice import choose_engine
 from inference.gateway.admission import Ask
 from inference.gateway.calls import Generation
 from inference.gateway.catalogue import Routed, Served
@@ -33,18 +35,52 @@ def served(engine: str) -> Served:
         currency="USD",
         encoder=ENCODER,
         max_chars=1000,
-        engine=engine,
+        engines=engines_of(engine, "gguf"),
     )
 
 
-@pytest.mark.parametrize("engine", ["openvino", "auto"])
-def test_refuse_alternatives_of_an_engine_that_tells_the_chosen_token_alone(engine: str) -> None:
+@pytest.mark.parametrize(
+    ("engine", "model_format"),
+    [("openvino", "gguf"), ("auto", "gguf"), ("auto", "openvino"), ("auto", "")],
+)
+def test_refuse_alternatives_of_an_engine_that_tells_the_chosen_token_alone(
+    engine: str, model_format: str
+) -> None:
+    engines = engines_of(engine, model_format)
     with pytest.raises(Invalid) as caught:
-        check_abilities(engine, Extras(logprobs=1))
+        check_abilities(engines, Extras(logprobs=1))
     assert caught.value.param == "top_logprobs"
-    check_abilities(engine, Extras(logprobs=0))
-    check_abilities(engine, None)
-    check_abilities("fake", Extras(logprobs=20))
+    check_abilities(engines, Extras(logprobs=0))
+    check_abilities(engines, None)
+
+
+@pytest.mark.parametrize(("engine", "model_format"), [("fake", "gguf"), ("auto", "safetensors")])
+def test_allow_alternatives_where_every_engine_that_may_serve_tells_them(
+    engine: str, model_format: str
+) -> None:
+    check_abilities(engines_of(engine, model_format), Extras(logprobs=20))
+
+
+@pytest.mark.parametrize("machine", ["cpu", "cuda", "rocm"])
+@pytest.mark.parametrize("installed", [False, True])
+@pytest.mark.parametrize("model_format", ["gguf", "openvino", "safetensors"])
+def test_engines_of_auto_hold_what_any_machine_takes(
+    model_format: str, machine: Any, *, installed: bool
+) -> None:
+    taken = choose_engine(model_format, machine, vllm_installed=installed)
+    assert taken in engines_of("auto", model_format)
+    assert taken in engines_of("auto", "")
+
+
+@pytest.mark.parametrize("engine", ["tgi", "triton"])
+def test_refuse_calls_that_an_engine_cannot_be_held_to_names_what_asks_for_them(
+    engine: str,
+) -> None:
+    for forced, param in ((True, "tool_choice"), (False, "tools")):
+        structure = Structure("calls", calls=Calls((), forced=forced))
+        with pytest.raises(Invalid) as caught:
+            check_abilities(engines_of(engine, ""), Extras(structure=structure))
+        assert (caught.value.error_code, caught.value.param) == ("unsupported_parameter", param)
 
 
 def test_route_offers_the_targets_whose_engine_is_able_and_room_for_all_choices() -> None:
