@@ -1,6 +1,5 @@
 """Engines as the benchmarks drive them."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.lib.engines.contenders import OurEngine
@@ -12,13 +11,13 @@ class AtOnce:
 
     def __init__(self, emit: Any) -> None:
         self._emit = emit
-        self.asked: list[Sequence[int]] = []
+        self.asked: list[list[int]] = []
 
     def load(self) -> None:
         """Nothing to load."""
 
     def submit(self, request: GenerationRequest) -> None:
-        self.asked.append(request.prompt_ids)
+        self.asked.append(list(request.prompt_ids))
         tokens = request.sampling.max_tokens
         self._emit([Done(request.id, "length", len(request.prompt_ids), tokens)])
 
