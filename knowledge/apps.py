@@ -7,6 +7,9 @@ class KnowledgeConfig(AppConfig):
     verbose_name = _("Knowledge")
 
     def ready(self) -> None:
-        from knowledge import closing
+        from knowledge import (
+            checks,  # noqa: F401  (registers the system check)
+            closing,
+        )
 
         closing.register()
