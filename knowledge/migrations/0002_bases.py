@@ -37,13 +37,16 @@ SIGNATURE = "knowledge_match(uuid, text, text[], text[], boolean, uuid[], intege
 # keeps to the scope's tenant itself. It gives ids and scores; what they stand for is read under
 # the policy. In how many passages a word stands is counted up to a bound: beyond it, it tells
 # little. Passages are sought by the rarest words, and scored by the share of all words that they
-# have, weighted as BM25 weighs them. What is handed in are letters and digits alone.
+# have, weighted as BM25 weighs them. What is handed in are letters and digits alone. Statements that
+# name words alone leave the planner no index but that of words; left to itself it reads the table,
+# for it can't know how rare a word is that comes as a parameter.
 MATCH = [
     """
 CREATE FUNCTION knowledge_match(base uuid, plain text, pairs text[], singles text[], every boolean,
                                 wanted uuid[], most integer)
 RETURNS TABLE (chunk_id uuid, score double precision)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, public
+SET enable_seqscan = off AS $$
 DECLARE
     bound CONSTANT bigint := 5000;
     tenant uuid := public.current_tenant();
@@ -57,13 +60,17 @@ DECLARE
     found bigint := 0;
     whole tsquery;
 BEGIN
+    IF NOT EXISTS (SELECT 1 FROM public.knowledge_knowledgebase b
+                    WHERE b.tenant_id = tenant AND b.id = base) THEN
+        RETURN;
+    END IF;
     SELECT coalesce(sum(d.passages), 0) INTO size FROM public.knowledge_document d
      WHERE d.tenant_id = tenant AND d.knowledge_base_id = base;
     SELECT array_agg(t.term ORDER BY t.among), array_agg(t.among ORDER BY t.among)
       INTO terms, counts
       FROM (SELECT q.term, (SELECT count(*) FROM (
                        SELECT 1 FROM public.knowledge_chunk c
-                        WHERE c.words @@ (mark && q.term) AND c.tenant_id = tenant LIMIT bound) n
+                        WHERE c.words @@ (mark && q.term) LIMIT bound) n
                    ) AS among
               FROM (SELECT quote_literal(word)::tsquery
                       FROM unnest(tsvector_to_array(to_tsvector('english', plain)) || pairs) AS word
@@ -90,12 +97,15 @@ BEGIN
     END IF;
     total := (SELECT sum(w) FROM unnest(weights) AS w);
     RETURN QUERY
+    WITH sifted AS MATERIALIZED (
+        SELECT c.id, c.tenant_id, c.document_id, c.version, c.words FROM public.knowledge_chunk c
+         WHERE c.words @@ (mark && sought) LIMIT 4 * bound)
     SELECT c.id,
            (SELECT sum(u.weight) FROM unnest(terms, weights) AS u (term, weight)
              WHERE c.words @@ u.term) / total * (0.9 + 0.1 * ts_rank(c.words, whole, 32))
-      FROM public.knowledge_chunk c
+      FROM sifted c
       JOIN public.knowledge_document d ON d.tenant_id = c.tenant_id AND d.id = c.document_id
-     WHERE c.words @@ (mark && sought) AND c.tenant_id = tenant AND c.knowledge_base_id = base
+     WHERE d.tenant_id = tenant AND d.knowledge_base_id = base
        AND c.version = d.version AND d.enabled AND d.archived_at IS NULL
        AND (wanted IS NULL OR d.id = ANY (wanted))
      ORDER BY 2 DESC, 1 LIMIT most;

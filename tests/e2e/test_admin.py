@@ -64,6 +64,11 @@ MENUS = {
     "audit": ["Overview", "Tenants", "Audit trail"],
 }
 
+# Beside the playground, for whoever works with a tenant's models.
+PAGES["Knowledge bases"] = "/admin/knowledge/knowledgebase/"
+for _role, _place in (("owner", 2), ("developer", 2), ("viewer", 1)):
+    MENUS[_role].insert(_place, "Knowledge bases")
+
 
 def menu_of(page: Page) -> list[str]:
     """Titles of the menu, in order."""
