@@ -8,6 +8,7 @@ answers. Then the shares of a step by torch's profiler, under which what is smal
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -20,6 +21,9 @@ from typing import Any, Final
 if __package__ in (None, ""):
     # In the place of this file's own folder, where queue.py would hide Python's own module.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+# Before torch is there: threads that spin while they wait would take the cores from each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch
