@@ -15,6 +15,7 @@ import msgspec
 from llguidance import LLMatcher
 
 from inference.engines.base import Structure
+from inference.engines.integer_ranges import exact_ranges
 from portal.core.errors import Invalid
 
 MAX_SCHEMA_BYTES: Final = 32 * 1024
@@ -24,6 +25,7 @@ MAX_ENUM_VALUES: Final = 500
 MAX_LENGTH: Final = 4096
 MAX_ITEMS: Final = 1024
 _MAX_INTEGER: Final = 2**53
+_MAX_RANGES: Final = 200
 # A caller sends the same schema with each request.
 _SCHEMAS_KEPT: Final = 256
 
@@ -176,7 +178,24 @@ class _Check:
             schema["items"] = self._schema(schema["items"], f"{path}/items", depth + 1)
         if "object" in types:
             self._members(schema, path, depth)
-        return schema
+        return self._ranged(schema, types, path)
+
+    def _ranged(self, schema: dict[str, Any], types: list[str], path: str) -> dict[str, Any]:
+        """The schema with bounds of integers that every engine gets right."""
+        bounds = schema.get("minimum"), schema.get("maximum")
+        ranges = exact_ranges(*bounds, most=_MAX_RANGES)
+        if ranges is None:
+            raise self._refusal(
+                path,
+                "'minimum' and 'maximum' are too far apart to begin alike: choose ends whose "
+                "first digits differ",
+            )
+        if ranges == [bounds]:
+            return schema
+        rest = {k: v for k, v in schema.items() if k not in _OF_TYPE["integer"]}
+        rest["type"] = [name for name in types if name != "integer"]
+        options: list[dict[str, Any]] = [_range(*each) for each in ranges]
+        return {"anyOf": options + ([rest] if rest["type"] else [])}
 
     def _members(self, schema: dict[str, Any], path: str, depth: int) -> None:
         properties = self._object(schema.get("properties", {}), f"{path}/properties")
@@ -242,6 +261,11 @@ class _Check:
 
     def _refusal(self, path: str, reason: str) -> Invalid:
         return _wrong(self._param, f"at '#{path[:128]}' {reason}" if path else reason)
+
+
+def _range(least: int | None, greatest: int | None) -> dict[str, Any]:
+    bounds = {"minimum": least, "maximum": greatest}
+    return {"type": "integer"} | {k: v for k, v in bounds.items() if v is not None}
 
 
 def _is_plain(text: str) -> bool:

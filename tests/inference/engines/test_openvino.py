@@ -294,6 +294,24 @@ def test_answer_within_any_schema_validates_and_the_engine_lives_on(
 
 
 @pytest.mark.parametrize(
+    "bounds",
+    [(0, 120), (110, 120), (1234, 1456), (-129, -110), (7, None), (-15, None), (None, -25)],
+)
+def test_answer_within_bounds_of_an_integer_stays_within(
+    engine: Engine, sink: Sink, capital: list[int], bounds: tuple[int | None, int | None]
+) -> None:
+    named = {"minimum": bounds[0], "maximum": bounds[1]}
+    schema = {"type": "integer"} | {name: end for name, end in named.items() if end is not None}
+    structure = Structure("json_schema", checked_schema(json.dumps(schema), "response_format"))
+    for seed in range(16):
+        sampling = {"seed": seed, "temperature": 2.0, "max_tokens": 40}
+        engine.submit(generation(f"n{seed}", capital, structure=structure, **sampling))
+    for seed in range(16):
+        if sink.done(f"n{seed}").reason == "stop":
+            check_answer(sink.text(f"n{seed}"), schema)
+
+
+@pytest.mark.parametrize(
     "schema",
     ["not json", '{"type":"nonsense"}', '{"type":"string","minLength":2,"maxLength":1}', "[]"],
 )

@@ -20,7 +20,7 @@ from tests import factories
 from tests.factories import Organisation
 from tests.inference.engines.doubles import Double, Reply
 from tests.inference.engines.encoders import INFO, encoder_artefact, server_of, write_encoder
-from tests.live import Deployed, LivePortal, deploy
+from tests.live import Deployed, LivePortal, Programs, deploy
 from tests.servers import SessionServers
 from tests.waiting import eventually
 
@@ -264,6 +264,7 @@ def test_embed_with_the_shipped_model_reads_queries_and_documents_apart(
 
 def test_rank_by_a_server_elsewhere_charges_what_the_model_reads(
     live_portal: LivePortal,
+    programs: Programs,
     caller: httpx.Client,
     tmp_path: Path,
     tenant_a: Organisation,
@@ -281,8 +282,8 @@ def test_rank_by_a_server_elsewhere_charges_what_the_model_reads(
             task=Task.RERANK,
             artefact=encoder_artefact(live_portal.servers.data_dir / "models", source),
         )
-        worker = live_portal.programs.worker(remote)
-        live_portal.programs.wait_served(live_portal.web, remote)
+        programs.worker(remote)
+        programs.wait_served(live_portal.web, remote)
         double.asked.clear()
         body = {"model": remote.model, "query": "a b", "documents": ["c", "c d", "a", "b"]}
         answer = caller.post("/v1/rerank", json=body).json()
@@ -291,7 +292,6 @@ def test_rank_by_a_server_elsewhere_charges_what_the_model_reads(
         # [CLS] a b [SEP] passage: c [SEP] is 7 tokens, and the second document has one more.
         assert answer["usage"]["prompt_tokens"] == 29
         assert charged(superuser, tenant_a) == [(29, 0, 29_000)]
-        worker.stop()
 
 
 def test_embed_beyond_a_quota_is_refused_and_charges_nothing(
