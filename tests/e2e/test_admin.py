@@ -25,6 +25,7 @@ PAGES = {
     "Usage": "/admin/tenants/usagebucket/",
     "Service accounts": "/admin/tenants/serviceaccount/",
     "Members": "/admin/tenants/membership/",
+    "Knowledge bases": "/admin/knowledge/knowledgebase/",
     "Connections": "/admin/knowledge/connection/",
     "Models": "/admin/inference/model/",
     "Audit trail": "/admin/audit/auditevent/",
@@ -37,17 +38,18 @@ PAGES = {
 }
 MENUS = {
     "owner": [
-        *("Overview", "Playground", "API keys", "Jobs", "Batches", "Webhooks", "Webhook secret"),
-        *("Quotas", "Default quotas", "Usage", "Service accounts", "Members", "Connections"),
-        *("Models", "Exports"),
+        *("Overview", "Playground", "Knowledge bases", "API keys", "Jobs", "Batches", "Webhooks"),
+        *("Webhook secret", "Quotas", "Default quotas", "Usage", "Service accounts"),
+        *("Members", "Connections", "Models", "Exports"),
     ],
     "developer": [
-        *("Overview", "Playground", "API keys", "Jobs", "Batches", "Webhooks", "Webhook secret"),
-        *("Quotas", "Default quotas", "Usage", "Service accounts", "Connections", "Models"),
+        *("Overview", "Playground", "Knowledge bases", "API keys", "Jobs", "Batches", "Webhooks"),
+        *("Webhook secret", "Quotas", "Default quotas", "Usage", "Service accounts"),
+        *("Connections", "Models"),
     ],
     "viewer": [
-        *("Overview", "API keys", "Jobs", "Batches", "Quotas", "Default quotas", "Usage"),
-        *("Service accounts", "Connections", "Models"),
+        *("Overview", "Knowledge bases", "API keys", "Jobs", "Batches", "Quotas"),
+        *("Default quotas", "Usage", "Service accounts", "Connections", "Models"),
     ],
     "auditor": ["Overview", "Jobs", "Batches", "Audit trail"],
     "system": [
@@ -63,11 +65,6 @@ MENUS = {
     "security": ["Overview", "Tenants", "Users"],
     "audit": ["Overview", "Tenants", "Audit trail"],
 }
-
-# Beside the playground, for whoever works with a tenant's models.
-PAGES["Knowledge bases"] = "/admin/knowledge/knowledgebase/"
-for _role, _place in (("owner", 2), ("developer", 2), ("viewer", 1)):
-    MENUS[_role].insert(_place, "Knowledge bases")
 
 
 def menu_of(page: Page) -> list[str]:
