@@ -53,14 +53,16 @@ RULES: Final = {
             OR tokens_minute_held <> 0 OR tokens_day_held <> 0 OR tokens_month_held <> 0""",
     # Counters of all time, against the ledger and the jobs.
     "windows_that_miscount": """
-        SELECT count(*) FROM tenants_quotawindow w JOIN tenants_quota q ON q.id = w.quota_id
-         CROSS JOIN LATERAL (
-               SELECT coalesce(sum(l.prompt_tokens + l.completion_tokens), 0) AS tokens,
-                      coalesce(sum(l.cost), 0) AS cost, count(*) AS requests
-                 FROM inference_job j LEFT JOIN tenants_ledgerentry l ON l.job_id = j.id
-                WHERE q.id = ANY(j.quota_ids)) s
-         WHERE w.tokens_total_used <> s.tokens OR w.cost_total_used <> s.cost
-            OR w.requests_total_used <> s.requests""",
+        SELECT count(*) FROM tenants_quotawindow w
+          LEFT JOIN (
+               SELECT quota_id, count(*) AS requests, sum(l.cost) AS cost,
+                      sum(l.prompt_tokens + l.completion_tokens) AS tokens
+                 FROM inference_job j CROSS JOIN LATERAL unnest(j.quota_ids) quota_id
+                 LEFT JOIN tenants_ledgerentry l ON l.job_id = j.id
+                GROUP BY quota_id) s ON s.quota_id = w.quota_id
+         WHERE w.tokens_total_used <> coalesce(s.tokens, 0)
+            OR w.cost_total_used <> coalesce(s.cost, 0)
+            OR w.requests_total_used <> coalesce(s.requests, 0)""",
     "payloads_beyond_their_time": """
         SELECT count(*) FROM inference_jobpayload p JOIN inference_job j ON j.id = p.job_id
          WHERE p.delete_after IS NULL OR p.delete_after < now() - interval '1 minute'""",

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from inference.artefacts.embedding import REMOTE_FORMAT
 from inference.artefacts.manifest import Manifest
 from inference.artefacts.publishing import ID_LENGTH, prompt_entries, publish, write_prompt_files
-from inference.engines.text import TokenBytes
+from inference.artefacts.vocabulary import read_vocabulary
 from portal.core.errors import Invalid, NotFound
 
 
@@ -90,7 +90,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
         raise Invalid(f"The file tokenizer.json is malformed: {fault}") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    TokenBytes(tokenizer)
+    read_vocabulary(tokenizer)
     return tokenizer
 
 

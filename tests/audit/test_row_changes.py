@@ -46,6 +46,9 @@ UNGOVERNED = {
     "inference_deploymentclock": "virtual clocks",
     "inference_queueforecast": "rewritten every second from the queue itself",
     "inference_worker": "heartbeats",
+    "inference_modelcheck": "how far a check of files is; that it was asked for is an event",
+    "knowledge_chunk": "passages of documents never enter the trail",
+    "knowledge_documentversion": "texts never enter the trail; uploads are events of their own",
     "django_session": "log-ins are events of their own",
 }
 
