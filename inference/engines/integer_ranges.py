@@ -6,6 +6,7 @@ Bounds on one side alone are wrong below 10. Any range is a union of others that
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 Range = tuple[int | None, int | None]
@@ -27,26 +28,23 @@ def exact_ranges(least: int | None, greatest: int | None, most: int) -> list[Ran
     Returns:
         None if more ranges would be needed.
     """
-    found: list[Range] = []
-    for each in _split(least, greatest):
-        found.append(each)
-        if len(found) > most:
-            return None
-    return found
+    found = list(islice(_split(least, greatest, most), most + 1))
+    return found if len(found) <= most else None
 
 
-def _split(least: int | None, greatest: int | None) -> Iterator[Range]:
+def _split(least: int | None, greatest: int | None, most: int) -> Iterator[Range]:
     if least is None and greatest is None:
         yield None, None
     elif greatest is None:
-        yield from _above(least or 0)
+        yield from _above(least or 0, most)
     elif least is None:
-        yield from _below(greatest)
+        yield from _below(greatest, most)
     elif _is_exact(least, greatest):
         yield least, greatest
     else:
         if least < 0:
-            mirrored = list(_naturals(max(1, -greatest), -least))
+            # Of quadrillions no more are made than it takes to see that they are too many.
+            mirrored = list(islice(_naturals(max(1, -greatest), -least), most + 1))
             yield from ((-high, -low) for low, high in reversed(mirrored))
         if least <= 0 <= greatest:
             yield 0, 0
@@ -54,9 +52,9 @@ def _split(least: int | None, greatest: int | None) -> Iterator[Range]:
             yield from _naturals(max(1, least), greatest)
 
 
-def _above(least: int) -> Iterator[Range]:
+def _above(least: int, most: int) -> Iterator[Range]:
     if least < 0:
-        yield from _split(least, -1)
+        yield from _split(least, -1, most)
         yield 0, None
     elif 1 < least < 10:
         yield least, 9
@@ -65,11 +63,11 @@ def _above(least: int) -> Iterator[Range]:
         yield least, None
 
 
-def _below(greatest: int) -> Iterator[Range]:
+def _below(greatest: int, most: int) -> Iterator[Range]:
     if greatest == -1:
         yield None, -1
     elif greatest < -1:
-        yield from _split(min(_LOWEST, greatest), greatest)
+        yield from _split(min(_LOWEST, greatest), greatest, most)
     elif _is_exact(0, greatest):
         yield None, greatest
     else:

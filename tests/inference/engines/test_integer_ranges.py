@@ -55,7 +55,15 @@ def test_check_writes_bounds_as_exact_ranges_beside_the_other_types() -> None:
     assert checked_schema(written, "response_format") == written
 
 
-def test_check_refuses_bounds_of_too_many_ranges() -> None:
-    schema = {"type": "integer", "minimum": 1_200_001, "maximum": 1_800_001}
+@pytest.mark.parametrize(
+    ("least", "greatest"),
+    [
+        (1_200_001, 1_800_001),
+        (1_200_000_000_000_001, 1_800_000_000_000_001),
+        (-1_800_000_000_000_001, -1_200_000_000_000_001),
+    ],
+)
+def test_check_refuses_bounds_of_too_many_ranges_at_once(least: int, greatest: int) -> None:
+    schema = {"type": "integer", "minimum": least, "maximum": greatest}
     with pytest.raises(Invalid, match="'minimum' and 'maximum'"):
         checked_schema(json.dumps(schema), "response_format")
