@@ -8,9 +8,8 @@ from uuid import UUID
 import msgspec
 from django.db import connection
 
-from inference.models import Batch, BatchLine, JobState, LineState
-
-_TERMINAL: Final = tuple(s.value for s in JobState if s not in (JobState.QUEUED, JobState.RUNNING))
+from inference.models import Batch, BatchLine, LineState
+from inference.models.jobs import ENDED
 
 _WAITING: Final = f"""
 SELECT number, custom_id, start, length FROM inference_batchline
@@ -125,7 +124,9 @@ def ended_lines(batch: Batch, limit: int, *, most_bytes: int) -> list[EndedLine]
     Args:
         most_bytes: of all answers but the last one.
     """
-    rows = _rows(_ENDED, [batch.tenant_id, batch.id, list(_TERMINAL), most_bytes, limit])
+    rows = _rows(
+        _ENDED, [batch.tenant_id, batch.id, [state.value for state in ENDED], most_bytes, limit]
+    )
     return [EndedLine(*row) for row in rows]
 
 

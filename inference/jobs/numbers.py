@@ -22,6 +22,7 @@ from inference.gateway.calls import EMBEDDING, RERANK
 from inference.jobs.ciphers import payload_cipher
 from inference.jobs.submission import JobRequest, submit
 from inference.models import Job, JobPayload, JobState, Priority
+from inference.models.jobs import ENDED
 from inference.returns import End
 from portal.core.actors import Context
 from portal.core.errors import PortalError, Unavailable
@@ -32,8 +33,6 @@ _KEPT_SECONDS: Final = 3600
 _FIRST_LOOK_SECONDS: Final = 0.005
 _LAST_LOOK_SECONDS: Final = 0.05
 _ASKERS: Final = 8
-
-_ENDED: Final = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.DEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ def numbers_of(job_id: UUID) -> Numbers | None:
         PortalError: it ended without one, or its answer is not kept any more.
     """
     job = Job.objects.filter(pk=job_id).only(*_READ).first()
-    if job is not None and job.state not in _ENDED:
+    if job is not None and job.state not in ENDED:
         return None
     if job is None or job.state == JobState.SUCCEEDED:
         text = None if job is None else _answer(job)

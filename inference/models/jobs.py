@@ -1,5 +1,7 @@
 """Jobs: one row a generation, and its encrypted payload beside it."""
 
+from typing import Final
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
@@ -19,6 +21,10 @@ class JobState(models.IntegerChoices):
     FAILED = 3, _("Failed")
     CANCELLED = 4, _("Cancelled")
     DEAD = 5, _("Dead letter")
+
+
+ENDED: Final = tuple(s for s in JobState if s not in (JobState.QUEUED, JobState.RUNNING))
+"""The states that a job reaches and does not leave."""
 
 
 class Priority(models.IntegerChoices):

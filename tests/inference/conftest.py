@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
+import redis as redis_client
 
-from tests.inference.bench import Bench
+from inference.returns import alive_key
+from tests.inference.bench import GATEWAY, Bench
 from tests.servers import SessionServers
 
 
@@ -13,3 +15,11 @@ def bench(servers: SessionServers, database: None) -> Iterator[Bench]:
     """A deployment of its own whose jobs the test moves by hand."""
     with Bench(servers) as made:
         yield made
+
+
+@pytest.fixture
+def gateway_alive(redis: "redis_client.Redis") -> Iterator[None]:
+    """Lets the bench's gateway be alive: for one that is gone nothing is generated."""
+    redis.set(alive_key(GATEWAY), b"1")
+    yield
+    redis.delete(alive_key(GATEWAY))

@@ -17,7 +17,7 @@ from inference.gateway.requests import prepared
 from inference.gateway.wire.common import ParsedRequest
 from inference.models.jobs import JobState
 from inference.payloads import Extras
-from inference.returns import End, Part, Text, alive_key, decode_returns, stream_key
+from inference.returns import End, Part, Text, decode_returns, stream_key
 from inference.worker.runtime import InferenceRuntime
 from inference.worker.settings import Assignment
 from portal.core.env import env
@@ -34,11 +34,9 @@ StartRuntime = Callable[..., InferenceRuntime]
 
 
 @pytest.fixture
-def start_runtime(bench: Bench, redis: "redis_client.Redis") -> Iterator[StartRuntime]:
+def start_runtime(bench: Bench, gateway_alive: None) -> Iterator[StartRuntime]:
     """Starts a worker of the bench's deployment, with the fake engine, on our own threads."""
     started: list[InferenceRuntime] = []
-    # For a gateway that is gone nothing is generated.
-    redis.set(alive_key(GATEWAY), b"1")
 
     def start(**options: Any) -> InferenceRuntime:
         served = bench.served
@@ -62,7 +60,6 @@ def start_runtime(bench: Bench, redis: "redis_client.Redis") -> Iterator[StartRu
     yield start
     for runtime in started:
         runtime.drain()
-    redis.delete(alive_key(GATEWAY))
 
 
 def pending(bench: Bench, tenant: Organisation, *, stream: bool, **extras: Any) -> Pending:

@@ -6,11 +6,9 @@ from uuid import UUID
 
 import psycopg
 import pytest
-import redis as redis_client
 
 from inference.models import Deployment, DesiredState, Worker, WorkerState
 from inference.models.jobs import JobState
-from inference.returns import alive_key
 from inference.services import edit_deployment
 from inference.worker.runtime import InferenceRuntime
 from inference.worker.settings import read_deployment
@@ -22,7 +20,7 @@ from portal.core.errors import Conflict
 from portal.core.ids import uuid7
 from tests import factories
 from tests.factories import Organisation
-from tests.inference.bench import GATEWAY, Bench, credential
+from tests.inference.bench import Bench, credential
 from tests.waiting import eventually
 
 Start = Callable[..., InferenceRuntime]
@@ -35,9 +33,8 @@ def deployment(bench: Bench) -> Deployment:
 
 
 @pytest.fixture
-def start(bench: Bench, deployment: Deployment, redis: "redis_client.Redis") -> Iterator[Start]:
+def start(bench: Bench, deployment: Deployment, gateway_alive: None) -> Iterator[Start]:
     """Starts workers of the bench's deployment on threads of this process."""
-    redis.set(alive_key(GATEWAY), b"1")
     started: list[InferenceRuntime] = []
 
     def begin(name: str = "") -> InferenceRuntime:
@@ -53,7 +50,6 @@ def start(bench: Bench, deployment: Deployment, redis: "redis_client.Redis") -> 
     yield begin
     for runtime in started:
         runtime.drain()
-    redis.delete(alive_key(GATEWAY))
 
 
 def options(deployment: Deployment, **given: Any) -> Deployment:

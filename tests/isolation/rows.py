@@ -179,8 +179,7 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
         },
         "knowledge_knowledgebase": {
             "id": uuid7(), "name": uuid7().hex, "description": "", "method": "full_text",
-            "top_k": 5,
-            "embedding_model": "", "rerank_model": "", "prompt_template": "t",
+            "top_k": 5, "embedding_model": "", "rerank_model": "", "prompt_template": "t",
             "api_key_id": references.get("api_key_id"), "created_at": now,
         },
         "knowledge_document": {

@@ -4,14 +4,17 @@ from collections.abc import Iterator
 
 import anthropic
 import openai
+import psycopg
 import pytest
 
+from inference.models import Task
 from inference.services import create_deployment, register_model_version
 from tests import factories
 from tests.factories import Organisation
 from tests.inference.gateway.tooled_model import ANSWERS, ARGUMENTS
 from tests.inference.tooled import THINKING, tooled_artefact
-from tests.live import Deployed, LivePortal
+from tests.live import Deployed, LivePortal, deploy
+from tests.servers import SessionServers
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +40,27 @@ def tooled(live_portal: LivePortal) -> Deployed:
     live_portal.programs.worker(deployed, name=f"worker-{name}")
     live_portal.programs.wait_served(live_portal.web, deployed)
     return deployed
+
+
+@pytest.fixture(scope="session")
+def embedder(live_portal: LivePortal) -> Deployed:
+    """The fake engine, which makes vectors out of hashes; a token a byte."""
+    deployed = deploy(
+        live_portal.servers,
+        factories.unique("embedder"),
+        options={"token_ms": 0, "dimensions": 6},
+        task=Task.EMBED,
+    )
+    live_portal.programs.worker(deployed)
+    live_portal.programs.wait_served(live_portal.web, deployed)
+    return deployed
+
+
+@pytest.fixture(scope="module")
+def superuser(servers: SessionServers) -> Iterator[psycopg.Connection]:
+    """A connection that no policy binds, for assertions alone."""
+    with psycopg.connect(servers.url("superuser"), autocommit=True) as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from tenants.services import create_api_key, revoke_api_key, set_quota, suspend_
 from tests import factories
 from tests.factories import Organisation
 from tests.live import FAKE_CONTEXT, LivePortal
-from tests.servers import SessionServers
 from tests.waiting import eventually
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -26,12 +25,6 @@ def caller(live_portal: LivePortal) -> Iterator[httpx.Client]:
     key = factories.api_key(factories.organisation("api"))
     with live_portal.client(key.token) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def superuser(servers: SessionServers) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(servers.url("superuser"), autocommit=True) as connection:
-        yield connection
 
 
 def official(portal: LivePortal, token: str, **options: Any) -> openai.OpenAI:

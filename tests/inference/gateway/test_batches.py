@@ -14,17 +14,10 @@ from tests import factories
 from tests.factories import Organisation
 from tests.inference.gateway.test_files import audited, official
 from tests.live import FAKE_CONTEXT, LivePortal
-from tests.servers import SessionServers
 from tests.waiting import eventually
 
 ENDPOINT: Final = "/v1/chat/completions"
 NOWHERE = "batch_" + "0" * 31 + "1"
-
-
-@pytest.fixture(scope="module")
-def superuser(servers: SessionServers) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(servers.url("superuser"), autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Every API of ``/v1`` as its official client meets it, unchanged."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -24,7 +23,6 @@ from tests.inference.gateway.apis import (
     Api,
 )
 from tests.live import FAKE_CONTEXT, LivePortal
-from tests.servers import SessionServers
 from tests.waiting import eventually
 
 
@@ -38,17 +36,6 @@ def api(request: pytest.FixtureRequest) -> Api:
 def new_api(request: pytest.FixtureRequest) -> Api:
     made: Api = request.param
     return made
-
-
-@pytest.fixture(scope="module")
-def superuser(servers: SessionServers) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(servers.url("superuser"), autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def token(tenant_a: Organisation) -> str:
-    return factories.api_key(tenant_a).token
 
 
 def charged(superuser: psycopg.Connection, tenant: Organisation) -> list[tuple[int, int]]:

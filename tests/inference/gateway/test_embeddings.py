@@ -21,30 +21,9 @@ from tests.factories import Organisation
 from tests.inference.engines.doubles import Double, Reply
 from tests.inference.engines.encoders import INFO, encoder_artefact, server_of, write_encoder
 from tests.live import Deployed, LivePortal, Programs, deploy
-from tests.servers import SessionServers
 from tests.waiting import eventually
 
 TEXTS = ["the cat sat on the mat", "猫坐在垫子上", "stock prices fell"]
-
-
-@pytest.fixture(scope="module")
-def superuser(servers: SessionServers) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(servers.url("superuser"), autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture(scope="module")
-def embedder(live_portal: LivePortal) -> Deployed:
-    """The fake engine, which makes vectors out of hashes; a token a byte."""
-    deployed = deploy(
-        live_portal.servers,
-        factories.unique("embedder"),
-        options={"token_ms": 0, "dimensions": 6},
-        task=Task.EMBED,
-    )
-    live_portal.programs.worker(deployed)
-    live_portal.programs.wait_served(live_portal.web, deployed)
-    return deployed
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +33,6 @@ def e5(live_portal: LivePortal) -> Deployed:
     live_portal.programs.worker(deployed)
     live_portal.programs.wait_served(live_portal.web, deployed)
     return deployed
-
-
-@pytest.fixture
-def token(tenant_a: Organisation) -> str:
-    return factories.api_key(tenant_a).token
-
-
-@pytest.fixture
-def client(live_portal: LivePortal, token: str) -> Iterator[openai.OpenAI]:
-    url = f"{live_portal.base_url}/v1"
-    with openai.OpenAI(base_url=url, api_key=token, max_retries=0) as made:
-        yield made
 
 
 @pytest.fixture

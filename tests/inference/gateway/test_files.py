@@ -19,12 +19,6 @@ from tests.servers import SessionServers
 LINE = b'{"custom_id": "a", "secret": "grapefruit"}\n'
 
 
-@pytest.fixture(scope="module")
-def superuser(servers: SessionServers) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(servers.url("superuser"), autocommit=True) as connection:
-        yield connection
-
-
 @pytest.fixture
 def client(live_portal: LivePortal, tenant_a: Organisation) -> Iterator[openai.OpenAI]:
     with official(live_portal, factories.api_key(tenant_a).token) as made:

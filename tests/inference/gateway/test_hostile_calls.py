@@ -20,7 +20,6 @@ from tests import factories
 from tests.factories import Organisation
 from tests.inference.gateway.apis import APIS, MESSAGES, NEW, Api
 from tests.live import Deployed, LivePortal, Programs, deploy
-from tests.servers import SessionServers
 
 COUNT = "/v1/messages/count_tokens"
 PATHS = pytest.mark.parametrize("path", [*(api.path for api in NEW.values()), COUNT])
@@ -32,12 +31,6 @@ def caller(live_portal: LivePortal) -> Iterator[httpx.Client]:
     key = factories.api_key(factories.organisation("hostile"))
     with live_portal.client(key.token) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def superuser(servers: SessionServers) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(servers.url("superuser"), autocommit=True) as connection:
-        yield connection
 
 
 def post(client: httpx.Client, path: str, body: Any) -> httpx.Response:

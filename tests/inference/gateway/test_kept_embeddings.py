@@ -9,43 +9,16 @@ import openai
 import psycopg
 import pytest
 
-from inference.models import Task
 from tenants.services import set_quota
 from tests import factories
 from tests.factories import Organisation
 from tests.inference.gateway.test_batches import ended, lines
 from tests.inference.gateway.test_files import official
-from tests.live import FAKE_CONTEXT, Deployed, LivePortal, deploy
-from tests.servers import SessionServers
+from tests.live import FAKE_CONTEXT, Deployed, LivePortal
 from tests.waiting import eventually
 
 EMBEDDINGS, RERANK = "/v1/embeddings", "/v1/rerank"
 TEXTS = ["the cat sat on the mat", "猫坐在垫子上"]
-
-
-@pytest.fixture(scope="module")
-def superuser(servers: SessionServers) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(servers.url("superuser"), autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture(scope="module")
-def embedder(live_portal: LivePortal) -> Deployed:
-    """The fake engine, which makes vectors out of hashes; a token a byte."""
-    deployed = deploy(
-        live_portal.servers,
-        factories.unique("kept-embedder"),
-        options={"token_ms": 0, "dimensions": 6},
-        task=Task.EMBED,
-    )
-    live_portal.programs.worker(deployed)
-    live_portal.programs.wait_served(live_portal.web, deployed)
-    return deployed
-
-
-@pytest.fixture
-def token(tenant_a: Organisation) -> str:
-    return factories.api_key(tenant_a).token
 
 
 @pytest.fixture
