@@ -70,6 +70,7 @@ def read_step(tenant_id: UUID, document_id: UUID) -> bool:
             document = _claimed(claim)
             if document is not None:
                 _fail(document, refusal.message)
+                document.save()
         return True
     with tenant_scope(context):
         document = _claimed(claim)
@@ -85,6 +86,7 @@ def _claim(document_id: UUID) -> _Claim | None:
     version = DocumentVersion.objects.get(document_id=document.pk, number=document.latest)
     if document.attempts >= MOST_READERS:
         _fail(document, "The file can't be read: save it again, or save its text as txt.")
+        document.save()
         return None
     document.attempts += 1
     document.wake_at = timezone.now() + _CLAIM
@@ -145,7 +147,6 @@ def _finish(document: Document) -> None:
 def _fail(document: Document, message: str) -> None:
     document.state, document.wake_at, document.job_id = DocumentState.FAILED, None, None
     document.waiting_for, document.error = "", message[:500]
-    document.save()
 
 
 # -- embedding ---------------------------------------------------------------------------------
