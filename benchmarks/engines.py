@@ -3,9 +3,8 @@
 transformers' ``generate`` one by one and in static batches, its continuous batching, our
 ``torch_batch`` with the same weights and with int8, OpenVINO alone, our ``openvino``, and
 llama.cpp's server where ``--llamacpp`` names a folder with its programs. The same prompts,
-alternating, the best of three rounds; and how much of an engine is left behind Celery, Redis and
-the gateway. The memory's read bandwidth, measured in the same run, bounds what one sequence can
-reach.
+alternating, the best of three rounds. The memory's read bandwidth, measured in the same run, bounds
+what one sequence can reach. What is left of an engine behind the portal, ``engine_way.py`` says.
 
 Each computes as it does if it is left to choose: transformers in the weights' own bfloat16,
 ``torch_batch`` in float32 where a CPU emulates bfloat16. The ratios are of these; rows with fp32
@@ -30,8 +29,6 @@ from benchmarks.lib.engines.bandwidth import read_bandwidth
 from benchmarks.lib.engines.llamacpp import LlamaCpp
 from benchmarks.lib.engines.models import Models
 from benchmarks.lib.engines.stage import Stage
-from benchmarks.lib.engines.way import Way
-from benchmarks.lib.portal import Portal
 
 _CALLERS: Final = (1, 8, 16, 32)
 _ROUNDS: Final = 3
@@ -63,7 +60,7 @@ def main() -> None:
         models = Models.make(arguments.models or Path(home) / "models")
         bandwidth = read_bandwidth()
         rates = _compare(models, arguments.llamacpp, tokens)
-        figures = _figures(rates) | _through_the_portal(Path(home), models, tokens)
+        figures = _figures(rates)
     _print(rates, models, bandwidth, figures)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
@@ -120,26 +117,6 @@ def _figures(rates: Rates) -> dict[str, float]:
     if "llama.cpp Q8_0" in rates.best:
         told["torch_int8_vs_llamacpp_c1"] = rates.ratio("torch_batch int8", "llama.cpp Q8_0", 1)
     return {name: round(value, 4) for name, value in told.items()}
-
-
-def _through_the_portal(home: Path, models: Models, tokens: int) -> dict[str, float]:
-    """An engine behind everything against the same engine alone, in turn; hop and cancellation."""
-    bare = served = 0.0
-    plan = {"concurrency": 16, "requests": 16 * _WAVES, "tokens": tokens}
-    with Portal(home / "portal") as portal:
-        way = Way(portal, models.gguf)
-        stage = Stage("openvino", str(models.gguf), models.gguf)
-        try:
-            for _ in range(_ROUNDS):
-                bare = max(bare, stage.rate(**plan))
-                served = max(served, way.rate(**plan))
-        finally:
-            stage.close()
-        return {
-            "celery_vs_bare_c16": round(served / bare, 4),
-            "hop_p50_ms": round(way.hop_p50_ms(), 4),
-            "cancel_ms": round(way.cancel_ms(), 4),
-        }
 
 
 def _print(rates: Rates, models: Models, bandwidth: float, figures: Mapping[str, float]) -> None:

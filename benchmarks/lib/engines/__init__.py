@@ -1,1 +1,1 @@
-"""What ``benchmarks/engines.py`` measures, each contender in a process of its own."""
+"""What ``engines.py`` and ``engine_way.py`` measure, each contender in a process of its own."""

@@ -16,7 +16,7 @@ _TEXT: Final = (
 
 def prompts(artefact_dir: Path, count: int) -> list[list[int]]:
     """So many prompts of ``PROMPT_TOKENS`` token ids; no two begin alike, so no cache helps."""
-    tokenizer = Tokenizer.from_file(str(artefact_dir / "tokenizer.json"))
+    tokenizer = _tokenizer(artefact_dir)
     words = (_TEXT * 2).split()
     found = []
     for number in range(count):
@@ -24,3 +24,13 @@ def prompts(artefact_dir: Path, count: int) -> list[list[int]]:
         text = f"{number}. " + " ".join(words[shift:] + words[:shift])
         found.append(tokenizer.encode(text, add_special_tokens=False).ids[:PROMPT_TOKENS])
     return found
+
+
+def prompt_texts(artefact_dir: Path, count: int) -> list[str]:
+    """The same prompts as text."""
+    tokenizer = _tokenizer(artefact_dir)
+    return [tokenizer.decode(ids) for ids in prompts(artefact_dir, count)]
+
+
+def _tokenizer(artefact_dir: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(artefact_dir / "tokenizer.json"))

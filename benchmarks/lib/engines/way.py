@@ -12,7 +12,7 @@ from typing import Any, Final
 import httpx
 import psycopg
 
-from benchmarks.lib.engines.prompts import PROMPT_TOKENS
+from benchmarks.lib.engines.prompts import PROMPT_TOKENS, prompt_texts
 from benchmarks.lib.engines.serving import CLOCK, MODEL
 from benchmarks.lib.portal import Portal
 
@@ -31,6 +31,7 @@ class Way:
 
     def __init__(self, portal: Portal, artefact: Path) -> None:
         self._portal = portal
+        self._artefact = artefact
         portal.run(["-m", "benchmarks.lib.engines.serving", str(artefact)])
         for name in (MODEL, CLOCK):
             portal.add_worker(f"worker of {name}", name)
@@ -48,23 +49,18 @@ class Way:
         headers = {"Authorization": f"Bearer {self._portal.keys[0]}"}
         async with httpx.AsyncClient(base_url=base, headers=headers, timeout=300) as client:
 
-            async def ask(number: int) -> int:
+            async def ask(prompt: str) -> int:
                 async with turn:
-                    body = self._body(MODEL, f"{number}. {'ramp ' * PROMPT_TOKENS}", tokens)
-                    answer = await client.post("/v1/chat/completions", json=body)
-                    return int(answer.raise_for_status().json()["usage"]["completion_tokens"])
+                    # No template around it: the engine reads what it reads alone.
+                    body = {"model": MODEL, "prompt": prompt, **_exactly(tokens)}
+                    answer = await client.post("/v1/completions", json=body)
+                    usage = answer.raise_for_status().json()["usage"]
+                    if usage["prompt_tokens"] != PROMPT_TOKENS:
+                        raise SystemExit(f"A prompt became {usage['prompt_tokens']} tokens.")
+                    return int(usage["completion_tokens"])
 
-            return sum(await asyncio.gather(*map(ask, range(requests))))
-
-    @staticmethod
-    def _body(model: str, prompt: str, tokens: int) -> dict[str, Any]:
-        return {
-            "model": model,
-            "messages": [{"role": "user", "content": prompt}],
-            "max_tokens": tokens,
-            "min_tokens": tokens,
-            "temperature": 0,
-        }
+            texts = prompt_texts(self._artefact, requests)
+            return sum(await asyncio.gather(*map(ask, texts)))
 
     def hop_p50_ms(self) -> float:
         """From the moment the engine makes a token until its client has read it; the median."""
@@ -103,11 +99,16 @@ class Way:
 
     def _stream(self) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         connection = http.client.HTTPConnection(self._portal.host, self._portal.port, timeout=60)
-        body = json.dumps({**self._body(CLOCK, "the time", _STREAM_TOKENS), "stream": True})
+        body = {
+            "model": CLOCK,
+            "messages": [{"role": "user", "content": "the time"}],
+            "stream": True,
+            **_exactly(_STREAM_TOKENS),
+        }
         connection.request(
             "POST",
             "/v1/chat/completions",
-            body,
+            json.dumps(body),
             {
                 "Authorization": f"Bearer {self._portal.keys[0]}",
                 "Content-Type": "application/json",
@@ -125,3 +126,7 @@ class Way:
                 continue
             for choice in json.loads(line[6:])["choices"]:
                 yield from str(choice["delta"].get("content") or "").split()
+
+
+def _exactly(tokens: int) -> dict[str, Any]:
+    return {"max_tokens": tokens, "min_tokens": tokens, "temperature": 0}
