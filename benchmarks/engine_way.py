@@ -24,7 +24,6 @@ from benchmarks.lib.portal import Portal
 _ROUNDS: Final = 4
 _CALLERS: Final = 16
 _WAVES: Final = 4
-_TOKENS: Final = 48
 
 
 def main() -> None:
@@ -33,15 +32,25 @@ def main() -> None:
         # PostgreSQL runs as another user where this is root.
         Path(home).chmod(0o711)
         models = Models.make(arguments.models or Path(home) / "models")
-        with Portal(Path(home) / "portal") as portal:
-            way = Way(portal, models.gguf)
-            figures = _rates(way, models.gguf)
-            figures |= {"hop_p50_ms": way.hop_p50_ms(), "cancel_ms": way.cancel_ms()}
+        figures = measure(Path(home) / "portal", models.gguf)
     for name, value in figures.items():
         print(f"{name:28} {value:.3f}")
     if arguments.json:
-        rounded = {name: round(value, 4) for name, value in figures.items()}
-        arguments.json.write_text(json.dumps(rounded, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def measure(data_dir: Path, artefact: Path, tokens: int = 48) -> dict[str, float]:
+    """The figures of an artefact, in an installation that is made for it.
+
+    Args:
+        data_dir: the installation's folder; made anew, removed at the end.
+        tokens: so many an answer.
+    """
+    with Portal(data_dir) as portal:
+        way = Way(portal, artefact)
+        figures = _rates(way, artefact, tokens)
+        figures |= {"hop_p50_ms": way.hop_p50_ms(), "cancel_ms": way.cancel_ms()}
+    return {name: round(value, 4) for name, value in figures.items()}
 
 
 def _arguments() -> argparse.Namespace:
@@ -53,10 +62,10 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _rates(way: Way, artefact: Path) -> dict[str, float]:
+def _rates(way: Way, artefact: Path, tokens: int) -> dict[str, float]:
     """Tokens a second, alone and served, and their ratio."""
     bare = served = 0.0
-    plan = {"concurrency": _CALLERS, "requests": _CALLERS * _WAVES, "tokens": _TOKENS}
+    plan = {"concurrency": _CALLERS, "requests": _CALLERS * _WAVES, "tokens": tokens}
     stage = Stage("openvino", str(artefact), artefact)
     try:
         for _ in range(_ROUNDS):

@@ -4,7 +4,8 @@ transformers' ``generate`` one by one and in static batches, its continuous batc
 ``torch_batch`` with the same weights and with int8, OpenVINO alone, our ``openvino``, and
 llama.cpp's server where ``--llamacpp`` names a folder with its programs. The same prompts,
 alternating, the best of three rounds. The memory's read bandwidth, measured in the same run, bounds
-what one sequence can reach. What is left of an engine behind the portal, ``engine_way.py`` says.
+what one sequence can reach. Then what ``engine_way.py`` measures: how much of an engine is left
+behind the portal.
 
 Each computes as it does if it is left to choose: transformers in the weights' own bfloat16,
 ``torch_batch`` in float32 where a CPU emulates bfloat16. The ratios are of these; rows with fp32
@@ -25,6 +26,7 @@ if __package__ in (None, ""):
     # In the place of this file's own folder, where queue.py would hide Python's own module.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.engine_way import measure as measure_way
 from benchmarks.lib.engines.bandwidth import read_bandwidth
 from benchmarks.lib.engines.llamacpp import LlamaCpp
 from benchmarks.lib.engines.models import Models
@@ -60,7 +62,7 @@ def main() -> None:
         models = Models.make(arguments.models or Path(home) / "models")
         bandwidth = read_bandwidth()
         rates = _compare(models, arguments.llamacpp, tokens)
-        figures = _figures(rates)
+        figures = _figures(rates) | measure_way(Path(home) / "portal", models.gguf, tokens)
     _print(rates, models, bandwidth, figures)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
