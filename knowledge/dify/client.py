@@ -3,6 +3,7 @@
 from types import TracebackType
 from typing import Any, Self
 
+from knowledge.dify.app_api import AppApi
 from knowledge.dify.channel import Channel, Endpoint, open_channel
 from knowledge.dify.console_api import ConsoleApi
 from knowledge.dify.knowledge_api import KnowledgeApi
@@ -28,6 +29,10 @@ class Dify:
     def version(self) -> str:
         """``X-Version`` of the newest answer, such as ``1.16.0``; empty before the first."""
         return self._channel.version
+
+    def app(self, key: str) -> AppApi:
+        """One of its apps, by a key of that app."""
+        return AppApi(self._channel, key)
 
     def __enter__(self) -> Self:
         return self

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from knowledge.dify import shapes
-from knowledge.dify.channel import Answer, Channel
+from knowledge.dify.answers import Answer
+from knowledge.dify.channel import Channel
 from knowledge.dify.errors import Refused, UnexpectedAnswer
 from knowledge.dify.shapes import PAGE_SIZE
 
 GATEWAY_PROVIDER: Final = "langgenius/openai_api_compatible/openai_api_compatible"
 """Dify's plugin for models that speak OpenAI's protocol, which the portal's gateway does."""
+_CREDENTIALS: Final = f"/workspaces/current/model-providers/{GATEWAY_PROVIDER}/models/credentials"
 _BAD_REQUEST: Final = 400
 
 
@@ -119,6 +121,10 @@ class ConsoleApi:
         answer = self._call("POST", f"/apps/{app_id}/workflows/publish", json=body)
         return answer.read(shapes.Published).created_at
 
+    def draft(self, app_id: str) -> shapes.Draft:
+        """The draft of a workflow or chatflow, the ids of datasets in clear."""
+        return self._call("GET", f"/apps/{app_id}/workflows/draft").read(shapes.Draft)
+
     def set_model_config(self, app_id: str, config: Mapping[str, Any]) -> None:
         """Changes a chat app, which is live at once."""
         self._call("POST", f"/apps/{app_id}/model-config", json=config)
@@ -155,6 +161,8 @@ class ConsoleApi:
         Args:
             credentials: ``endpoint_url``, ``api_key`` and the rest; Dify wants even those that
                 have a default, such as ``stream_mode_delimiter``.
+
+        A model that is registered already is ``Refused``.
         """
         body = {
             "model": model,
@@ -162,8 +170,12 @@ class ConsoleApi:
             "name": name,
             "credentials": dict(credentials),
         }
-        path = f"/workspaces/current/model-providers/{GATEWAY_PROVIDER}/models/credentials"
-        self._call("POST", path, json=body)
+        self._call("POST", _CREDENTIALS, json=body)
+
+    def model_credential(self, model: str, *, model_type: str = "llm") -> shapes.ModelCredential:
+        """How a model of the OpenAI-compatible provider is reached."""
+        params = {"model": model, "model_type": model_type}
+        return self._call("GET", _CREDENTIALS, params=params).read(shapes.ModelCredential)
 
     def set_default_model(self, model: str, *, model_type: str = "llm") -> None:
         """Makes a model of the OpenAI-compatible provider the workspace's default of its type."""

@@ -171,6 +171,31 @@ class StillProcessing(Refused):
     retryable = True
 
 
+class WrongMode(Refused):
+    """The key is of a workflow and the call for a chat, or the other way round."""
+
+    code = "dify_wrong_mode"
+    sentence = "In Dify, the app is of another kind."
+
+
+class ModelUnavailable(Refused):
+    """The workspace has no such model, or its provider refuses it."""
+
+    code = "dify_model_unavailable"
+    sentence = (
+        "The app's model can't be used in Dify: see there under Settings, Model Provider, or "
+        "deploy the app again."
+    )
+
+
+class ModelFailed(Refused):
+    """The model did not answer Dify."""
+
+    code = "dify_model_failed"
+    sentence = "The app's model did not answer Dify; see whether its deployment works."
+    retryable = True
+
+
 class Busy(DifyFault):
     """Too many calls; ``retry_after`` says when to come back."""
 

@@ -9,7 +9,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from knowledge.dify import shapes
-from knowledge.dify.channel import Answer, Channel, Upload
+from knowledge.dify.answers import Answer
+from knowledge.dify.channel import Channel, Upload
 from knowledge.dify.errors import Unsupported
 from knowledge.dify.shapes import PAGE_SIZE, Technique
 

@@ -228,7 +228,25 @@ class App(msgspec.Struct, frozen=True):
 
 
 class AppDetail(App, frozen=True):
+    """An app; ``model_config`` is null unless it is a chat app, where it is what is live."""
+
     enable_api: bool = True
+    model_config: Mapping[str, Any] | None = None
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """The draft of a workflow or chatflow; Dify fills up what was left out of its features."""
+
+    graph: Mapping[str, Any]
+    features: Mapping[str, Any]
+    hash: str
+
+
+class ModelCredential(msgspec.Struct, frozen=True):
+    """How a model of a workspace is reached; its key is masked, and all is empty without one."""
+
+    credentials: Mapping[str, Any]
+    current_credential_name: str | None
 
 
 class Import(msgspec.Struct, frozen=True):

@@ -4,11 +4,12 @@ A URL is checked when it is handed in, its addresses each time it is called: nam
 elsewhere in between. The connection is made to the very address that was checked.
 """
 
+import asyncio
 import logging
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
@@ -191,15 +192,12 @@ class PinnedTransport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
-        addresses = self._targets.allowed(_resolve(url), url.scheme)
-        last: httpx.TransportError = AddressRefused("No address of the host may be called.")
-        request.extensions = {**request.extensions, "sni_hostname": raw_host(url)}
+        last: httpx.TransportError = _refused()
         try:
-            for address in addresses[:MOST_ADDRESSES]:
-                request.url = url.copy_with(host=address)
+            for _ in _pinned(request, self._targets, _resolve(url)):
                 try:
                     return self._inner.handle_request(request)
-                except (httpx.ConnectError, httpx.ConnectTimeout) as fault:
+                except _NO_CONNECTION as fault:
                     last = fault
         finally:
             request.url = url
@@ -207,6 +205,50 @@ class PinnedTransport(httpx.BaseTransport):
 
     def close(self) -> None:
         self._inner.close()
+
+
+class AsyncPinnedTransport(httpx.AsyncBaseTransport):
+    """As ``PinnedTransport``, on an event loop."""
+
+    def __init__(self, targets: Targets, tls: ssl.SSLContext) -> None:
+        self._targets = targets
+        # Whoever calls bounds what is on its way; a pool that is full would only look like a fault.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+        self._inner = httpx.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        last: httpx.TransportError = _refused()
+        # A resolver that is slow holds up a thread, not the loop.
+        addresses = await asyncio.to_thread(_resolve, url)
+        try:
+            for _ in _pinned(request, self._targets, addresses):
+                try:
+                    return await self._inner.handle_async_request(request)
+                except _NO_CONNECTION as fault:
+                    last = fault
+        finally:
+            request.url = url
+        raise last
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+_NO_CONNECTION: Final = (httpx.ConnectError, httpx.ConnectTimeout)
+
+
+def _refused() -> AddressRefused:
+    return AddressRefused("No address of the host may be called.")
+
+
+def _pinned(request: httpx.Request, targets: Targets, addresses: list[str]) -> Iterator[None]:
+    """Points a request at each address of its host that may be called, one after the other."""
+    url = request.url
+    request.extensions = {**request.extensions, "sni_hostname": raw_host(url)}
+    for address in targets.allowed(addresses, url.scheme)[:MOST_ADDRESSES]:
+        request.url = url.copy_with(host=address)
+        yield
 
 
 def _resolve(url: httpx.URL) -> list[str]:

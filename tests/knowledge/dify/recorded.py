@@ -69,5 +69,5 @@ def _read(path: Path) -> Recorded:
         request,
         response["status"],
         dict(response["headers"]),
-        response.get("json", response.get("body")),
+        response.get("json", response.get("sse_events", response.get("body"))),
     )

@@ -279,7 +279,7 @@ def test_certificate_is_checked_against_the_name(
         with pytest.raises(errors.CertificateRefused):
             listed(at("localhost"))
         trusting = authorities(authority)
-        monkeypatch.setattr(channel, "_tls", lambda: trusting)
+        monkeypatch.setattr(channel, "dify_tls", lambda: trusting)
         assert listed(at("localhost")).data == []
         with pytest.raises(errors.CertificateRefused):
             listed(at("127.0.0.1"))

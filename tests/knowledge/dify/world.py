@@ -8,7 +8,17 @@ import yaml
 
 from tests.knowledge.dify.double import DifyDouble
 from tests.knowledge.dify.double.source import KnowledgeSource
-from tests.knowledge.dify.double.state import App, Dataset, Document, Segment, Workspace, now
+from tests.knowledge.dify.double.state import (
+    App,
+    Conversation,
+    Dataset,
+    Document,
+    Message,
+    Segment,
+    Workspace,
+    now,
+)
+from tests.knowledge.dify.double.transfer import taken_in
 from tests.knowledge.dify.recorded import recorded
 
 OWN: Final = "f2668100-7dca-48eb-8655-bcdddcfc5219"
@@ -26,6 +36,8 @@ CLEAN_TEXT, FLOW_TEXT = (
 )
 CHAT, CHATFLOW = "ef2afbc4-2df2-4597-a186-2da0b7902769", "bc915310-c1ee-49af-b95f-700c0d8bea81"
 WORKFLOW: Final = "86c1c910-8c3f-41bf-b590-317dcaa6f5ba"
+OUTSIDE: Final = "08a930fd-c27e-406b-81d1-f3e9da49a3ea"
+CONVERSATION: Final = "ea017528-5f6b-4f69-9e67-7e872ffa7777"
 CHAT_KEY: Final = "865488c1-b335-42d9-a056-ef31abb584de"
 PENDING: Final = "c756d4ea-3a94-477a-a191-bd92b9a69897"
 HR_FIELD, FLOW_FIELD = (
@@ -91,19 +103,38 @@ def _document(
 def _apps(own: Workspace) -> None:
     for app_id, name in (
         (CHAT, "console_app_import_chat_200"),
-        (CHATFLOW, "console_app_import_advanced_chat_200"),
+        # The chatflow was moved to another knowledge base after its import.
+        (CHATFLOW, "console_app_import_overwrite_advanced_chat_200"),
         (WORKFLOW, "console_app_import_workflow_200"),
+        (OUTSIDE, "console_app_import_external_kb_200"),
     ):
-        dsl = _dsl(name)
-        own.apps[app_id] = App(dsl["app"]["name"], dsl["app"]["mode"], dsl, id=app_id)
-    # The chatflow was moved to this knowledge base after its import.
-    own.apps[CHATFLOW].dsl["used"] = {"dataset_ids": [FLOW]}
-    own.apps[CHAT].keys.append(_key(CHAT_KEY, "app", "<CHAT_APP_API_KEY>"))
+        dsl = dsl_of(name)
+        kept = taken_in(dsl, own.id)
+        app = own.apps[app_id] = App(dsl["app"]["name"], dsl["app"]["mode"], kept, id=app_id)
+        app.publish()
+    for app_id, token in (
+        (CHAT, "<CHAT_APP_API_KEY>"),
+        (CHATFLOW, "<FLOW_APP_API_KEY>"),
+        (WORKFLOW, "<WF_APP_API_KEY>"),
+        (OUTSIDE, "<EXT_APP_API_KEY>"),
+    ):
+        own.apps[app_id].keys.append(_key(CHAT_KEY, "app", token))
+    own.apps[CHAT].conversations[CONVERSATION] = _conversation()
     newer = "console_app_import_pending_202"
-    own.imports[PENDING] = {"dsl": _dsl(newer), **recorded(newer).sent}
+    own.imports[PENDING] = {"dsl": dsl_of(newer), **recorded(newer).sent}
 
 
-def _dsl(name: str) -> dict[str, Any]:
+def _conversation() -> Conversation:
+    told = recorded("app_messages").body["data"]
+    name = recorded("app_conversations").body["data"][0]["name"]
+    messages = [
+        Message(m["id"], m["query"], m["answer"], m["retriever_resources"]) for m in reversed(told)
+    ]
+    return Conversation("portal-user-1", name, CONVERSATION, messages=messages)
+
+
+def dsl_of(name: str) -> dict[str, Any]:
+    """The DSL that a recorded import sent."""
     return copy.deepcopy(_read_dsl(name))
 
 

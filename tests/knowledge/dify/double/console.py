@@ -1,15 +1,15 @@
 """The double's console, and its inner API."""
 
-import http.client
 import json
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
+from tests.knowledge.dify.double import transfer
 from tests.knowledge.dify.double.http import Answer, Refusal, Request, invalid, missing
 from tests.knowledge.dify.double.knowledge import paged
+from tests.knowledge.dify.double.outward import post
 from tests.knowledge.dify.double.state import App, Dataset, Workspace, new_id, now
 from tests.knowledge.dify.recorded import body_of
 
@@ -67,7 +67,8 @@ class ConsoleRoutes:
         return Answer(200, self._app(workspace, request).detail())
 
     def delete_app(self, workspace: Workspace, request: Request) -> Answer:
-        del workspace.apps[self._app(workspace, request).id]
+        app = workspace.apps.pop(self._app(workspace, request).id)
+        workspace.gone_keys |= {key["token"] for key in app.keys}
         return Answer(204)
 
     def _app(self, workspace: Workspace, request: Request) -> App:
@@ -114,21 +115,28 @@ class ConsoleRoutes:
         if app is None:
             app = App(sent.get("name") or dsl["app"]["name"], mode, dsl)
             workspace.apps[app.id] = app
-        app.dsl, app.updated_at = dsl, now()
+        app.dsl, app.updated_at = transfer.taken_in(dsl, workspace.id), now()
         return Answer(
             200, _import_shape(dsl, id=import_id, status=status, app_id=app.id, app_mode=mode)
         )
 
     def export_app(self, workspace: Workspace, request: Request) -> Answer:
         app = self._app(workspace, request)
-        return Answer(200, {"data": yaml.safe_dump(app.dsl, allow_unicode=True)})
+        dsl = transfer.given_out(app.dsl, workspace.id)
+        return Answer(200, {"data": yaml.safe_dump(dsl, allow_unicode=True)})
 
     def publish(self, workspace: Workspace, request: Request) -> Answer:
         app = self._app(workspace, request)
         if app.mode not in ("workflow", "advanced-chat"):
             raise missing("App not found.", "app_not_found")
-        app.published += 1
+        app.publish()
         return Answer(200, {**_SUCCESS, "created_at": now()})
+
+    def draft(self, workspace: Workspace, request: Request) -> Answer:
+        app = self._app(workspace, request)
+        if app.mode not in ("workflow", "advanced-chat"):
+            raise missing("App not found.", "app_not_found")
+        return Answer(200, app.draft())
 
     def model_config(self, workspace: Workspace, request: Request) -> Answer:
         app, sent = self._app(workspace, request), request.json
@@ -178,8 +186,22 @@ class ConsoleRoutes:
         for name in _REQUIRED_CREDENTIALS:
             if not sent["credentials"].get(name):
                 raise invalid(f"Variable {name} is required")
+        if sent["model"] in workspace.models:
+            # The one that is there stays the current one, which no recorded call changes.
+            raise invalid(f"Credential with name '{sent['name']}' already exists.")
         workspace.models[sent["model"]] = sent
         return Answer(201, _SUCCESS)
+
+    def credential(self, workspace: Workspace, request: Request) -> Answer:
+        body: dict[str, Any] = body_of("console_model_credential_get")
+        sent = workspace.models.get(request.query.get("model", ""))
+        if sent is None:
+            return Answer(200, {**body, "credentials": {}, "available_credentials": []})
+        key = sent["credentials"]["api_key"]
+        told = body["credentials"] | sent["credentials"]
+        told["api_key"] = f"{key[:6]}{'*' * 12}{key[-2:]}"
+        body["available_credentials"][0]["credential_name"] = sent["name"]
+        return Answer(200, body | {"credentials": told, "current_credential_name": sent["name"]})
 
     def set_default_model(self, workspace: Workspace, request: Request) -> Answer:
         for setting in request.json["model_settings"]:
@@ -194,7 +216,7 @@ class ConsoleRoutes:
         settings = sent.get("settings", {})
         if not settings.get("endpoint"):
             raise invalid("endpoint is required")
-        status, _ = _post(settings["endpoint"], settings.get("api_key", ""), None)
+        status, _ = post(f"{settings['endpoint']}/retrieval", settings.get("api_key", ""), None)
         if status in (403, 404, 502):
             raise invalid(f"Forbidden: Authorization failed with api_key: {settings['api_key']}")
         made: dict[str, Any] = body_of("console_external_api_create_201")
@@ -250,7 +272,7 @@ class ConsoleRoutes:
             "knowledge_id": dataset.external_id,
             "metadata_condition": None,
         }
-        status, answer = _post(settings["endpoint"], settings["api_key"], body)
+        status, answer = post(f"{settings['endpoint']}/retrieval", settings["api_key"], body)
         if status != 200:
             message = f"Reached maximum retries (3) for URL {settings['endpoint']}/retrieval"
             raise Refusal(500, "internal_server_error", message)
@@ -275,6 +297,7 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("DELETE", _APP, ConsoleRoutes.delete_app),
     ("GET", f"{_APP}/export", ConsoleRoutes.export_app),
     ("POST", f"{_APP}/workflows/publish", ConsoleRoutes.publish),
+    ("GET", f"{_APP}/workflows/draft", ConsoleRoutes.draft),
     ("POST", f"{_APP}/model-config", ConsoleRoutes.model_config),
     ("POST", f"{_APP}/api-enable", ConsoleRoutes.api_enable),
     ("GET", f"{_APP}/api-keys", ConsoleRoutes.app_keys),
@@ -283,6 +306,7 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("GET", "/workspaces/current/model-providers", ConsoleRoutes.model_providers),
     ("GET", f"/workspaces/current/models/model-types/{_WORD}", ConsoleRoutes.models),
     ("POST", _PROVIDER_PATH, ConsoleRoutes.create_credential),
+    ("GET", _PROVIDER_PATH, ConsoleRoutes.credential),
     ("POST", "/workspaces/current/default-model", ConsoleRoutes.set_default_model),
     ("GET", _EXTERNAL, ConsoleRoutes.external_apis),
     ("POST", _EXTERNAL, ConsoleRoutes.create_external_api),
@@ -329,22 +353,3 @@ def _import_shape(dsl: dict[str, Any] | None, **given: Any) -> dict[str, Any]:
 
 def _import_failed(error: str) -> Answer:
     return Answer(400, _import_shape(None, id=new_id(), status="failed", error=error))
-
-
-def _post(endpoint: str, key: str, body: Any) -> tuple[int, bytes]:
-    """Dify's call of a source of external knowledge."""
-    parts = urlsplit(endpoint)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=5)
-    headers = {"authorization": f"Bearer {key}"}
-    content = b""
-    if body is not None:
-        content = json.dumps(body).encode()
-        headers["content-type"] = "application/json"
-    try:
-        connection.request("POST", f"{parts.path}/retrieval", content, headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    except OSError:
-        return 502, b""
-    finally:
-        connection.close()

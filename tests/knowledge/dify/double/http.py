@@ -1,7 +1,7 @@
 """Requests and answers between the server and its routes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from typing import Any
@@ -65,11 +65,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
+    """What is answered: a body, or a stream of parts that are made while they are sent."""
+
     status: int
     body: Any = None
     media_type: str = JSON_TYPE
     headers: Mapping[str, str] = field(default_factory=dict)
     version: bool = True
+    stream: Iterator[bytes] | None = None
 
     @property
     def content(self) -> bytes:

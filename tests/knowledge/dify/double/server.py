@@ -1,15 +1,16 @@
 """The double's server: who may call, which route answers, and what goes wrong on demand."""
 
+import itertools
 import re
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
-from tests.knowledge.dify.double import console, knowledge
+from tests.knowledge.dify.double import apps, console, knowledge
 from tests.knowledge.dify.double.http import (
     HTML_404,
     HTML_TYPE,
@@ -23,8 +24,9 @@ from tests.knowledge.dify.recorded import body_of, template_of
 
 Kind = Literal[
     "failed", "bad_gateway", "busy", "hang", "drop", "done_then_drop", "html_404", "redirect",
-    "nonsense", "endless", "denied",
+    "nonsense", "endless", "denied", "cut",
 ]  # fmt: skip
+CUT: Final = b""
 GATEWAY_PAGE = "<html><head><title>502 Bad Gateway</title></head></html>"
 
 
@@ -33,7 +35,8 @@ class Fault:
     """What goes wrong with the next calls that match.
 
     ``drop`` closes the connection before anything is done, ``done_then_drop`` after it is done:
-    the answer is lost. ``hang`` answers nothing until the double stops.
+    the answer is lost. ``cut`` closes it in the midst of a stream. ``hang`` answers nothing until
+    the double stops.
 
     Attributes:
         path: a pattern that the path must hold.
@@ -79,6 +82,7 @@ class DifyDouble:
         seen: every call, oldest first.
         without: verbs and patterns of paths that this version does not offer.
         knowledge: what is slow, and what is lost: see ``KnowledgeRoutes``.
+        apps: what answers, and how fast: see ``AppRoutes``.
     """
 
     def __init__(self, *, version: str = "1.16.0", tls: Any = None) -> None:
@@ -92,6 +96,7 @@ class DifyDouble:
         self.other = Workspace("Tenant B")
         self.workspaces = {w.id: w for w in (self.own, self.other)}
         self.knowledge = knowledge.KnowledgeRoutes()
+        self.apps = apps.AppRoutes()
         self.seen: list[Seen] = []
         self._console = console.ConsoleRoutes(self.workspaces)
         self._faults: list[Fault] = []
@@ -115,6 +120,7 @@ class DifyDouble:
 
     def close(self) -> None:
         self._released.set()
+        self.apps.gate.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -157,6 +163,8 @@ class DifyDouble:
             elif fault.kind == "done_then_drop":
                 self._routed(request)
                 answer = None
+            elif fault.kind == "cut":
+                answer = _cut(self._routed(request))
             else:
                 answer = _wrong(fault)
             self.seen.append(Seen(request, answer))
@@ -183,10 +191,12 @@ class DifyDouble:
                 return console.create_workspace(self.workspaces, self.accounts, request)
             for prefix, routes, owner, found in (
                 ("/console/api", console.ROUTES, self._console, self._console_workspace),
+                ("/v1", apps.ROUTES, self.apps, self._key_app),
                 ("/v1", knowledge.ROUTES, self.knowledge, self._key_workspace),
             ):
-                if request.path.startswith(f"{prefix}/"):
-                    return _dispatch(prefix, routes, owner, request, found)
+                answer = _dispatch(prefix, routes, owner, request, found)
+                if answer is not None:
+                    return answer
             raise no_such_route()
         except Refusal as refusal:
             return refusal.answer
@@ -204,15 +214,32 @@ class DifyDouble:
                 return workspace
         raise Refusal(401, "unauthorized", "Access token is invalid")
 
+    def _key_app(self, request: Request) -> apps.Caller:
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        for workspace in self.workspaces.values():
+            if token in workspace.gone_keys:
+                raise Refusal(403, "forbidden", "The app no longer exists.")
+            for app in workspace.apps.values():
+                if token in {key["token"] for key in app.keys}:
+                    if not app.api_enabled:
+                        raise Refusal(403, "forbidden", "The app's API service has been disabled.")
+                    return apps.Caller(workspace, app)
+        raise Refusal(401, "unauthorized", "Access token is invalid")
+
 
 def _dispatch(
     prefix: str,
     routes: Any,
     owner: Any,
     request: Request,
-    workspace_of: Callable[[Request], Workspace],
-) -> Answer:
-    """The route of a request; ids that are no UUIDs reach none, and a wrong verb is 405."""
+    caller_of: Callable[[Request], Any],
+) -> Answer | None:
+    """The answer of a request's route, None if there is none; a wrong verb is 405.
+
+    Ids that are no UUIDs reach no route.
+    """
+    if not request.path.startswith(f"{prefix}/"):
+        return None
     path = request.path.removeprefix(prefix)
     known = False
     for method, pattern, handler in routes:
@@ -221,14 +248,14 @@ def _dispatch(
             continue
         known = True
         if method == request.method:
-            workspace = workspace_of(request)
+            caller = caller_of(request)
             called: Answer = handler(
-                owner, workspace, Request(**{**vars(request), "ids": match.groups()})
+                owner, caller, Request(**{**vars(request), "ids": match.groups()})
             )
             return called
     if known:
         raise _not_allowed()
-    raise no_such_route()
+    return None
 
 
 def _not_allowed() -> Refusal:
@@ -244,6 +271,11 @@ def _uuids(pattern: str, match: re.Match[str]) -> bool:
             except ValueError:
                 return False
     return True
+
+
+def _cut(answer: Answer) -> Answer:
+    assert answer.stream is not None
+    return replace(answer, stream=itertools.chain(itertools.islice(answer.stream, 3), [CUT]))
 
 
 def _wrong(fault: Fault) -> Answer | None:
@@ -297,7 +329,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _write(self, answer: Answer) -> None:
-        content = answer.content
+        content = answer.content if answer.stream is None else b""
         self.send_response(answer.status)
         self.send_header("content-type", answer.media_type)
         if answer.version:
@@ -305,10 +337,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("x-env", "PRODUCTION")
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        if answer.status != 204:
+        if answer.stream is not None:
+            self.send_header("transfer-encoding", "chunked")
+        elif answer.status != 204:
             self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+        if answer.stream is not None:
+            self._write_stream(answer.stream)
+
+    def _write_stream(self, stream: Iterator[bytes]) -> None:
+        for part in stream:
+            if part is CUT:
+                self.close_connection = True
+                return
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+            self.wfile.flush()
+        self.wfile.write(b"0\r\n\r\n")
 
     def do_GET(self) -> None:
         self._serve()

@@ -1,7 +1,9 @@
 """What the double remembers: workspaces with their knowledge bases, documents, apps and keys."""
 
+import copy
 import hashlib
 import itertools
+import json
 import re
 import time
 from dataclasses import dataclass, field
@@ -257,21 +259,79 @@ class Dataset:
 
 
 @dataclass
+class Message:
+    id: str
+    query: str
+    answer: str
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    rating: str | None = None
+    comment: str | None = None
+    created_at: int = field(default_factory=now)
+
+
+@dataclass
+class Conversation:
+    user: str
+    name: str
+    id: str = field(default_factory=new_id)
+    created_at: int = field(default_factory=now)
+    updated_at: int = field(default_factory=now)
+    messages: list[Message] = field(default_factory=list)
+
+
+@dataclass
 class App:
+    """An app; ``dsl`` is its draft, and ``live`` what was published of it.
+
+    A chat app has no draft: what is written is live.
+    """
+
     name: str
     mode: str
     dsl: dict[str, Any]
     api_enabled: bool = True
     published: int = 0
+    live: dict[str, Any] | None = None
     id: str = field(default_factory=new_id)
     created_at: int = field(default_factory=now)
     updated_at: int = field(default_factory=now)
     keys: list[dict[str, Any]] = field(default_factory=list)
+    conversations: dict[str, Conversation] = field(default_factory=dict)
+    tasks: dict[str, str] = field(default_factory=dict)
 
     @property
     def datasets(self) -> set[str]:
         """The knowledge bases that its DSL names."""
         return set(_named(self.dsl))
+
+    def publish(self) -> None:
+        self.published += 1
+        self.live = copy.deepcopy(self.dsl)
+
+    def node(self, kind: str) -> dict[str, Any]:
+        """The data of the live graph's first node of a kind; empty without one."""
+        graph = (self.live or self.dsl).get("workflow", {}).get("graph", {"nodes": []})
+        found = (n["data"] for n in graph["nodes"] if n["data"]["type"] == kind)
+        return next(found, {})
+
+    def live_config(self) -> dict[str, Any]:
+        """What a chat app is configured by, and of a workflow the same: features and model."""
+        if self.mode == "chat":
+            config: dict[str, Any] = self.dsl["model_config"]
+            return config
+        features = (self.live or self.dsl)["workflow"]["features"]
+        return {**features, "model": self.node("llm").get("model")}
+
+    def draft(self) -> dict[str, Any]:
+        """As the console shows the draft of a workflow or chatflow."""
+        body: dict[str, Any] = body_of("console_workflow_draft_get")
+        workflow = self.dsl["workflow"]
+        told = json.dumps([workflow["graph"], workflow["features"]], sort_keys=True)
+        return body | {
+            "graph": workflow["graph"],
+            "features": workflow["features"],
+            "hash": hashlib.sha256(told.encode()).hexdigest(),
+        }
 
     def listed(self) -> dict[str, Any]:
         body: dict[str, Any] = body_of("console_apps_list")["data"][0]
@@ -281,6 +341,8 @@ class App:
 
     def detail(self) -> dict[str, Any]:
         body: dict[str, Any] = body_of("console_app_get")
+        config = body["model_config"] | self.dsl.get("model_config", {})
+        body["model_config"] = config if self.mode == "chat" else None
         return body | self._common() | {"enable_api": self.api_enabled}
 
     def _common(self) -> dict[str, Any]:
@@ -316,6 +378,7 @@ class Workspace:
     tags: dict[str, str] = field(default_factory=dict)
     apps: dict[str, App] = field(default_factory=dict)
     keys: list[dict[str, Any]] = field(default_factory=list)
+    gone_keys: set[str] = field(default_factory=set)
     imports: dict[str, dict[str, Any]] = field(default_factory=dict)
     external_apis: dict[str, dict[str, Any]] = field(default_factory=dict)
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
