@@ -11,6 +11,11 @@ _ERASED: Final = (
     "knowledge_document",
     "knowledge_documentversion",
     "knowledge_chunk",
+    "knowledge_app",
+    "knowledge_appversion",
+    "knowledge_appusage",
+    "knowledge_conversation",
+    "knowledge_appmessage",
 )
 
 _BASES: Final = """
@@ -25,6 +30,13 @@ SELECT d.id, d.knowledge_base_id, d.name, d.source, d.enabled, d.archived_at, d.
   JOIN knowledge_documentversion v ON v.tenant_id = d.tenant_id AND v.document_id = d.id
  WHERE d.tenant_id = %(tenant)s ORDER BY d.id, v.number
 """
+_APPS: Final = """
+SELECT a.id, a.slug, a.name, a.description, a.mode, a.published, v.number AS version, v.note,
+       v.spec, v.created_by_id AS created_by, v.created_at
+  FROM knowledge_app a
+  JOIN knowledge_appversion v ON v.tenant_id = a.tenant_id AND v.app_id = a.id
+ WHERE a.tenant_id = %(tenant)s ORDER BY a.id, v.number
+"""
 
 
 def register() -> None:
@@ -33,3 +45,4 @@ def register() -> None:
         erase_rows(table)
     export_part("knowledge_bases.jsonl", _BASES)
     export_part("documents.jsonl", _DOCUMENTS)
+    export_part("apps.jsonl", _APPS)

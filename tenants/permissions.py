@@ -63,6 +63,9 @@ class Action(StrEnum):
     KNOWLEDGE_READ = "knowledge.read"
     KNOWLEDGE_EDIT = "knowledge.edit"
     KNOWLEDGE_RETRIEVE = "knowledge.retrieve"
+    APP_READ = "app.read"
+    APP_EDIT = "app.edit"
+    APP_CALL = "app.call"
     AUDIT_READ = "audit.read"
     AUDIT_READ_ALL = "audit.read_all"
 
@@ -79,6 +82,9 @@ class Scope(StrEnum):
     JOBS_READ = "jobs:read"
     KNOWLEDGE_READ = "knowledge:read"
     KNOWLEDGE_WRITE = "knowledge:write"
+    APPS = "apps"
+    APPS_READ = "apps:read"
+    APPS_WRITE = "apps:write"
     AUDIT_READ = "audit:read"
 
 
@@ -167,6 +173,9 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.KNOWLEDGE_READ,
                 Action.KNOWLEDGE_EDIT,
                 Action.KNOWLEDGE_RETRIEVE,
+                Action.APP_READ,
+                Action.APP_EDIT,
+                Action.APP_CALL,
             }
         ),
         TenantRole.DEVELOPER: frozenset(
@@ -189,6 +198,9 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.KNOWLEDGE_READ,
                 Action.KNOWLEDGE_EDIT,
                 Action.KNOWLEDGE_RETRIEVE,
+                Action.APP_READ,
+                Action.APP_EDIT,
+                Action.APP_CALL,
             }
         ),
         TenantRole.VIEWER: frozenset(
@@ -202,6 +214,7 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.MODEL_READ,
                 Action.CONNECTION_READ,
                 Action.KNOWLEDGE_READ,
+                Action.APP_READ,
             }
         ),
         TenantRole.AUDITOR: frozenset({Action.TENANT_READ, Action.JOB_READ, Action.AUDIT_READ}),
@@ -232,6 +245,9 @@ SCOPE_ACTIONS: Final[Mapping[Scope, frozenset[Action]]] = MappingProxyType(
         Scope.KNOWLEDGE_WRITE: frozenset(
             {Action.KNOWLEDGE_READ, Action.KNOWLEDGE_RETRIEVE, Action.KNOWLEDGE_EDIT}
         ),
+        Scope.APPS: frozenset({Action.APP_CALL}),
+        Scope.APPS_READ: frozenset({Action.APP_READ}),
+        Scope.APPS_WRITE: frozenset({Action.APP_READ, Action.APP_EDIT, Action.APP_CALL}),
         Scope.AUDIT_READ: frozenset({Action.AUDIT_READ}),
     }
 )
@@ -248,6 +264,9 @@ GRANTABLE_SCOPES: Final[Mapping[TenantRole, frozenset[Scope]]] = MappingProxyTyp
                 Scope.JOBS_READ,
                 Scope.KNOWLEDGE_READ,
                 Scope.KNOWLEDGE_WRITE,
+                Scope.APPS,
+                Scope.APPS_READ,
+                Scope.APPS_WRITE,
             }
         ),
         TenantRole.VIEWER: frozenset(),
@@ -270,6 +289,7 @@ CLOSING_ACTIONS: Final = frozenset(
         Action.MODEL_READ,
         Action.CONNECTION_READ,
         Action.KNOWLEDGE_READ,
+        Action.APP_READ,
         Action.AUDIT_READ,
     }
 )

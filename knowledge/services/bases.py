@@ -10,6 +10,7 @@ from django.utils import timezone
 from audit.services import intent
 from inference.models import Task
 from knowledge.accounts import own_key
+from knowledge.applications.selectors import apps_using
 from knowledge.events import KnowledgeEvent
 from knowledge.models import Document, DocumentState, KnowledgeBase, Method
 from knowledge.models.bases import MOST_NAME_CHARS, MOST_TOP_K
@@ -93,11 +94,13 @@ def delete_knowledge_base(*, context: Context, knowledge_base_id: UUID) -> None:
     Raises:
         Forbidden: the caller may not.
         NotFound: no such knowledge base here.
+        Conflict: a published app searches it.
     """
     require(context, Action.KNOWLEDGE_EDIT)
     require_tenant(context)
     with tenant_scope(context):
         base = locked_base(knowledge_base_id)
+        refuse_used_base(base)
         with _intent(KnowledgeEvent.DELETE, base):
             KnowledgeBase.objects.filter(pk=base.pk).delete()
 
@@ -112,6 +115,23 @@ def locked_base(knowledge_base_id: UUID) -> KnowledgeBase:
     if found is None:
         raise NotFound("There is no such knowledge base.")
     return found
+
+
+def refuse_used_base(base: KnowledgeBase) -> None:
+    """Whoever deletes a knowledge base asks here first, with its row locked.
+
+    Raises:
+        Conflict: published apps search it; the sentence names them.
+    """
+    using = apps_using(base.pk)
+    if using:
+        names = ", ".join(app.name for app in using[:5])
+        raise Conflict(
+            f"Apps use this knowledge base: {names}. Withdraw them, or publish versions without it "
+            "first.",
+            code="knowledge_base_in_use",
+            data={"apps": [app.slug for app in using]},
+        )
 
 
 def _intent(event: KnowledgeEvent, base: KnowledgeBase) -> Any:

@@ -151,6 +151,23 @@ SENTENCES: Final = (
     _("The engine failed; the worker restarts."),
     _("There is no such knowledge base."),
     _("There is no such document."),
+    _("There is no such app."),
+    _("'%(field)s' can't be set."),
+    _("The app is published, and callers use it: withdraw it first."),
+    _(
+        "Apps use this knowledge base: %(name)s. Withdraw them, or publish versions without it "
+        "first."
+    ),
+    _("At most %(n)s API keys can be listed."),
+    _("'slug' must not look like an id."),
+    _("The specification is wrong: %(wanted)s"),
+    _("'model' must be a model that is served here."),
+    _("The input '%(name)s' is missing."),
+    _("'prompt' must hold {{query}}."),
+    _("'prompt' must hold {{context}}."),
+    _("'prompt' has {{context}} without knowledge."),
+    _("'prompt' is empty."),
+    _("'%(field)s' has a place that is no input: %(name)s."),
     _("There is no such version."),
     _("There is already a knowledge base of this name."),
     _("There is already a document of this name in the knowledge base."),

@@ -48,6 +48,11 @@ SCOPE_TEXTS: dict[Scope, Text] = {
     Scope.KEYS_READ: _("List API keys"),
     Scope.KEYS_WRITE: _("Make, edit, rotate and revoke API keys"),
     Scope.JOBS_READ: _("Read jobs"),
+    Scope.KNOWLEDGE_READ: _("Read and search knowledge bases"),
+    Scope.KNOWLEDGE_WRITE: _("Read, search and change knowledge bases"),
+    Scope.APPS: _("Call apps"),
+    Scope.APPS_READ: _("Read apps and their usage"),
+    Scope.APPS_WRITE: _("Read, call and change apps"),
     Scope.AUDIT_READ: _("Read the audit trail"),
 }
 

@@ -31,6 +31,9 @@ EVERYBODY = {
             "jobs:read",
             "knowledge:read",
             "knowledge:write",
+            "apps",
+            "apps:read",
+            "apps:write",
             "audit:read",
         )
     ),

@@ -48,6 +48,9 @@ UNGOVERNED = {
     "inference_worker": "heartbeats",
     "inference_modelcheck": "how far a check of files is; that it was asked for is an event",
     "knowledge_chunk": "passages of documents never enter the trail",
+    "knowledge_conversation": "what was said never enters the trail",
+    "knowledge_appmessage": "what was said never enters the trail",
+    "knowledge_appusage": "counters; ledger and trail tell what moved them",
     "knowledge_documentversion": "texts never enter the trail; uploads are events of their own",
     "django_session": "log-ins are events of their own",
 }

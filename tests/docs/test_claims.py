@@ -12,6 +12,7 @@ from inference.fallback import FALLBACK_ACTION
 from inference.gateway import calls
 from inference.gateway.app import UnknownRoute, routes
 from inference.webhooks.events import WebhookEvent
+from knowledge.applications.events import AppEvent
 from knowledge.connections.events import ConnectionEvent
 from knowledge.events import KnowledgeEvent
 from portal.core.actors import PlatformRole, TenantRole
@@ -99,7 +100,7 @@ def test_audit_lists_every_action() -> None:
     assert {calls.CHAT, calls.COUNT_TOKENS} <= of_calls
     named = of_calls | {e.value for e in TenantsEvent} | {e.value for e in WebhookEvent}
     named |= {FALLBACK_ACTION} | {e.value for e in ConnectionEvent}
-    named |= {e.value for e in KnowledgeEvent}
+    named |= {e.value for e in KnowledgeEvent} | {e.value for e in AppEvent}
     for _, source in sources(*OURS, "portal"):
         named |= {name for pair in _INTENT.findall(source) for name in pair if name}
         named |= set(_EVENT.findall(source))

@@ -87,6 +87,9 @@ EXPECTED: dict[Action, set[str]] = {
         Scope.KNOWLEDGE_READ,
         Scope.KNOWLEDGE_WRITE,
     },
+    Action.APP_READ: {OWNER, DEVELOPER, VIEWER, Scope.APPS_READ, Scope.APPS_WRITE},
+    Action.APP_EDIT: {OWNER, DEVELOPER, Scope.APPS_WRITE},
+    Action.APP_CALL: {OWNER, DEVELOPER, Scope.APPS, Scope.APPS_WRITE},
     Action.AUDIT_READ: {AUDITOR, AUDIT, Scope.AUDIT_READ},
     Action.AUDIT_READ_ALL: {AUDIT},
 }
@@ -147,7 +150,7 @@ def test_allow_members_of_a_closing_tenant_to_read_and_export_alone() -> None:
         Action.TENANT_READ, Action.TENANT_EXPORT, Action.MEMBER_READ, Action.KEY_READ,
         Action.QUOTA_READ, Action.JOB_READ, Action.USAGE_READ, Action.MODEL_READ,
         Action.SERVICE_ACCOUNT_READ, Action.WEBHOOK_READ, Action.KNOWLEDGE_READ,
-        Action.CONNECTION_READ,
+        Action.CONNECTION_READ, Action.APP_READ,
     }  # fmt: skip
     auditor = replace(context_of(AUDITOR), tenant_read_only=True)
     assert actions_of(auditor) == actions_of(context_of(AUDITOR))
