@@ -1,0 +1,1 @@
+"""Apps on Dify: rendered to its DSL, kept in step with it, and asked there."""
