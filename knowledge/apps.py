@@ -11,5 +11,10 @@ class KnowledgeConfig(AppConfig):
             checks,  # noqa: F401  (registers the system check)
             closing,
         )
+        from knowledge.sync.documents import DocumentKind
+        from knowledge.sync.kinds import register_kind
+        from knowledge.sync.knowledge_bases import KnowledgeBaseKind
 
         closing.register()
+        register_kind(KnowledgeBaseKind())
+        register_kind(DocumentKind())

@@ -2,11 +2,14 @@
 
 from typing import Final
 
-from tenants.closing.registry import erase_rows, export_part
+from knowledge.sync import closing as in_dify
+from tenants.closing.registry import erase_rows, erase_with, export_part, keep_rows
 
 # Erased from the last to the first.
 _ERASED: Final = (
     "knowledge_connection",
+    "knowledge_sync",
+    "knowledge_remoteobject",
     "knowledge_knowledgebase",
     "knowledge_document",
     "knowledge_documentversion",
@@ -43,6 +46,9 @@ def register() -> None:
     """Says it, once, when the app starts."""
     for table in _ERASED:
         erase_rows(table)
+    keep_rows("knowledge_deletionreceipt", why="proof of what was deleted in Dify, and when")
+    # The keys that open Dify are needed for it, so it comes before all of them.
+    erase_with(in_dify.NAME, in_dify.erase_in_dify)
     export_part("knowledge_bases.jsonl", _BASES)
     export_part("documents.jsonl", _DOCUMENTS)
     export_part("apps.jsonl", _APPS)

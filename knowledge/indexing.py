@@ -23,6 +23,7 @@ from knowledge.extraction.checks import Unreadable
 from knowledge.extraction.reading import READ_SECONDS, read_text
 from knowledge.models import Chunk, Document, DocumentState, DocumentVersion
 from knowledge.passages import set_vectors, write_passages
+from knowledge.sync.wakes import wake
 from portal.core.actors import Context
 from portal.core.errors import PortalError, Unavailable
 from portal.core.tenancy import tenant_scope
@@ -134,6 +135,8 @@ def _keep(document: Document, text: str, pieces: list[str]) -> None:
 
 def _publish(document: Document, maker: str) -> None:
     """The newest version is searched from now on."""
+    if document.version != document.latest:
+        wake(document.knowledge_base.connection_id, local_id=document.pk)
     document.version, document.passages = document.latest, document.parts
     document.embedded_by = maker
 

@@ -56,6 +56,7 @@ app.conf.update(
         "tenants.tasks",
         "tenants.closing.tasks",
         "knowledge.connections.tasks",
+        "knowledge.sync.tasks",
         "knowledge.tasks",
     ),
     beat_schedule={
@@ -98,6 +99,7 @@ app.conf.update(
             "schedule": 10.0,
             "options": {"expires": 10.0},
         },
+        "sync": {"task": "knowledge.sync", "schedule": 1.0, "options": {"expires": 1.0}},
         "close": {"task": "tenants.close", "schedule": 5.0, "options": {"expires": 5.0}},
         "export": {"task": "tenants.export", "schedule": 5.0, "options": {"expires": 5.0}},
     },

@@ -28,6 +28,9 @@ _SETTINGS = [
 class KnowledgeBaseSerializer(serializers.ModelSerializer[KnowledgeBase]):
     """A knowledge base, and how its documents do."""
 
+    connection_id = serializers.UUIDField(
+        allow_null=True, help_text="In whose workspace of Dify it stands too; null for none."
+    )
     documents = serializers.IntegerField(source="document_count")
     documents_ready = serializers.IntegerField(source="ready_count")
     documents_under_way = serializers.IntegerField(source="working_count")
@@ -38,6 +41,7 @@ class KnowledgeBaseSerializer(serializers.ModelSerializer[KnowledgeBase]):
         fields = [
             "id",
             *_SETTINGS,
+            "connection_id",
             "documents",
             "documents_ready",
             "documents_under_way",
@@ -62,6 +66,7 @@ class NewKnowledgeBaseSerializer(serializers.Serializer[Any]):
     prompt_template = serializers.CharField(
         max_length=MOST_TEMPLATE_CHARS, required=False, trim_whitespace=False
     )
+    connection_id = serializers.UUIDField(required=False, allow_null=True)
 
 
 class EditKnowledgeBaseSerializer(NewKnowledgeBaseSerializer):

@@ -113,6 +113,8 @@ def refusal(response: httpx.Response, body: bytes) -> errors.DifyFault:
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status)
     if kind is None:
         kind = errors.Failed if status >= 500 else errors.Refused
+    if kind is errors.Missing and not code:
+        kind = errors.NoRoute
     # A proxy in front speaks for a Dify that is down or busy, without a version.
     if VERSION_HEADER not in response.headers and kind not in (errors.Failed, errors.Busy):
         kind = errors.NotDify

@@ -149,6 +149,13 @@ class Missing(Refused):
     sentence = "Dify has no such object."
 
 
+class NoRoute(Missing):
+    """Not Dify's word on an object, but its router's, or that of what stands in front of it."""
+
+    code = "dify_no_route"
+    sentence = "Dify does not know the address of the call; look at what stands in front of it."
+
+
 class Unsupported(Refused):
     """This version of Dify does not offer the call."""
 

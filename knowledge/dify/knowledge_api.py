@@ -192,6 +192,16 @@ class KnowledgeApi:
         path = f"/datasets/{dataset_id}/documents/{batch}/indexing-status"
         return self._call("GET", path).read(shapes.Listed[shapes.IndexingStatus]).data
 
+    def segments(self, dataset_id: str, document_id: str) -> Iterator[shapes.Segment]:
+        """All pieces of a document in their order, a page at a time."""
+        path = f"/datasets/{dataset_id}/documents/{document_id}/segments"
+        number, more = 1, True
+        while more:
+            params = {"page": number, "limit": PAGE_SIZE}
+            page = self._call("GET", path, params=params).read(shapes.Page[shapes.Segment])
+            yield from page.data
+            number, more = number + 1, page.has_more
+
     def count_segments(self, dataset_id: str, document_id: str) -> int:
         path = f"/datasets/{dataset_id}/documents/{document_id}/segments"
         answer = self._call("GET", path, params={"page": 1, "limit": 1})
@@ -236,15 +246,24 @@ class KnowledgeApi:
         self._call("DELETE", f"/datasets/{dataset_id}/metadata/{metadata_id}")
 
     def set_metadata(
-        self, dataset_id: str, values: Mapping[str, Sequence[shapes.MetadataValue]]
+        self,
+        dataset_id: str,
+        values: Mapping[str, Sequence[shapes.MetadataValue]],
+        *,
+        partial: bool = True,
     ) -> None:
-        """Sets values of documents, by document id; other values of theirs stay."""
+        """Sets values of documents, by document id.
+
+        Args:
+            partial: whether other values of theirs stay.
+        """
+        how = {"partial_update": True} if partial else {}
         body = {
             "operation_data": [
                 {
                     "document_id": document,
                     "metadata_list": [msgspec.to_builtins(value) for value in theirs],
-                    "partial_update": True,
+                    **how,
                 }
                 for document, theirs in values.items()
             ]

@@ -85,7 +85,7 @@ def examine(dify: Dify) -> Report:
     """
     licensed = _licensed(dify)
     version = dify.version
-    _check_version(version)
+    check_version(version)
     try:
         found = _workspaces(dify)
         keys = dify.console.dataset_keys()
@@ -116,7 +116,13 @@ def _licensed(dify: Dify) -> bool:
         raise NotDify(remote_status=fault.remote_status) from None
 
 
-def _check_version(text: str) -> None:
+def check_version(text: str) -> None:
+    """Refuses a version that the portal does not work with.
+
+    Raises:
+        NotDify: it is no version.
+        UnsupportedVersion: saying which it is, and which would do.
+    """
     match = _VERSION.match(text)
     if match is None:
         raise NotDify

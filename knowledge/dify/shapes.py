@@ -81,12 +81,34 @@ class Dataset(msgspec.Struct, frozen=True):
     embedding_model: str | None = None
     embedding_model_provider: str | None = None
     enable_api: bool = True
+    tags: list[Tag] = []
+
+
+class UploadedFile(msgspec.Struct, frozen=True):
+    id: str
+    size: int = 0
+
+
+class FileSource(msgspec.Struct, frozen=True):
+    """Where a document's content lies; each new content is a new file."""
+
+    upload_file: UploadedFile | None = None
+
+
+class MetadataEntry(msgspec.Struct, frozen=True):
+    """A value that a document has; the id of Dify's own fields is ``built-in``."""
+
+    id: str
+    name: str
+    type: str
+    value: str | int | float | None = None
 
 
 class Document(msgspec.Struct, frozen=True):
     """A document as lists have it.
 
     Attributes:
+        created_from: ``api`` until it is changed, ``web`` if a person made it.
         position: Dify's order, from 1.
         display_status: queuing, indexing, available, disabled, archived, paused or error.
     """
@@ -101,6 +123,9 @@ class Document(msgspec.Struct, frozen=True):
     created_at: int
     error: str | None = None
     word_count: int | None = None
+    created_from: str = ""
+    data_source_detail_dict: FileSource = FileSource()
+    doc_metadata: list[MetadataEntry] | None = None
 
 
 class DocumentDetail(Document, frozen=True):
@@ -138,6 +163,14 @@ class IndexingStatus(msgspec.Struct, frozen=True):
     @property
     def _ended(self) -> bool:
         return self.indexing_status == "completed"
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """A piece of a document."""
+
+    id: str
+    position: int
+    content: str
 
 
 class _HitDocument(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from knowledge.models.documents import (
     DocumentVersion,
     Source,
 )
+from knowledge.models.sync import Decision, DeletionReceipt, RemoteObject, Sync, SyncState
 
 __all__ = [
     "UNDER_WAY",
@@ -28,6 +29,8 @@ __all__ = [
     "Chunk",
     "Connection",
     "Conversation",
+    "Decision",
+    "DeletionReceipt",
     "Document",
     "DocumentState",
     "DocumentVersion",
@@ -36,5 +39,8 @@ __all__ = [
     "KnowledgeBase",
     "MessageState",
     "Method",
+    "RemoteObject",
     "Source",
+    "Sync",
+    "SyncState",
 ]

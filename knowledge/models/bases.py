@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from knowledge.models.connections import Connection
 from portal.core.tenancy.models import IdModel, TenantModel
 from tenants.models import ApiKey, Tenant, User
 
@@ -32,7 +33,8 @@ class KnowledgeBase(IdModel, TenantModel):
     """Documents of one tenant that are searched together.
 
     ``embedding_model`` and ``rerank_model`` are names that callers put into ``model``; empty for
-    none. What both cost is charged to ``api_key``, the portal's own in this tenant.
+    none. What both cost is charged to ``api_key``, the portal's own in this tenant. It stands in
+    the workspace of ``connection`` too, if it has one.
     """
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_index=False)
@@ -46,6 +48,9 @@ class KnowledgeBase(IdModel, TenantModel):
     embedding_model = models.CharField(_("embedding model"), max_length=80, blank=True)
     rerank_model = models.CharField(_("reranking model"), max_length=80, blank=True)
     prompt_template = models.TextField(_("prompt template"), default=DEFAULT_TEMPLATE)
+    connection = models.ForeignKey(
+        Connection, models.PROTECT, related_name="+", db_constraint=False, db_index=False, null=True
+    )
     api_key = models.ForeignKey(
         ApiKey, models.PROTECT, related_name="+", db_constraint=False, db_index=False, null=True
     )

@@ -12,9 +12,11 @@ from inference.models import Task
 from knowledge.accounts import own_key
 from knowledge.applications.selectors import apps_using
 from knowledge.events import KnowledgeEvent
-from knowledge.models import Document, DocumentState, KnowledgeBase, Method
+from knowledge.models import Connection, Document, DocumentState, KnowledgeBase, Method
 from knowledge.models.bases import MOST_NAME_CHARS, MOST_TOP_K
 from knowledge.selectors import served_models
+from knowledge.sync.users import refuse_if_used
+from knowledge.sync.wakes import wake
 from portal.core.actors import Context
 from portal.core.errors import Conflict, Invalid, NotFound
 from portal.core.tenancy import tenant_scope
@@ -52,6 +54,7 @@ def create_knowledge_base(*, context: Context, name: str, **settings: Any) -> Kn
         _give_key(context, base)
         with _intent(KnowledgeEvent.CREATE, base):
             _write(base, force_insert=True)
+            wake(base.connection_id)
     return base
 
 
@@ -66,23 +69,28 @@ def edit_knowledge_base(
     Args:
         changes: ``name`` (1 to 40 characters), ``description``, ``method``, ``top_k`` (1 to 50),
             ``score_threshold`` (0 to 1, or None), ``embedding_model`` and ``rerank_model`` (empty
-            for none), ``prompt_template`` (with ``{{context}}`` and ``{{query}}``).
+            for none), ``prompt_template`` (with ``{{context}}`` and ``{{query}}``),
+            ``connection_id`` (where it stands too, or None; where it stood it is deleted).
 
     Raises:
         Forbidden: the caller may not.
         NotFound: no such knowledge base here.
         Invalid: naming the field that is wrong.
-        Conflict: the name is taken.
+        Conflict: the name is taken, or apps use it where it is to be deleted.
     """
     require(context, Action.KNOWLEDGE_EDIT)
     require_tenant(context)
     with tenant_scope(context):
         base = locked_base(knowledge_base_id)
-        embedded_by = base.embedding_model
+        embedded_by, stood_at = base.embedding_model, base.connection_id
         _apply(base, changes)
+        if stood_at is not None and base.connection_id != stood_at:
+            refuse_if_used(base, stood_at)
         _give_key(context, base)
         with _intent(KnowledgeEvent.EDIT, base):
             _write(base)
+            wake(stood_at, local_id=base.pk)
+            wake(base.connection_id, local_id=base.pk)
             if base.embedding_model != embedded_by:
                 _index_all(base)
     return base
@@ -91,18 +99,23 @@ def edit_knowledge_base(
 def delete_knowledge_base(*, context: Context, knowledge_base_id: UUID) -> None:
     """Deletes a knowledge base with its documents, their versions and passages.
 
+    Where it stands in Dify it is deleted there soon after.
+
     Raises:
         Forbidden: the caller may not.
         NotFound: no such knowledge base here.
         Conflict: a published app searches it.
+        InUse: apps in Dify search it.
     """
     require(context, Action.KNOWLEDGE_EDIT)
     require_tenant(context)
     with tenant_scope(context):
         base = locked_base(knowledge_base_id)
         refuse_used_base(base)
+        refuse_if_used(base, base.connection_id)
         with _intent(KnowledgeEvent.DELETE, base):
             KnowledgeBase.objects.filter(pk=base.pk).delete()
+            wake(base.connection_id, local_id=base.pk)
 
 
 def locked_base(knowledge_base_id: UUID) -> KnowledgeBase:
@@ -250,6 +263,12 @@ def _prompt_template(value: str) -> str:
     return value
 
 
+def _connection_id(value: UUID | None) -> UUID | None:
+    if value is not None and not Connection.objects.filter(pk=value).exists():
+        raise Invalid("There is no such connection.", param="connection_id")
+    return value
+
+
 _CHECKS: Final[Mapping[str, Any]] = {
     "name": _name,
     "description": _description,
@@ -259,4 +278,5 @@ _CHECKS: Final[Mapping[str, Any]] = {
     "embedding_model": _embedding_model,
     "rerank_model": _rerank_model,
     "prompt_template": _prompt_template,
+    "connection_id": _connection_id,
 }

@@ -16,6 +16,7 @@ from knowledge.extraction.checks import MOST_BYTES, check_file
 from knowledge.extraction.reading import check_text
 from knowledge.models import Document, DocumentState, DocumentVersion, KnowledgeBase, Source
 from knowledge.services.bases import locked_base
+from knowledge.sync.wakes import wake
 from portal.core.actors import Context
 from portal.core.env import env
 from portal.core.errors import Conflict, Invalid, NotFound
@@ -144,6 +145,7 @@ def edit_document(
             document.archived_at = timezone.now() if archived else None
         with _intent(KnowledgeEvent.EDIT_DOCUMENT, document):
             document.save(update_fields=["name", "metadata", "enabled", "archived_at"])
+            wake(document.knowledge_base.connection_id, local_id=document.pk)
     return document
 
 
@@ -176,7 +178,9 @@ def delete_document(*, context: Context, document_id: UUID) -> None:
     with tenant_scope(context):
         document = _locked(document_id)
         with _intent(KnowledgeEvent.DELETE_DOCUMENT, document):
+            connection_id = document.knowledge_base.connection_id
             Document.objects.filter(pk=document.pk).delete()
+            wake(connection_id, local_id=document.pk)
 
 
 def _intent(event: KnowledgeEvent, document: Document, **detail: Any) -> Any:

@@ -62,9 +62,12 @@ def advance(tenant_id: UUID, *, most: int = BATCH_ROWS) -> Step:
             return _settle(closure)
         if closure.state == ClosureState.CLOSING:
             return _begin(closure)
-        for eraser in registry.erasers():
-            if _erase(closure, eraser, most):
-                return Step(more=True)
+        try:
+            for eraser in registry.erasers():
+                if _erase(closure, eraser, most):
+                    return Step(more=True)
+        except registry.NotYet:
+            return Step(more=False)
     return _finish(context, kept_records(context), most)
 
 

@@ -23,6 +23,10 @@ DATA_KEYS: Final = TenantDataKey._meta.db_table
 """Erased by the last step itself, with the certificate; nobody registers it."""
 
 
+class NotYet(Exception):
+    """Something outside can't be reached now: the deletion goes on later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Eraser:
     """One kind of a tenant's things.
@@ -30,7 +34,9 @@ class Eraser:
     Args:
         name: what the step and the certificate call it: the table, or a word for what is no table.
         erase: erases at most so many of a tenant's, inside the open transaction, and returns how
-            many it found; 0 once nothing is left. It may be called again after a crash.
+            many it found; 0 once nothing is left. It may be called again after a crash. Raises
+            ``NotYet`` where it depends on something that can't be reached; what was registered
+            before it waits too.
     """
 
     name: str

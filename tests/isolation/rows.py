@@ -173,6 +173,22 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             # Later than any test: a portal that runs meanwhile looks at what is due.
             "checked_at": now, "check_at": now + timedelta(days=1), "created_at": now,
         },
+        "knowledge_sync": {
+            "id": uuid7(), "connection_id": references.get("connection_id"), "paused": True,
+            "due_at": now, "fence": 0, "observe_at": now, "failures": 0, "error_code": "",
+            "error": "",
+        },
+        "knowledge_remoteobject": {
+            "id": uuid7(), "connection_id": references.get("connection_id"), "kind": "document",
+            "local_id": uuid7(), "label": "seen.txt", "remote_id": "", "batch": "",
+            "sent": "{}", "shown": "{}", "seen": "{}", "asking": "[]", "gone": False,
+            "state": "waiting", "decision": "", "attempts": 0, "error_code": "", "error": "",
+        },
+        "knowledge_deletionreceipt": {
+            "id": uuid7(), "connection_id": uuid7(), "connection_name": "seen",
+            "kind": "document", "label": "seen.txt", "remote_id": "seen", "contained": "[]",
+            "deleted_at": now,
+        },
         "inference_routeoverride": {
             "id": uuid7(), "name": "seen", "route_id": references.get("route_id"),
             "created_at": now,
@@ -280,6 +296,9 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "inference_batchline": ("batch_id", {"batch_id": "inference_batch"}),
     "inference_routeoverride": ("id", {}),
     "knowledge_connection": ("id", {}),
+    "knowledge_sync": ("id", {"connection_id": "knowledge_connection"}),
+    "knowledge_remoteobject": ("id", {"connection_id": "knowledge_connection"}),
+    "knowledge_deletionreceipt": ("id", {}),
     "knowledge_knowledgebase": ("id", {"api_key_id": "tenants_apikey"}),
     "knowledge_document": ("id", {"knowledge_base_id": "knowledge_knowledgebase"}),
     "knowledge_documentversion": ("id", {"document_id": "knowledge_document"}),

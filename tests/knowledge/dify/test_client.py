@@ -33,7 +33,7 @@ def listed(endpoint: Endpoint, **options: Any) -> Any:
         ("bad_gateway", errors.Failed, True),
         ("busy", errors.Busy, True),
         ("drop", errors.BrokenOff, True),
-        ("html_404", errors.Missing, False),
+        ("html_404", errors.NoRoute, False),
         ("redirect", errors.Redirected, False),
         ("nonsense", errors.UnexpectedAnswer, False),
         ("endless", errors.TooLarge, False),

@@ -200,6 +200,7 @@ def _every_knowledge_call(api: Any) -> None:
     assert api.list_documents(made.id, keyword="A.").data[0].id == text.document.id
     assert api.get_document(made.id, text.document.id).segment_count == 1
     assert api.count_segments(made.id, text.document.id) == 1
+    assert len(list(api.segments(made.id, text.document.id))) == 1
     api.set_document_status(made.id, [text.document.id], "disable")
     with pytest.raises(StillProcessing):
         api.set_document_status(made.id, [text.document.id], "enable")
