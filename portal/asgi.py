@@ -24,6 +24,8 @@ def create_app() -> ASGIApp:
     import portal.celery  # noqa: F401  (makes it the current Celery app)
     from inference.gateway.app import Straight, routes, server_fault
     from inference.gateway.core import Gateway
+    from knowledge.applications.calling import Apps
+    from knowledge.applications.gateway import app_routes
     from portal.health import health_routes
     from portal.metrics import Metrics, metrics_routes
 
@@ -35,8 +37,9 @@ def create_app() -> ASGIApp:
     parts: list[BaseRoute] = [*health_routes(gateway), *metrics_routes(metrics)]
     direct = routes(gateway) if gateway is not None else []
     parts += direct
-    if planes in ("both", "control"):
-        parts += _control_plane()
+    apps = Apps() if planes in ("both", "control") else None
+    if apps is not None:
+        parts += [*app_routes(apps), *_control_plane()]
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -44,6 +47,8 @@ def create_app() -> ASGIApp:
         async with contextlib.AsyncExitStack() as stack:
             if gateway is not None:
                 await stack.enter_async_context(gateway)
+            if apps is not None:
+                await stack.enter_async_context(apps)
             stack.push_async_callback(metrics.close)
             yield
 

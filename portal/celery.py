@@ -55,6 +55,7 @@ app.conf.update(
         "audit.tasks",
         "tenants.tasks",
         "tenants.closing.tasks",
+        "knowledge.applications.tasks",
         "knowledge.connections.tasks",
         "knowledge.sync.tasks",
         "knowledge.tasks",
@@ -94,6 +95,11 @@ app.conf.update(
         },
         "partitions": {"task": "audit.ensure_partitions", "schedule": 6 * 3600.0},
         "usage": {"task": "tenants.roll_up_usage", "schedule": 10.0, "options": {"expires": 10.0}},
+        "conversations": {
+            "task": "knowledge.expire_conversations",
+            "schedule": 60.0,
+            "options": {"expires": 60.0},
+        },
         "connections": {
             "task": "knowledge.check_connections",
             "schedule": 10.0,

@@ -17,6 +17,7 @@ from inference.payloads import Prompt
 # What follows "inference." is the kind of the jobs, at most 16 characters.
 CHAT: Final = "inference.chat"
 JOB: Final = "inference.job"
+APP: Final = "inference.app"
 COMPLETION: Final = "inference.completion"
 RESPONSE: Final = "inference.response"
 MESSAGE: Final = "inference.message"

@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
 from typing import Any, Final, Self
-from uuid import UUID
 
 import psycopg
 import structlog
@@ -17,14 +15,14 @@ from inference.gateway.batchstore import BatchStore
 from inference.gateway.catalogue import Catalogue
 from inference.gateway.desk import AdmissionDesk
 from inference.gateway.filestore import FileStore
-from inference.gateway.jobs import Canceller, Status, statuses
+from inference.gateway.jobs import Canceller, statuses
 from inference.gateway.link import Link
 from inference.gateway.metrics import GatewayMetrics
 from inference.gateway.reader import ReturnReader
+from inference.gateway.silence import tell
 from inference.gateway.uses import KeyUses
-from inference.gateway.waiting import Waiter, WaitingRoom
+from inference.gateway.waiting import WaitingRoom
 from inference.payloads import Ciphers
-from inference.returns import Text
 from portal.core.boot import refuse_unbound_role
 from portal.core.crypto import Keyring, Peppers
 from portal.core.env import Env
@@ -139,28 +137,4 @@ class Gateway:
             except psycopg.Error as fault:
                 log.warning("silence.unanswered", error=str(fault))
                 continue
-            self._tell(silent, found)
-
-    def _tell(self, silent: Sequence[Waiter], found: dict[UUID, Status]) -> None:
-        now = time.monotonic()
-        for waiter in silent:
-            waiter.heard_at = now
-            status = found.get(waiter.job_id)
-            if status is None:
-                waiter.break_off()
-            elif status.end is not None:
-                self._conclude(waiter, status)
-            elif waiter.stream and waiter.received and status.fence != waiter.fence:
-                # It runs again, elsewhere, but this caller has already seen text of its first run.
-                waiter.break_off()
-
-    def _conclude(self, waiter: Waiter, status: Status) -> None:
-        end = status.end
-        assert end is not None
-        if waiter.lacks(end) > 0:
-            if status.answer is None or waiter.received:
-                waiter.break_off()
-                return
-            tokens = end.completion_tokens
-            waiter.put(Text(waiter.job_id.bytes, end.fence, 0, tokens, status.answer))
-        waiter.put(end)
+            tell(silent, found)

@@ -29,11 +29,14 @@ class Vouched(msgspec.Struct, frozen=True):
     """A key whose holder this process has authenticated already; no secret is at hand.
 
     Whether the key may still be used, and for what, is decided as for any other. ``address`` is
-    where the call was sent from; where it is None the key's networks are not asked.
+    where the call was sent from; where it is None the key's networks are not asked. ``session``
+    tells that the browser's session of the key was proved too, ``scope`` what the key must have.
     """
 
     public_id: str
     address: str | None = None
+    session: bool = False
+    scope: str = INFERENCE_SCOPE
 
 
 class KeyFacts(msgspec.Struct, frozen=True):
@@ -89,8 +92,8 @@ def authenticate(
         return None
     if isinstance(credential, Credential):
         key = _proven(credential, key, peppers, now)
-    elif key.session_hmac is not None:
-        # Nobody can vouch for a browser's session but its cookie.
+    elif key.session_hmac is not None and not credential.session:
+        # It works with its browser's session alone.
         return None
     if key is None or key.revoked_at is not None:
         return None
@@ -114,7 +117,8 @@ def entitlement_refusal(
     key: KeyFacts, credential: Credential | Vouched | None
 ) -> PortalError | None:
     """The refusal of a key that may not call models, or not from where it was sent."""
-    return _elsewhere(key, credential) or _not_entitled(key)
+    scope = credential.scope if isinstance(credential, Vouched) else INFERENCE_SCOPE
+    return _elsewhere(key, credential) or _not_entitled(key, scope)
 
 
 def _elsewhere(key: KeyFacts, credential: Credential | Vouched | None) -> PortalError | None:
@@ -132,16 +136,16 @@ def _elsewhere(key: KeyFacts, credential: Credential | Vouched | None) -> Portal
     )
 
 
-def _not_entitled(key: KeyFacts) -> PortalError | None:
+def _not_entitled(key: KeyFacts, scope: str) -> PortalError | None:
     if key.tenant_state != "active":
         return Forbidden(
             "This tenant is not active; ask your administrator.", code="tenant_not_active"
         )
     if not key.user_active:
         return Forbidden("The owner of this API key is deactivated.", code="user_not_active")
-    if INFERENCE_SCOPE not in key.scopes:
+    if scope not in key.scopes:
         return Forbidden(
-            "This API key may not call models: it lacks the scope 'inference'.",
+            f"This API key may not call models: it lacks the scope '{scope}'.",
             code="insufficient_scope",
         )
     return None

@@ -96,7 +96,7 @@ def numbers_of(job_id: UUID) -> Numbers | None:
     if job is not None and job.state not in ENDED:
         return None
     if job is None or job.state == JobState.SUCCEEDED:
-        text = None if job is None else _answer(job)
+        text = None if job is None else kept_text(job)
         if job is None or text is None:
             raise Unavailable("The answer is not kept any more; ask again.", code="answer_lost")
         return Numbers([unpack_vector(packed) for packed in packed_vectors(text)], job.sku)
@@ -109,7 +109,8 @@ def numbers_of(job_id: UUID) -> Numbers | None:
 _READ: Final = ("state", "sku", "tenant_id", "error_code", "error_message")
 
 
-def _answer(job: Job) -> str | None:
+def kept_text(job: Job) -> str | None:
+    """The text of a job's answer while it is kept; inside its tenant's scope."""
     kept = JobPayload.objects.filter(pk=job.pk).values_list("data_key_version", "answer").first()
     version, answer = kept or (0, None)
     if answer is None:

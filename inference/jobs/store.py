@@ -109,16 +109,19 @@ def _backlogs(deployments: Sequence[UUID]) -> dict[UUID, Backlog]:
     return {f.deployment_id: backlog_of(f) for f in fresh_forecasts(found)}
 
 
-def write(ledger: Ledger, rows: Sequence[Row]) -> None:
-    """Writes what was decided: counters, jobs, payloads and audit rows, or nothing at all."""
+def write(ledger: Ledger, rows: Sequence[Row], *, gateway: str = "") -> None:
+    """Writes what was decided: counters, jobs, payloads and audit rows, or nothing at all.
+
+    Args:
+        gateway: the process that waits for the jobs, if one does.
+    """
     writes = store.Writes(
         windows=store.window_rows(ledger.windows),
         shares=store.share_rows(ledger.shares),
         calls=rows,
         now=ledger.now,
         deadline=ledger.now,
-        # No gateway waits for them.
-        gateway="",
+        gateway=gateway,
     )
     with connection.cursor() as cursor:
         cursor.execute(WRITE, writes.parameters())

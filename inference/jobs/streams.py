@@ -40,9 +40,15 @@ _Wanted = tuple[UUID, UUID]
 
 
 class Slots:
-    """How many streams are open in this process, in all and of each tenant; thread-safe."""
+    """How many streams are open in this process, in all and of each tenant; thread-safe.
 
-    def __init__(self) -> None:
+    Args:
+        most, of_tenant: how many may be open, in all and of one tenant.
+    """
+
+    def __init__(self, most: int = MOST_STREAMS, of_tenant: int = MOST_OF_A_TENANT) -> None:
+        self._most = most
+        self._of_tenant = of_tenant
         self._lock = threading.Lock()
         self._open: Counter[UUID] = Counter()
 
@@ -53,9 +59,9 @@ class Slots:
             TooMany: as many as may be are open.
         """
         with self._lock:
-            if self._open.total() >= MOST_STREAMS or self._open[tenant_id] >= MOST_OF_A_TENANT:
+            if self._open.total() >= self._most or self._open[tenant_id] >= self._of_tenant:
                 raise TooMany(
-                    "Too many event streams are open: close one, or ask for the job instead.",
+                    "Too many answers are streamed at once: end one, or try again in a moment.",
                     code="too_many_streams",
                     retry_after=LOOK_SECONDS,
                 )

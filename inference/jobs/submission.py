@@ -20,7 +20,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import httpx
-import msgspec
 import structlog
 from django.db import transaction
 from msgspec.structs import replace
@@ -43,6 +42,7 @@ from inference.gateway.wire.kept import CHAT_ENDPOINT, numbers_of, parse_kept
 from inference.jobs import store
 from inference.jobs.catalogue import named_models
 from inference.jobs.ciphers import payload_cipher
+from inference.jobs.repeats import fingerprint_text, other_body
 from inference.models import Priority
 from inference.webhooks.services import NoSigningSecret, has_signing_secret, register_callbacks
 from inference.webhooks.targets import clean_url, targets
@@ -50,7 +50,7 @@ from portal.core.actors import Actor, ActorType, Context
 from portal.core.broker import Doorbell
 from portal.core.crypto import Cipher, InvalidCiphertext
 from portal.core.env import env
-from portal.core.errors import Conflict, Forbidden, PortalError
+from portal.core.errors import Forbidden, PortalError
 from portal.core.outgoing import origin_of
 from portal.core.redaction import mask
 from portal.core.resp import RespClient
@@ -111,6 +111,21 @@ class Outcome:
     passes: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Jobs whose text is followed as it comes, rather than kept; see ``inference.jobs.live``.
+
+    Attributes:
+        gateway: the process that follows them.
+        scope: what the key must have in the place of ``inference``.
+        session: the browser session of a playground's key was proved.
+    """
+
+    gateway: str
+    scope: str = Scope.INFERENCE.value
+    session: bool = False
+
+
 Passes = Callable[[Ask | None, PortalError], bool]
 
 
@@ -146,7 +161,11 @@ def key_context(
 
 
 def submit(
-    *, context: Context, requests: Sequence[JobRequest], passes: Passes = _none_passes
+    *,
+    context: Context,
+    requests: Sequence[JobRequest],
+    passes: Passes = _none_passes,
+    following: Following | None = None,
 ) -> list[Outcome]:
     """Admits jobs of one API key, in order, in one transaction; rings once it is committed.
 
@@ -156,6 +175,7 @@ def submit(
 
     Args:
         passes: which refusals the caller waits out, to ask again; they are not recorded.
+        following: who follows the jobs as they run.
 
     Returns:
         an outcome for each request.
@@ -167,7 +187,9 @@ def submit(
         raise needs_api_key()
     require(context, Action.JOB_SUBMIT)
     with tenant_scope(context):
-        submission = _Submission(context, context.tenant_id, context.api_key_id, requests, passes)
+        submission = _Submission(
+            context, context.tenant_id, context.api_key_id, requests, passes, following
+        )
         outcomes = submission.run()
         if submission.queues:
             queues = frozenset(submission.queues)
@@ -194,9 +216,11 @@ class _Submission:
         api_key_id: UUID,
         requests: Sequence[JobRequest],
         passes: Passes,
+        following: Following | None,
     ) -> None:
         self._context = context
         self._passes = passes
+        self._following = following
         self._tenant_id = tenant_id
         self._api_key_id = api_key_id
         # Of a key that is not this tenant's nothing is found, and it is refused as unknown.
@@ -232,14 +256,14 @@ class _Submission:
         for number, request in enumerate(self._requests):
             if request.idempotency_key is None:
                 continue
-            text = _fingerprint_text(request)
+            text = fingerprint_text(request)
             self._fingerprints[number] = peppers().digest(text)
             earlier = known.get(request.idempotency_key)
             if earlier is None:
                 continue
             same = peppers().matches(text, earlier.pepper_version, earlier.body_hmac)
             self._outcomes[number] = (
-                Outcome(earlier.job_id, replayed=True) if same else Outcome(error=_other_body())
+                Outcome(earlier.job_id, replayed=True) if same else Outcome(error=other_body())
             )
 
     def _repeats(self, numbers: Sequence[int]) -> dict[int, int]:
@@ -254,7 +278,7 @@ class _Submission:
 
     def _repeat(self, number: int, first: int) -> Outcome:
         if self._fingerprints[number] != self._fingerprints[first]:
-            return Outcome(error=_other_body())
+            return Outcome(error=other_body())
         earlier = self._outcomes[first]
         return Outcome(earlier.job_id, earlier.error, replayed=earlier.job_id is not None)
 
@@ -275,7 +299,7 @@ class _Submission:
         parsed: ParsedRequest | PortalError,
         models: Mapping[str, Named],
     ) -> Pending:
-        credential = Vouched(self._public_id, self._context.address)
+        credential = self._credential()
         origin = Origin(
             self._context.request_id, self._context.client_request_id, self._context.address
         )
@@ -297,6 +321,13 @@ class _Submission:
             return Pending(request.action, origin, refused, self._arrived_at)
         return Pending(request.action, origin, Call(credential, ask), self._arrived_at, generation)
 
+    def _credential(self) -> Vouched:
+        credential = Vouched(self._public_id, self._context.address)
+        who = self._following
+        return (
+            credential if who is None else replace(credential, session=who.session, scope=who.scope)
+        )
+
     def _admit(self, pendings: Mapping[int, Pending]) -> None:
         deployments = {d for p in pendings.values() for d in p.call.deployments()}
         ledger = store.read(self._public_id, deployments, peppers())
@@ -307,6 +338,8 @@ class _Submission:
         ):
             if isinstance(verdict, Admitted):
                 chosen = pending.served_by(verdict)
+                if self._following is not None:
+                    chosen = _streamed(chosen)
                 rows.append(self._row(number, chosen, verdict, ledger))
                 self._outcomes[number] = Outcome(verdict.job_id)
                 assert chosen.generation is not None
@@ -318,7 +351,8 @@ class _Submission:
                     continue
                 rows.append(_without_generation(refused_row(pending, verdict)))
                 self._outcomes[number] = Outcome(error=verdict.error)
-        store.write(ledger, rows)
+        gateway = self._following.gateway if self._following is not None else ""
+        store.write(ledger, rows, gateway=gateway)
         register_callbacks(tenant_id=self._tenant_id, urls=self._callbacks(pendings))
 
     # -- callbacks -------------------------------------------------------------------------
@@ -368,6 +402,11 @@ class _Submission:
                 "key_expires_at": ledger.now + max(_KEY_KEPT, lives),
             }
         return store.job_row(row, **more)
+
+
+def _streamed(pending: Pending) -> Pending:
+    assert pending.generation is not None, "only generations are admitted"
+    return replace(pending, generation=replace(pending.generation, stream=True))
 
 
 def _parse(request: JobRequest) -> ParsedRequest | PortalError:
@@ -434,37 +473,6 @@ def _without_generation(row: Row) -> Row:
     if row.detail is not None:
         row.detail.pop("key_generation", None)
     return row
-
-
-def _fingerprint_text(request: JobRequest) -> bytes:
-    """What makes two submissions the same: the body's meaning, and what was asked around it."""
-    try:
-        body: Any = msgspec.json.decode(request.body)
-    except (msgspec.MsgspecError, RecursionError):
-        body = request.body.decode(errors="replace")
-    asked = [
-        "idempotent job",
-        body,
-        request.action,
-        request.priority.value,
-        request.wait_seconds,
-        request.result_seconds,
-        dict(request.metadata),
-        request.callback_url,
-    ]
-    if request.endpoint != CHAT_ENDPOINT:
-        asked.append(request.endpoint)
-    return msgspec.json.encode(asked, order="sorted")
-
-
-def _other_body() -> Conflict:
-    return Conflict(
-        "This Idempotency-Key was used with another body: send the same body to get the job that "
-        "was made, or another key for another job.",
-        code="idempotency_key_reused",
-        status=422,
-        param="Idempotency-Key",
-    )
 
 
 def _cipher(key: KeyFacts) -> Cipher:

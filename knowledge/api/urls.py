@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from knowledge.api import connection_views, dify, views
+from knowledge.api import app_views, connection_views, dify, views
 
 urlpatterns = [
     path("knowledge-bases", views.KnowledgeBasesView.as_view(), name="knowledge-bases"),
@@ -39,6 +39,34 @@ urlpatterns = [
         "external-knowledge/retrieval",
         dify.DifyRetrievalView.as_view(),
         name="external-knowledge-retrieval",
+    ),
+    path("apps", app_views.AppsView.as_view(), name="apps"),
+    path("apps/<str:app>", app_views.AppView.as_view(), name="app"),
+    path("apps/<str:app>/versions", app_views.AppVersionsView.as_view(), name="app-versions"),
+    path("apps/<str:app>/diff", app_views.AppDiffView.as_view(), name="app-diff"),
+    path("apps/<str:app>/publish", app_views.PublishAppView.as_view(), name="app-publish"),
+    path("apps/<str:app>/withdraw", app_views.WithdrawAppView.as_view(), name="app-withdraw"),
+    path("apps/<str:app>/usage", app_views.AppUsageView.as_view(), name="app-usage"),
+    path("apps/<str:app>/parameters", app_views.AppParametersView.as_view(), name="app-parameters"),
+    path(
+        "apps/<str:app>/conversations",
+        app_views.ConversationsView.as_view(),
+        name="app-conversations",
+    ),
+    path(
+        "apps/<str:app>/conversations/<str:conversation_id>",
+        app_views.ConversationView.as_view(),
+        name="app-conversation",
+    ),
+    path(
+        "apps/<str:app>/conversations/<str:conversation_id>/messages",
+        app_views.MessagesView.as_view(),
+        name="app-messages",
+    ),
+    path(
+        "apps/<str:app>/messages/<str:message_id>/feedback",
+        app_views.FeedbackView.as_view(),
+        name="app-feedback",
     ),
     path("connections", connection_views.ConnectionsView.as_view(), name="connections"),
     path(

@@ -252,7 +252,7 @@ class TextView(PortalView):
     def get(self, request: Request, document_id: str) -> Response:
         own_tenant(request)
         document = selectors.get_document(parse_id(document_id))
-        found = selectors.get_version(document, _number(request, "version", document.latest))
+        found = selectors.get_version(document, number_in(request, "version", document.latest))
         return Response(shapes.DocumentTextSerializer(found).data)
 
 
@@ -272,13 +272,18 @@ class DiffView(PortalView):
     def get(self, request: Request, document_id: str) -> Response:
         own_tenant(request)
         document = selectors.get_document(parse_id(document_id))
-        after = _number(request, "to", document.latest)
-        before = _number(request, "from", max(1, after - 1))
+        after = number_in(request, "to", document.latest)
+        before = number_in(request, "from", max(1, after - 1))
         lines = list(selectors.diff(document, before, after))
         return Response(shapes.DiffSerializer({"lines": lines}).data)
 
 
-def _number(request: Request, name: str, default: int) -> int:
+def number_in(request: Request, name: str, default: int) -> int:
+    """The number of a version in the query.
+
+    Raises:
+        Invalid: it is none.
+    """
     text = request.query_params.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 9):
         raise Invalid(f"'{name}' must be the number of a version.", param=name)

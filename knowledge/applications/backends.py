@@ -1,8 +1,8 @@
 """The one seam between an app and where it runs: a backend is asked, and answers in events."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from knowledge.applications.spec import AppSpec, InputValue
@@ -129,7 +129,7 @@ class AnsweredMessage:
 class Backend(Protocol):
     """Where apps run. Its methods are awaited outside any scope and any transaction."""
 
-    def answer(self, call: AppCall) -> AsyncIterator[AppEvent]:
+    def answer(self, call: AppCall) -> AsyncGenerator[AppEvent, None]:
         """Answers a call: ``Began``, then ``Sources``, ``Delta`` and, at last, ``Ended``.
 
         Closing the iterator ends the work, wherever it runs.
@@ -153,19 +153,6 @@ class Backend(Protocol):
     async def forget(self, context: Context, remote_conversation_id: str) -> None:
         """Forgets a conversation, whose messages the portal has deleted."""
         ...
-
-
-def answer_json(events: Sequence[AppEvent]) -> dict[str, Any]:
-    """What events come to: ``answer``, ``sources``, ``finish_reason`` and ``usage``."""
-    text = "".join(event.text for event in events if isinstance(event, Delta))
-    found: dict[str, Any] = {"answer": text, "sources": [], "finish_reason": None}
-    for event in events:
-        if isinstance(event, Sources):
-            found["sources"] = list(event.sources)
-        elif isinstance(event, Ended):
-            found["finish_reason"] = event.reason
-            found["usage"] = usage_json(event)
-    return found
 
 
 def usage_json(ended: Ended) -> dict[str, int]:

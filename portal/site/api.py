@@ -16,6 +16,7 @@ from rest_framework.response import Response
 from inference.gateway.wire.headers import retry_after
 from portal.core.actors import ActorType, Context
 from portal.core.errors import Forbidden, Invalid, NotFound, PortalError
+from portal.core.problems import PROBLEM, problem_body
 from portal.core.rest import SIGNED_IN, NewestFirstPagination, StrictJSONParser, api_context
 from portal.site import errors as pages
 from tenants.permissions import Action, allowed
@@ -30,9 +31,6 @@ __all__ = [
     "StrictJSONParser",
     "problem_details",
 ]
-
-PROBLEM = "application/problem+json"
-_TITLES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class _CsrfCheck(CsrfViewMiddleware):
@@ -110,19 +108,7 @@ def problem_response(refusal: PortalError, request: HttpRequest) -> JsonResponse
 
 def _body(refusal: PortalError, request: HttpRequest) -> dict[str, Any]:
     known: Context | None = getattr(request, "portal", None)
-    body: dict[str, Any] = {
-        "type": f"urn:freehold:problem:{refusal.error_code}",
-        "title": _TITLES.get(refusal.error_status, "Error"),
-        "status": refusal.error_status,
-        "detail": refusal.message,
-        "code": refusal.error_code,
-        "request_id": known.request_id if known else getattr(request, "request_id", ""),
-    }
-    if refusal.param is not None:
-        body["param"] = refusal.param
-    if refusal.data:
-        body["data"] = refusal.data
-    return body
+    return problem_body(refusal, known.request_id if known else getattr(request, "request_id", ""))
 
 
 def _headers(refusal: PortalError, fault: Exception) -> dict[str, str]:

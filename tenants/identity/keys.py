@@ -10,12 +10,13 @@ from django.utils import timezone
 
 from portal.core.actors import Actor, ActorType, Context
 from portal.core.http import address_within
+from portal.core.tenancy import tenant_scope
 from tenants import api_key_format
 from tenants.errors import InvalidApiKey, NetworkNotAllowed, TenantNotActive, UserNotActive
 from tenants.identity.uses import note_use
 from tenants.key_secrets import proven_generation
 from tenants.key_uses import KeyUse
-from tenants.models.keys import ApiKeyKind
+from tenants.models.keys import ApiKey, ApiKeyKind
 from tenants.models.tenant import TenantState
 from tenants.services.keys import peppers
 
@@ -48,13 +49,15 @@ class _Found(NamedTuple):
     user_active: bool
 
 
-def authenticate_api_key(token: str, *, base: Context) -> Context:
+def authenticate_api_key(token: str, *, base: Context, session_key: str | None = None) -> Context:
     """The context of the key's holder; nothing is cached, so a revoked key ends at once.
 
-    Playground keys open the data plane alone.
+    Playground keys open the data plane and apps alone, and only in the browser's session that they
+    were made in.
 
     Args:
         base: what is known of the call: address, request ids.
+        session_key: of the browser's session, where a playground's key may be used.
 
     Raises:
         InvalidApiKey: no such key, a wrong secret, revoked, expired, or a playground's.
@@ -74,9 +77,9 @@ def authenticate_api_key(token: str, *, base: Context) -> Context:
     expired = found.expires_at is not None and found.expires_at <= now
     if generation is None or expired or found.revoked_at is not None:
         raise InvalidApiKey
-    if found.kind != ApiKeyKind.STANDARD:
-        raise InvalidApiKey
     context = _context(found, base)
+    if found.kind != ApiKeyKind.STANDARD and not _of_session(found, context, session_key):
+        raise InvalidApiKey
     note_use(context, KeyUse(found.tenant_id, found.id, generation), now)
     networks = tuple(found.allowed_networks or ())
     if networks and not address_within(base.address, networks):
@@ -88,6 +91,17 @@ def authenticate_api_key(token: str, *, base: Context) -> Context:
     return context
 
 
+def _of_session(found: _Found, context: Context, session_key: str | None) -> bool:
+    """Whether a playground's key belongs to the browser's session."""
+    if session_key is None:
+        return False
+    with tenant_scope(context):
+        bound = ApiKey.objects.filter(pk=found.id).values_list("session_hmac", flat=True).first()
+    return bound is not None and peppers().matches(
+        session_key.encode(), found.pepper_version, bytes(bound)
+    )
+
+
 def _context(found: _Found, base: Context) -> Context:
     return replace(
         base,
@@ -95,7 +109,7 @@ def _context(found: _Found, base: Context) -> Context:
         tenant_id=found.tenant_id,
         user_id=found.user_id,
         api_key_id=found.id,
-        auth_method="api_key",
+        auth_method="api_key" if found.kind == ApiKeyKind.STANDARD else "playground_key",
         scopes=frozenset(found.scopes),
     )
 

@@ -127,7 +127,7 @@ def create_playground_key(*, context: Context, session_key: str) -> CreatedKey:
         secret_hmac=secret_hmac,
         pepper_version=pepper,
         session_hmac=session_hmac,
-        scopes=[Scope.INFERENCE.value],
+        scopes=[Scope.INFERENCE.value, Scope.APPS.value],
         expires_at=timezone.now() + PLAYGROUND_LIFE,
     )
     _save(context, key, TenantsEvent.KEY_CREATE_PLAYGROUND)

@@ -65,6 +65,9 @@ READ_WEBHOOKS = {"owner", "developer", "key jobs:read"}
 READ_KNOWLEDGE = {"owner", "developer", "viewer", "key knowledge:read", "key knowledge:write"}
 RETRIEVE = {"owner", "developer", "key knowledge:read", "key knowledge:write"}
 EDIT_KNOWLEDGE = {"owner", "developer", "key knowledge:write"}
+READ_APPS = {"owner", "developer", "viewer", "key apps:read", "key apps:write"}
+EDIT_APPS = {"owner", "developer", "key apps:write"}
+CALL_APPS = {"owner", "developer", "key apps", "key apps:write"}
 EDIT_KEYS = {"owner", "developer", "key keys:write"}
 READ_MEMBERS = {"owner", SYSTEM, SECURITY, "key members:read", "key members:write"}
 EDIT_MEMBERS = {"owner", SYSTEM, "key members:write"}
@@ -190,6 +193,22 @@ TABLE = [
     Row("GET", "documents/{id}/text", READ_KNOWLEDGE),
     Row("GET", "documents/{id}/diff", READ_KNOWLEDGE),
     Row("POST", "external-knowledge/retrieval", RETRIEVE, {}),
+    Row("GET", "apps", READ_APPS),
+    Row("POST", "apps", EDIT_APPS, {}),
+    Row("GET", "apps/{id}", READ_APPS),
+    Row("PATCH", "apps/{id}", EDIT_APPS, {}),
+    Row("DELETE", "apps/{id}", EDIT_APPS),
+    Row("GET", "apps/{id}/versions", READ_APPS),
+    Row("POST", "apps/{id}/versions", EDIT_APPS, {}),
+    Row("GET", "apps/{id}/diff", READ_APPS),
+    Row("POST", "apps/{id}/publish", EDIT_APPS, {}),
+    Row("POST", "apps/{id}/withdraw", EDIT_APPS, {}),
+    Row("GET", "apps/{id}/usage", READ_APPS),
+    Row("GET", "apps/{id}/parameters", READ_APPS | CALL_APPS),
+    Row("GET", "apps/{id}/conversations", CALL_APPS),
+    Row("DELETE", "apps/{id}/conversations/{id}", CALL_APPS),
+    Row("GET", "apps/{id}/conversations/{id}/messages", CALL_APPS),
+    Row("POST", "apps/{id}/messages/{id}/feedback", CALL_APPS, {}),
     Row("GET", "audit/events", READ_AUDIT),
     Row("GET", "audit/events/{id}", READ_AUDIT),
     Row("GET", "openapi.yaml", EVERYBODY),

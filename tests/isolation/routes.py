@@ -46,6 +46,7 @@ FILE, BATCH = _object("inference_file"), _object("inference_batch")
 CONNECTION = _object("knowledge_connection")
 WEBHOOK = _object("inference_webhookdelivery")
 OVERRIDE = _object("inference_routeoverride")
+APP = _object("knowledge_app")
 BASE, DOCUMENT = _object("knowledge_knowledgebase"), _object("knowledge_document")
 
 CONTROL_PLANE: dict[str, Shows] = {
@@ -261,11 +262,35 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/documents/<str:document_id>/text": DOCUMENT,
     "api/v1/documents/<str:document_id>/diff": DOCUMENT,
     "api/v1/external-knowledge/retrieval": LISTING,
+    "api/v1/apps": LISTING,
+    **{
+        f"api/v1/apps/<str:app>{below}": APP
+        for below in (
+            "",
+            "/versions",
+            "/diff",
+            "/publish",
+            "/withdraw",
+            "/usage",
+            "/parameters",
+            "/conversations",
+            "/conversations/<str:conversation_id>",
+            "/conversations/<str:conversation_id>/messages",
+            "/messages/<str:message_id>/feedback",
+        )
+    },
     "api/v1/audit/events": LISTING,
     "api/v1/audit/events/<str:event_id>": EVENT,
     "api/v1/openapi.yaml": OPEN,
     "api/v1/docs": OPEN,
     "i18n/setlang/": OPEN,
+}
+
+# tests/knowledge/apps/test_gateway.py calls apps, conversations and messages of other callers.
+APP_GATEWAY: dict[str, Shows] = {
+    "/api/v1/apps/{app}/chat": APP,
+    "/api/v1/apps/{app}/run": APP,
+    "/api/v1/apps/{app}/messages/{message}/stop": APP,
 }
 
 # Files and batches are the only objects that a path of the data plane names:

@@ -17,13 +17,20 @@ from django.test import Client
 from psycopg import sql
 
 from inference.gateway.app import routes as gateway_routes
+from knowledge.applications.gateway import app_routes
 from portal.core.actors import PlatformRole, TenantRole
 from portal.core.ids import uuid7
 from portal.health import health_routes
 from portal.metrics import metrics_routes
 from tenants.permissions import Scope
 from tests import factories
-from tests.isolation.routes import CONTROL_PLANE, DATA_PLANE, Kind, control_plane_routes
+from tests.isolation.routes import (
+    APP_GATEWAY,
+    CONTROL_PLANE,
+    DATA_PLANE,
+    Kind,
+    control_plane_routes,
+)
 from tests.isolation.rows import Populated
 
 API_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -43,6 +50,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "api/v1/keys/<str:key_id>/revoke": {"reason": "a test"},
     "api/v1/quotas/<str:quota_id>": {"tokens_day": "5"},
     "api/v1/knowledge-bases/<str:base_id>/retrieve": {"query": "seen"},
+    "api/v1/apps/<str:app>/versions": {"spec": {"model": "m"}},
+    "api/v1/apps/<str:app>/messages/<str:message_id>/feedback": {"rating": "like"},
     "api/v1/knowledge-bases/<str:base_id>/documents": {"name": "x", "text": "x"},
     "api/v1/tenants/<str:tenant_id>": {"name": "x"},
     "api/v1/tenants/<str:tenant_id>/suspend": {"reason": "a test"},
@@ -85,6 +94,8 @@ PARAMETER = re.compile(r"<\w+:\w+>")
 
 # An administrator of the platform sees these of every tenant, by the permission table.
 OF_ADMINISTRATORS = {"tenants_tenant", "tenants_user", "audit_event", "inference_routeoverride"}
+# What was said to an app is read by the key that said it, of which there is none here.
+OF_ONE_KEY = {"api/v1/apps/<str:app>/conversations/<str:conversation_id>/messages"}
 # The security administrator revokes a leaked key of any tenant, without entering it.
 ACROSS_TENANTS = {("api/v1/keys/<str:key_id>/revoke", "security")}
 
@@ -206,6 +217,10 @@ def test_every_route_of_the_data_plane_is_classified() -> None:
     assert found == set(DATA_PLANE)
 
 
+def test_every_route_of_the_app_gateway_is_classified() -> None:
+    assert {route.path for route in app_routes(Mock())} == set(APP_GATEWAY)
+
+
 def test_every_route_with_an_id_is_an_object_or_the_platforms() -> None:
     with_id = {route for route in CONTROL_PLANE if PARAMETER.search(route)}
     assert with_id == {
@@ -241,7 +256,8 @@ def test_call_with_another_tenants_id_answers_as_if_there_were_none(
 
 
 @pytest.mark.parametrize(
-    "route", [route for route in ROUTES_OF[Kind.OBJECT] if route not in OF_ANOTHER_STATE]
+    "route",
+    [route for route in ROUTES_OF[Kind.OBJECT] if route not in OF_ANOTHER_STATE | OF_ONE_KEY],
 )
 def test_call_with_own_id_is_answered_to_somebody(
     full_a: Populated, members: list[Caller], administrators: list[Caller], route: str
