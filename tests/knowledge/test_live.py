@@ -77,12 +77,14 @@ def test_documents_whose_io_worker_is_killed_are_indexed_by_the_next_and_paid_fo
             document: dict[str, Any] = _sent(caller.get(path))
             return document
 
-        eventually(lambda: told()["parts_done"], within=60, every=0.01, what=told)
+        eventually(lambda: told()["parts_done"], within=60, every=0.01, what=lambda: str(told()))
         first.kill()
         left = told()
         assert 0 < left["parts_done"] < left["parts"]
         programs.io(name=unique("io-documents"), WEBHOOK_SLOTS="0")
-        eventually(lambda: told()["state"] == "ready", within=60, every=0.2, what=told)
+        eventually(
+            lambda: told()["state"] == "ready", within=60, every=0.2, what=lambda: str(told())
+        )
     vectors = owner_sql.execute(
         "SELECT count(*), count(embedding) FROM knowledge_chunk WHERE document_id = %s",
         [made["id"]],
