@@ -19,6 +19,9 @@ _ERASED: Final = (
     "knowledge_appusage",
     "knowledge_conversation",
     "knowledge_appmessage",
+    "knowledge_documentsource",
+    "knowledge_sourcerun",
+    "knowledge_sourceitem",
 )
 
 _BASES: Final = """
@@ -40,6 +43,11 @@ SELECT a.id, a.slug, a.name, a.description, a.mode, a.published, v.number AS ver
   JOIN knowledge_appversion v ON v.tenant_id = a.tenant_id AND v.app_id = a.id
  WHERE a.tenant_id = %(tenant)s ORDER BY a.id, v.number
 """
+_SOURCES: Final = """
+SELECT id, knowledge_base_id, name, kind, settings, on_removed, schedule, paused, last_run_at,
+       problem, created_by_id AS created_by, created_at
+  FROM knowledge_documentsource WHERE tenant_id = %(tenant)s ORDER BY id
+"""
 
 
 def register() -> None:
@@ -51,4 +59,5 @@ def register() -> None:
     erase_with(in_dify.NAME, in_dify.erase_in_dify)
     export_part("knowledge_bases.jsonl", _BASES)
     export_part("documents.jsonl", _DOCUMENTS)
+    export_part("document_sources.jsonl", _SOURCES)
     export_part("apps.jsonl", _APPS)

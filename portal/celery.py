@@ -59,6 +59,7 @@ app.conf.update(
         "knowledge.connections.tasks",
         "knowledge.sync.tasks",
         "knowledge.tasks",
+        "knowledge.sources.tasks",
     ),
     beat_schedule={
         "sweep": {"task": "inference.sweep", "schedule": 1.0, "options": {"expires": 1.0}},
@@ -84,6 +85,11 @@ app.conf.update(
         },
         "documents-embedded": {
             "task": "knowledge.embed_documents",
+            "schedule": 1.0,
+            "options": {"expires": 1.0},
+        },
+        "sources": {
+            "task": "knowledge.read_sources",
             "schedule": 1.0,
             "options": {"expires": 1.0},
         },

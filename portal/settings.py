@@ -172,6 +172,7 @@ SPECTACULAR_SETTINGS = {
         "PlatformRole": "tenants.api.users.PLATFORM_ROLES",
         "DocumentState": "knowledge.api.serializers.STATES",
         "RetrievalMethod": "knowledge.models.Method",
+        "RunState": "knowledge.api.source_serializers.RUN_STATES",
     },
 }
 

@@ -3,5 +3,6 @@
 from knowledge.admin.bases import KnowledgeBaseAdmin
 from knowledge.admin.connections import ConnectionAdmin
 from knowledge.admin.documents import DocumentAdmin
+from knowledge.admin.sources import DocumentSourceAdmin
 
-__all__ = ["ConnectionAdmin", "DocumentAdmin", "KnowledgeBaseAdmin"]
+__all__ = ["ConnectionAdmin", "DocumentAdmin", "DocumentSourceAdmin", "KnowledgeBaseAdmin"]

@@ -21,10 +21,13 @@ from django.utils.translation import gettext_lazy as _
 
 from knowledge import retrieval, selectors, services
 from knowledge.admin.base_forms import AskForm, BaseForm, EmptyForm, TextForm
+from knowledge.admin.source_forms import FolderForm
+from knowledge.admin.sources import page_of, state_of_source, watch_folder
 from knowledge.admin.words import documents_of, note_of, percent_of, state_of
 from knowledge.extraction.checks import KINDS, MOST_BYTES
 from knowledge.models import KnowledgeBase, Method
 from knowledge.retrieval import Question
+from knowledge.sources.selectors import sources
 from portal.core.errors import PortalError
 from portal.core.pages import FormPage, PortalModelAdmin, context_of, display, in_words, may
 from tenants.permissions import Action
@@ -122,6 +125,16 @@ class KnowledgeBaseAdmin(PortalModelAdmin):
             done=_("The text is being indexed."),
         ),
         FormPage(
+            "folder",
+            Action.KNOWLEDGE_EDIT,
+            _("Watch a folder"),
+            FolderForm,
+            watch_folder,
+            button=_("Test and save"),
+            intro=_("Its files become documents, and follow what happens to them there."),
+            done=_("The folder can be read; its files are being added."),
+        ),
+        FormPage(
             "edit",
             Action.KNOWLEDGE_EDIT,
             _("Edit settings"),
@@ -176,6 +189,10 @@ class KnowledgeBaseAdmin(PortalModelAdmin):
             "accepted": ",".join(f".{end}" for end in KINDS),
             "most_mb": MOST_BYTES // 1024 // 1024,
             "words": _words(),
+            "sources": [
+                (source, page_of(source), state_of_source(source))
+                for source in sources().filter(knowledge_base_id=obj.pk)
+            ],
             "facts": [
                 (_("Description"), obj.description),
                 (_("Search by"), obj.get_method_display()),

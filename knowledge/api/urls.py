@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from knowledge.api import app_views, connection_views, dify, views
+from knowledge.api import app_views, connection_views, dify, source_views, views
 
 urlpatterns = [
     path("knowledge-bases", views.KnowledgeBasesView.as_view(), name="knowledge-bases"),
@@ -67,6 +67,36 @@ urlpatterns = [
         "apps/<str:app>/messages/<str:message_id>/feedback",
         app_views.FeedbackView.as_view(),
         name="app-feedback",
+    ),
+    path(
+        "knowledge-bases/<str:base_id>/sources",
+        source_views.SourcesView.as_view(),
+        name="knowledge-sources",
+    ),
+    path(
+        "sources/<str:source_id>",
+        source_views.SourceView.as_view(),
+        name="knowledge-source",
+    ),
+    path(
+        "sources/<str:source_id>/test",
+        source_views.TestSourceView.as_view(),
+        name="knowledge-source-test",
+    ),
+    path(
+        "sources/<str:source_id>/run",
+        source_views.RunSourceView.as_view(),
+        name="knowledge-source-run",
+    ),
+    path(
+        "sources/<str:source_id>/runs",
+        source_views.SourceRunsView.as_view(),
+        name="knowledge-source-runs",
+    ),
+    path(
+        "sources/<str:source_id>/refusals",
+        source_views.SourceRefusalsView.as_view(),
+        name="knowledge-source-refusals",
     ),
     path("connections", connection_views.ConnectionsView.as_view(), name="connections"),
     path(

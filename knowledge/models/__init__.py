@@ -17,6 +17,14 @@ from knowledge.models.documents import (
     DocumentVersion,
     Source,
 )
+from knowledge.models.sources import (
+    DocumentSource,
+    OnRemoved,
+    RunState,
+    SourceItem,
+    SourceKind,
+    SourceRun,
+)
 from knowledge.models.sync import Decision, DeletionReceipt, RemoteObject, Sync, SyncState
 
 __all__ = [
@@ -32,6 +40,7 @@ __all__ = [
     "Decision",
     "DeletionReceipt",
     "Document",
+    "DocumentSource",
     "DocumentState",
     "DocumentVersion",
     "DriftPolicy",
@@ -39,8 +48,13 @@ __all__ = [
     "KnowledgeBase",
     "MessageState",
     "Method",
+    "OnRemoved",
     "RemoteObject",
+    "RunState",
     "Source",
+    "SourceItem",
+    "SourceKind",
+    "SourceRun",
     "Sync",
     "SyncState",
 ]

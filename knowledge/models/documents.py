@@ -18,6 +18,8 @@ class Source(models.TextChoices):
 
     UPLOAD = "upload", _("Upload")
     TEXT = "text", _("Text")
+    FOLDER = "folder", _("Folder")
+    DATABASE = "database", _("Database")
 
 
 class DocumentState(models.IntegerChoices):

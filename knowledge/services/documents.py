@@ -14,7 +14,14 @@ from audit.services import intent
 from knowledge.events import KnowledgeEvent
 from knowledge.extraction.checks import MOST_BYTES, check_file
 from knowledge.extraction.reading import check_text
-from knowledge.models import Document, DocumentState, DocumentVersion, KnowledgeBase, Source
+from knowledge.models import (
+    Document,
+    DocumentState,
+    DocumentVersion,
+    KnowledgeBase,
+    Source,
+    SourceItem,
+)
 from knowledge.services.bases import locked_base
 from knowledge.sync.wakes import wake
 from portal.core.actors import Context
@@ -34,8 +41,12 @@ Metadata = Mapping[str, str | int | float | bool]
 
 
 @dataclass(frozen=True, slots=True)
-class _Incoming:
-    """A version as it comes in: a file whose text is still to be read, or a text."""
+class Incoming:
+    """A version as it comes in: a file whose text is still to be read, or a text.
+
+    Attributes:
+        owner: the source out of which it was read, which alone changes it; else None.
+    """
 
     name: str
     source: Source
@@ -44,6 +55,16 @@ class _Incoming:
     digest: str
     content: bytes | None = None
     text: str | None = None
+    owner: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of a version that came in; the same content again makes none."""
+
+    document: Document
+    new_document: bool = False
+    new_version: bool = False
 
 
 def add_file(
@@ -74,11 +95,8 @@ def add_file(
     clean_name = _name(name)
     with tenant_scope(context):
         _require_base(tenant_id, knowledge_base_id)
-    kind = check_file(clean_name, content)
-    check_text(kind, content)
-    digest = hashlib.sha256(content).hexdigest()
-    incoming = _Incoming(clean_name, Source.UPLOAD, kind, len(content), digest, content=content)
-    return _add(context, tenant_id, knowledge_base_id, incoming, metadata)
+    incoming = incoming_file(clean_name, content)
+    return store(context, tenant_id, knowledge_base_id, incoming, metadata).document
 
 
 def add_text(
@@ -96,17 +114,8 @@ def add_text(
     """
     require(context, Action.KNOWLEDGE_EDIT)
     tenant_id = require_tenant(context)
-    clean_name = _name(name)
-    if not text.strip():
-        raise Invalid("'text' is empty.", param="text")
-    if "\0" in text:
-        raise Invalid("'text' holds a NUL character.", param="text")
-    size = len(text.encode())
-    if size > MOST_BYTES:
-        raise Invalid("'text' is longer than 15 MB: split it.", param="text")
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    incoming = _Incoming(clean_name, Source.TEXT, "txt", size, digest, text=text)
-    return _add(context, tenant_id, knowledge_base_id, incoming, metadata)
+    incoming = incoming_text(_name(name), text)
+    return store(context, tenant_id, knowledge_base_id, incoming, metadata).document
 
 
 def edit_document(
@@ -213,13 +222,53 @@ def _refuse_taken(document: Document) -> None:
 # -- adding ------------------------------------------------------------------------------------
 
 
-def _add(
+def incoming_file(
+    name: str, content: bytes, *, source: Source = Source.UPLOAD, owner: UUID | None = None
+) -> Incoming:
+    """A file as a version, once it is known that its text can be had.
+
+    Raises:
+        Unreadable: it can't; the sentence says what to do.
+    """
+    kind = check_file(name, content)
+    check_text(kind, content)
+    digest = hashlib.sha256(content).hexdigest()
+    return Incoming(name, source, kind, len(content), digest, content=content, owner=owner)
+
+
+def incoming_text(
+    name: str, text: str, *, source: Source = Source.TEXT, owner: UUID | None = None
+) -> Incoming:
+    """A text as a version.
+
+    Raises:
+        Invalid: it is empty, too long, or holds what no text does.
+    """
+    if not text.strip():
+        raise Invalid("'text' is empty.", param="text")
+    if "\0" in text:
+        raise Invalid("'text' holds a NUL character.", param="text")
+    encoded = text.encode()
+    if len(encoded) > MOST_BYTES:
+        raise Invalid("'text' is longer than 15 MB: split it.", param="text")
+    digest = hashlib.sha256(encoded).hexdigest()
+    return Incoming(name, source, "txt", len(encoded), digest, text=text, owner=owner)
+
+
+def store(
     context: Context,
     tenant_id: UUID,
     knowledge_base_id: UUID,
-    incoming: _Incoming,
+    incoming: Incoming,
     metadata: Metadata | None,
-) -> Document:
+) -> Stored:
+    """Writes a version down, to be read and indexed; the verbs above and sources share it.
+
+    Raises:
+        NotFound: no such knowledge base here.
+        Invalid: the metadata.
+        Conflict: there is no room, or a document of this name that is another's to change.
+    """
     facts = None if metadata is None else _metadata(metadata)
     with tenant_scope(context):
         # Held, so that of two files of one name the second is a version of the first.
@@ -229,8 +278,10 @@ def _add(
             .filter(knowledge_base_id=base.pk, name=incoming.name)
             .first()
         )
-        if document is not None and _is_same(document, incoming):
-            return document
+        if document is not None:
+            _refuse_others(document, incoming)
+            if _is_same(document, incoming):
+                return Stored(document)
         _refuse_too_much(tenant_id, incoming.size)
         event = KnowledgeEvent.ADD_DOCUMENT if document is None else KnowledgeEvent.ADD_VERSION
         now = timezone.now()
@@ -249,7 +300,7 @@ def _add(
         with _intent(event, document, digest=incoming.digest, size=incoming.size):
             document.save()
             _save_version(context, document, incoming)
-    return document
+    return Stored(document, document.latest == 1, new_version=True)
 
 
 def _start(document: Document, now: datetime) -> None:
@@ -260,12 +311,33 @@ def _start(document: Document, now: datetime) -> None:
     document.maker = document.waiting_for = document.error = ""
 
 
-def _is_same(document: Document, incoming: _Incoming) -> bool:
+def _refuse_others(document: Document, incoming: Incoming) -> None:
+    """A document that is read out of a source is changed there, and by nobody else."""
+    item = SourceItem.objects.filter(document_id=document.pk, gone=False).first()
+    if item is not None and item.source_id != incoming.owner:
+        raise Conflict(
+            "The document of this name is read out of a source: change it there, or use another "
+            "name.",
+            param="name",
+        )
+    if item is None and incoming.owner is not None and not _was_of(incoming.owner, document):
+        raise Conflict(
+            "There is already a document of this name in the knowledge base, which does not come "
+            "from this source: delete or rename it.",
+            param="name",
+        )
+
+
+def _was_of(source_id: UUID, document: Document) -> bool:
+    return SourceItem.objects.filter(document_id=document.pk, source_id=source_id).exists()
+
+
+def _is_same(document: Document, incoming: Incoming) -> bool:
     newest = DocumentVersion.objects.filter(document_id=document.pk, number=document.latest)
     return newest.filter(digest=incoming.digest).exists()
 
 
-def _save_version(context: Context, document: Document, incoming: _Incoming) -> None:
+def _save_version(context: Context, document: Document, incoming: Incoming) -> None:
     DocumentVersion(
         tenant_id=document.tenant_id,
         document=document,

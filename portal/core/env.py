@@ -170,6 +170,31 @@ class Env(BaseSettings):
         "the public ones.",
     )
 
+    source_folders: str = Field(
+        "",
+        description="Folders that tenants may have watched, by commas: `acme=/srv/knowledge/acme` "
+        "gives the tenant with the short name `acme` that folder and those below it. None unless "
+        "listed. Web and io processes need them under the same path.",
+    )
+    source_slots: int = Field(
+        2,
+        ge=0,
+        description="Sources of documents that an io worker reads at once; with 0 it reads none.",
+    )
+
+    @field_validator("source_folders")
+    @classmethod
+    def _known_folders(cls, text: str) -> str:
+        for slug, root in _folders(text):
+            if not slug or not Path(root).is_absolute():
+                raise ValueError("each entry is a tenant's short name, '=', and an absolute path")
+        return text
+
+    @property
+    def source_roots(self) -> dict[str, Path]:
+        """The folder of each tenant that has one, by its short name."""
+        return {slug: Path(root) for slug, root in _folders(self.source_folders)}
+
     @field_validator("webhook_networks", "dify_networks")
     @classmethod
     def _known_networks(cls, text: str) -> str:
@@ -190,6 +215,11 @@ class Env(BaseSettings):
                 f"DATABASE_URL_{role.upper()} is not set, and this process needs it."
             )
         return url.get_secret_value()
+
+
+def _folders(text: str) -> list[tuple[str, str]]:
+    parts = [entry.partition("=") for entry in text.split(",") if entry.strip()]
+    return [(slug.strip(), root.strip()) for slug, _, root in parts]
 
 
 class EnvironmentFault(Exception):

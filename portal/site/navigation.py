@@ -51,6 +51,13 @@ _TENANT = (
         Action.KNOWLEDGE_READ,
         True,
     ),
+    _Item(
+        _("Document sources"),
+        "admin:knowledge_documentsource_changelist",
+        "folder_open",
+        Action.KNOWLEDGE_READ,
+        True,
+    ),
     _Item(_("API keys"), "admin:tenants_apikey_changelist", "key", Action.KEY_READ, True),
     _Item(_("Jobs"), "admin:inference_job_changelist", "list_alt", Action.JOB_READ, True),
     _Item(_("Batches"), "admin:inference_batch_changelist", "inventory_2", Action.JOB_READ, True),

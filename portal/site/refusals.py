@@ -282,6 +282,43 @@ SENTENCES: Final = (
     _("The address must be printable ASCII without blanks; encode the rest."),
     _("The address must have at most %(n)s characters."),
     _("The address must name a host by letters, digits, dots and hyphens, or by an address."),
+    _("There is already a source of this name in the knowledge base."),
+    _("There is no such source of documents."),
+    _("The source is paused: resume it first."),
+    _("'on_removed' must be delete, archive or keep."),
+    _("This tenant may watch no folder: the operator gives it one in SOURCE_FOLDERS."),
+    _("'path' must lead downwards: it may not hold '..'."),
+    _(
+        "There is no such folder: check its path, that it is no link, and that it is mounted "
+        "where the portal's web and io processes run."
+    ),
+    _(
+        "The folder may not be read: give the user that the portal's workers run as the right "
+        "to read it."
+    ),
+    _("There are more than %(n)s files: choose a folder below, or patterns."),
+    _("Folders stand in each other more than %(n)s deep: choose one below."),
+    _(
+        "The file's path is longer than %(n)s characters, or not printable text in UTF-8: "
+        "rename it."
+    ),
+    _("The file can't be opened: let the portal's workers read it (%(why)s)."),
+    _("The file is being written: it is left for the next run."),
+    _("The document of this name is read out of a source: change it there, or use another name."),
+    _(
+        "There is already a document of this name in the knowledge base, which does not come "
+        "from this source: delete or rename it."
+    ),
+    _(
+        "Nothing was found where %(n)s documents came from, so none was removed. If that is "
+        "meant, run it once with 'nothing may be found'."
+    ),
+    _("The run broke off several times at the same place: look into the io workers' log."),
+    _("'%(name)s' may have %(n)s printable characters."),
+    _(
+        "'schedule' must be minutes (1 to %(n)s), or five fields of cron such as '0 3 * * *' "
+        "for 3 o'clock each night."
+    ),
 )
 UNFOLD: Final = (
     _("Type to search"),

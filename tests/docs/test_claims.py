@@ -15,6 +15,7 @@ from inference.webhooks.events import WebhookEvent
 from knowledge.applications.events import AppEvent
 from knowledge.connections.events import ConnectionEvent
 from knowledge.events import KnowledgeEvent
+from knowledge.sources.events import SourceEvent
 from knowledge.sync.events import SyncEvent
 from portal.core.actors import PlatformRole, TenantRole
 from portal.core.database_roles import DatabaseRoles
@@ -102,7 +103,7 @@ def test_audit_lists_every_action() -> None:
     named = of_calls | {e.value for e in TenantsEvent} | {e.value for e in WebhookEvent}
     named |= {FALLBACK_ACTION} | {e.value for e in ConnectionEvent}
     named |= {e.value for e in KnowledgeEvent} | {e.value for e in AppEvent}
-    named |= {e.value for e in SyncEvent}
+    named |= {e.value for e in SyncEvent} | {e.value for e in SourceEvent}
     for _, source in sources(*OURS, "portal"):
         named |= {name for pair in _INTENT.findall(source) for name in pair if name}
         named |= set(_EVENT.findall(source))

@@ -48,6 +48,7 @@ WEBHOOK = _object("inference_webhookdelivery")
 OVERRIDE = _object("inference_routeoverride")
 APP = _object("knowledge_app")
 BASE, DOCUMENT = _object("knowledge_knowledgebase"), _object("knowledge_document")
+SOURCE = _object("knowledge_documentsource")
 
 CONTROL_PLANE: dict[str, Shows] = {
     "": OPEN,
@@ -177,7 +178,12 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/knowledge/knowledgebase/add/": LISTING,
     **{
         f"admin/knowledge/knowledgebase/<uuid:object_id>/{page}": BASE
-        for page in ("", "ask/", "text/", "edit/", "delete/", "live/", "upload/")
+        for page in ("", "ask/", "text/", "edit/", "delete/", "live/", "upload/", "folder/")
+    },
+    "admin/knowledge/documentsource/": LISTING,
+    **{
+        f"admin/knowledge/documentsource/<uuid:object_id>/{page}": SOURCE
+        for page in ("", "test/", "run/", "pause/", "resume/", "edit/", "delete/")
     },
     "admin/knowledge/document/": LISTING,
     **{
@@ -256,6 +262,11 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/knowledge-bases/<str:base_id>/retrieve": BASE,
     "api/v1/knowledge-bases/<str:base_id>/documents": BASE,
     "api/v1/knowledge-bases/<str:base_id>/files": BASE,
+    "api/v1/knowledge-bases/<str:base_id>/sources": BASE,
+    **{
+        f"api/v1/sources/<str:source_id>{end}": SOURCE
+        for end in ("", "/test", "/run", "/runs", "/refusals")
+    },
     "api/v1/documents/<str:document_id>": DOCUMENT,
     "api/v1/documents/<str:document_id>/index": DOCUMENT,
     "api/v1/documents/<str:document_id>/versions": DOCUMENT,

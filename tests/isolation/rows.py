@@ -238,6 +238,22 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             "id": uuid7(), "app_id": references.get("app_id"), "day": now.date(), "calls": 1,
             "failures": 0, "prompt_tokens": 1, "completion_tokens": 1, "likes": 0, "dislikes": 0,
         },
+        "knowledge_documentsource": {
+            "id": uuid7(), "knowledge_base_id": references.get("knowledge_base_id"),
+            "name": "seen", "kind": "folder", "settings": '{"path": "", "include": ""}',
+            "on_removed": "delete", "schedule": "", "paused": False, "fence": 0,
+            "full_wanted": False, "empty_allowed": False, "problem": "", "created_at": now,
+        },
+        "knowledge_sourcerun": {
+            "id": uuid7(), "source_id": references.get("source_id"), "state": 1, "full": True,
+            "attempts": 0, "added": 1, "changed": 0, "removed": 0, "unchanged": 0, "refused": 0,
+            "waiting": 0, "error": "", "started_at": now, "ended_at": now,
+        },
+        "knowledge_sourceitem": {
+            "id": uuid7(), "source_id": references.get("source_id"),
+            "document_id": references.get("document_id"), "key": "seen", "stamp": "1",
+            "problem": "", "gone": False, "seen_run": uuid7(),
+        },
         "audit_event": {
             "id": uuid7(), "category": "intent", "action": "test.seen", "outcome": "success",
             "actor_type": "system", "recorded_at": now,
@@ -311,6 +327,12 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "knowledge_conversation": ("id", {"app_id": "knowledge_app", "api_key_id": "tenants_apikey"}),
     "knowledge_appmessage": ("id", {"conversation_id": "knowledge_conversation"}),
     "knowledge_appusage": ("id", {"app_id": "knowledge_app"}),
+    "knowledge_documentsource": ("id", {"knowledge_base_id": "knowledge_knowledgebase"}),
+    "knowledge_sourcerun": ("id", {"source_id": "knowledge_documentsource"}),
+    "knowledge_sourceitem": (
+        "id",
+        {"source_id": "knowledge_documentsource", "document_id": "knowledge_document"},
+    ),
     "audit_event": ("id", {}),
     "audit_body": ("event_id", {"event_id": "audit_event"}),
     "audit_leaf": ("event_id", {"event_id": "audit_event"}),

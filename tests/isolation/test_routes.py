@@ -53,6 +53,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "api/v1/apps/<str:app>/versions": {"spec": {"model": "m"}},
     "api/v1/apps/<str:app>/messages/<str:message_id>/feedback": {"rating": "like"},
     "api/v1/knowledge-bases/<str:base_id>/documents": {"name": "x", "text": "x"},
+    "api/v1/knowledge-bases/<str:base_id>/sources": {
+        "name": "x",
+        "kind": "folder",
+        "settings": {},
+    },
     "api/v1/tenants/<str:tenant_id>": {"name": "x"},
     "api/v1/tenants/<str:tenant_id>/suspend": {"reason": "a test"},
     "api/v1/tenants/<str:tenant_id>/resume": {"reason": "a test"},
@@ -74,6 +79,7 @@ BODIES: dict[str, dict[str, Any]] = {
 OF_ANOTHER_STATE = {
     "admin/knowledge/document/<uuid:object_id>/enable/",
     "admin/knowledge/document/<uuid:object_id>/restore/",
+    "admin/knowledge/documentsource/<uuid:object_id>/resume/",
     "admin/knowledge/connection/<uuid:object_id>/share/",
     "admin/knowledge/connection/<uuid:object_id>/licence/",
     "admin/knowledge/connection/<uuid:object_id>/workspace/",
