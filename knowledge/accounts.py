@@ -13,10 +13,18 @@ from inference.jobs.submission import key_context
 from portal.core.actors import Context, TenantRole
 from portal.core.errors import Conflict
 from tenants.models import ApiKey, Membership, ServiceAccount
-from tenants.services import create_portal_key, create_service_account
+from tenants.permissions import Scope
+from tenants.services import (
+    CreatedKey,
+    create_connected_key,
+    create_portal_key,
+    create_service_account,
+)
 
 ACCOUNT: Final = "Knowledge bases"
 _ABOUT: Final = "The portal's own: embeds and ranks the documents of knowledge bases."
+DIFY_ACCOUNT: Final = "Dify"
+_ABOUT_DIFY: Final = "Apps in Dify call models and knowledge bases of the portal with its keys."
 
 
 class NoKey(Conflict):
@@ -49,17 +57,41 @@ def own_key(context: Context, known: UUID | None) -> ApiKey:
     found = usable_key(known)
     if found is not None:
         return found
-    work = replace(
+    work = _work(context)
+    account = _account(work, context, ACCOUNT, _ABOUT)
+    return create_portal_key(context=work, name=ACCOUNT, service_account_id=account.pk)
+
+
+def new_dify_key(context: Context) -> CreatedKey:
+    """A key with which a Dify calls the portal for the open scope's tenant, and its token.
+
+    Raises:
+        Conflict: its service account is disabled.
+    """
+    work = _work(context)
+    account = _account(work, context, DIFY_ACCOUNT, _ABOUT_DIFY)
+    return create_connected_key(
+        context=work,
+        name=DIFY_ACCOUNT,
+        service_account_id=account.pk,
+        scopes=(Scope.INFERENCE, Scope.KNOWLEDGE_READ),
+    )
+
+
+def _work(context: Context) -> Context:
+    """The portal's own work on behalf of whoever acts."""
+    return replace(
         Context.system("knowledge", tenant_id=context.tenant_id),
         on_behalf_of=context.actor.id,
         request_id=context.request_id,
     )
-    account = ServiceAccount.objects.filter(name__iexact=ACCOUNT, retired_at=None).first()
-    if account is None:
-        account = create_service_account(
-            context=work, name=ACCOUNT, description=_ABOUT, responsible_id=_responsible(context)
-        )
-    return create_portal_key(context=work, name=ACCOUNT, service_account_id=account.pk)
+
+
+def _account(work: Context, context: Context, name: str, about: str) -> ServiceAccount:
+    account = ServiceAccount.objects.filter(name__iexact=name, retired_at=None).first()
+    return account or create_service_account(
+        context=work, name=name, description=about, responsible_id=_responsible(context)
+    )
 
 
 def _responsible(context: Context) -> UUID | None:

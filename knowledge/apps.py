@@ -11,6 +11,7 @@ class KnowledgeConfig(AppConfig):
             checks,  # noqa: F401  (registers the system check)
             closing,
         )
+        from knowledge.applications.dify.kind import AppKind
         from knowledge.sync.documents import DocumentKind
         from knowledge.sync.kinds import register_kind
         from knowledge.sync.knowledge_bases import KnowledgeBaseKind
@@ -18,3 +19,4 @@ class KnowledgeConfig(AppConfig):
         closing.register()
         register_kind(KnowledgeBaseKind())
         register_kind(DocumentKind())
+        register_kind(AppKind())

@@ -16,6 +16,8 @@ _ERASED: Final = (
     "knowledge_chunk",
     "knowledge_app",
     "knowledge_appversion",
+    "knowledge_appdeployment",
+    "knowledge_portalindify",
     "knowledge_appusage",
     "knowledge_conversation",
     "knowledge_appmessage",

@@ -8,9 +8,18 @@ from rest_framework import serializers
 
 from knowledge.applications import conversations
 from knowledge.applications.calling import MOST_USER_CHARS
+from knowledge.applications.dify.deployed import Standing
 from knowledge.applications.feedback import MOST_COMMENT_CHARS
 from knowledge.applications.spec import AppSpec
-from knowledge.models import App, AppMessage, AppMode, AppVersion, Conversation, MessageState
+from knowledge.models import (
+    App,
+    AppMessage,
+    AppMode,
+    AppVersion,
+    Conversation,
+    MessageState,
+    SyncState,
+)
 from knowledge.models.apps import MOST_KEEP_DAYS, MOST_SLUG_CHARS
 
 MESSAGE_STATES = [state.name.lower() for state in MessageState]
@@ -241,3 +250,40 @@ class FeedbackSerializer(serializers.Serializer[Any]):
     @extend_schema_field(serializers.IntegerField())
     def validate_rating(self, value: str) -> int:
         return _RATINGS[value]
+
+
+class AppDeploymentSerializer(serializers.Serializer[Any]):
+    """Where an app runs, and how it does there."""
+
+    runs = serializers.ChoiceField(["portal", "dify"])
+    connection_id = serializers.UUIDField(allow_null=True)
+    connection = serializers.CharField(allow_blank=True)
+    live = serializers.IntegerField(help_text="The version that answers there; 0 for none.")
+    state = serializers.ChoiceField([*SyncState.values, ""])
+    error = serializers.CharField(allow_blank=True)
+    remote_id = serializers.CharField(allow_blank=True, help_text="The app's id in Dify.")
+
+
+class NewAppDeploymentSerializer(serializers.Serializer[Any]):
+    """In which connection's Dify the app is to run."""
+
+    connection_id = serializers.UUIDField()
+
+
+def deployment_json(app: App, standing: Standing | None) -> dict[str, Any]:
+    """What ``AppDeploymentSerializer`` shows."""
+    if standing is None:
+        there: dict[str, Any] = {
+            "runs": "portal", "connection_id": None, "connection": "", "live": app.published,
+            "state": "", "error": "", "remote_id": "",
+        }  # fmt: skip
+        return there
+    return {
+        "runs": "dify",
+        "connection_id": standing.connection.pk,
+        "connection": standing.connection.name,
+        "live": standing.live,
+        "state": standing.state,
+        "error": standing.error,
+        "remote_id": standing.remote_id,
+    }

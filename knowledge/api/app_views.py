@@ -13,6 +13,8 @@ from knowledge.api.serializers import DiffSerializer
 from knowledge.api.views import number_in
 from knowledge.applications import conversations, selectors, services
 from knowledge.applications.calling import callable_app
+from knowledge.applications.dify.deployed import standing_of
+from knowledge.applications.dify.services import deploy_app, undeploy_app
 from knowledge.applications.feedback import delete_conversation, rate_message
 from knowledge.applications.spec import read_spec
 from knowledge.models import App, Conversation
@@ -77,6 +79,44 @@ class AppView(PortalView):
         """Deletes it with its versions and conversations; withdraw a published one first."""
         services.delete_app(context=api_context(request), app_id=_app(request, app).pk)
         return Response(status=204)
+
+
+class DeploymentView(PortalView):
+    """Where an app runs: in the portal, or in a connection's Dify."""
+
+    actions = {"GET": _READ, "PUT": _EDIT, "DELETE": _EDIT}
+
+    @extend_schema(operation_id="app_deployment_read", responses=shapes.AppDeploymentSerializer)
+    def get(self, request: Request, app: str) -> Response:
+        return self._shown(_app(request, app))
+
+    @extend_schema(
+        operation_id="app_deployment_create",
+        request=shapes.NewAppDeploymentSerializer,
+        responses={202: shapes.AppDeploymentSerializer},
+    )
+    def put(self, request: Request, app: str) -> Response:
+        """Lets it run in a Dify; it is put there in the background."""
+        sent = self.valid(shapes.NewAppDeploymentSerializer, request)
+        found = _app(request, app)
+        deploy_app(
+            context=api_context(request), app_id=found.pk, connection_id=sent["connection_id"]
+        )
+        return self._shown(found, status=202)
+
+    @extend_schema(
+        operation_id="app_deployment_delete", responses={200: shapes.AppDeploymentSerializer}
+    )
+    def delete(self, request: Request, app: str) -> Response:
+        """Lets it run in the portal again; in Dify it is deleted."""
+        found = _app(request, app)
+        undeploy_app(context=api_context(request), app_id=found.pk)
+        return self._shown(found)
+
+    @staticmethod
+    def _shown(app: App, status: int = 200) -> Response:
+        told = shapes.deployment_json(app, standing_of(app))
+        return Response(shapes.AppDeploymentSerializer(told).data, status=status)
 
 
 class AppVersionsView(PortalView):

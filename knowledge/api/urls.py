@@ -46,6 +46,7 @@ urlpatterns = [
     path("apps/<str:app>/diff", app_views.AppDiffView.as_view(), name="app-diff"),
     path("apps/<str:app>/publish", app_views.PublishAppView.as_view(), name="app-publish"),
     path("apps/<str:app>/withdraw", app_views.WithdrawAppView.as_view(), name="app-withdraw"),
+    path("apps/<str:app>/deployment", app_views.DeploymentView.as_view(), name="app-deployment"),
     path("apps/<str:app>/usage", app_views.AppUsageView.as_view(), name="app-usage"),
     path("apps/<str:app>/parameters", app_views.AppParametersView.as_view(), name="app-parameters"),
     path(

@@ -106,6 +106,7 @@ class Apps:
     async def __aexit__(self, *exc: object) -> None:
         if self._ending:
             await asyncio.wait(set(self._ending), timeout=5)
+        await self._backends.aclose()
         await self.live.__aexit__(*exc)
 
     async def answer(

@@ -2,6 +2,9 @@
 
 from inference.jobs.live import LiveJobs
 from knowledge.applications.backends import Backend
+from knowledge.applications.dify.backend import Channels, DifyBackend
+from knowledge.applications.dify.deployed import deployment_of
+from knowledge.applications.dify.targets import target_of
 from knowledge.models import App
 from knowledge.runner import Runner
 
@@ -15,7 +18,15 @@ class Backends:
 
     def __init__(self, live: LiveJobs) -> None:
         self._runner = Runner(live)
+        self._channels = Channels()
 
     def of(self, app: App) -> Backend:
         """Where an app runs now; inside its tenant's scope."""
-        return self._runner
+        deployment = deployment_of(app)
+        if deployment is None:
+            return self._runner
+        return DifyBackend(self._channels, target_of(app, deployment))
+
+    async def aclose(self) -> None:
+        """Lets the connections to other backends go."""
+        await self._channels.aclose()

@@ -11,6 +11,8 @@ class AppEvent(StrEnum):
     ADD_VERSION = "app.add_version"
     PUBLISH = "app.publish"
     WITHDRAW = "app.withdraw"
+    DEPLOY = "app.deploy"
+    UNDEPLOY = "app.undeploy"
     DELETE = "app.delete"
     DELETE_CONVERSATION = "app.delete_conversation"
     RATE = "app.rate"

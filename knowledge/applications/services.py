@@ -8,6 +8,7 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 
 from audit.services import intent
+from knowledge.applications.dify.deployed import check_publishable, follow
 from knowledge.applications.events import AppEvent
 from knowledge.applications.selectors import get_app, get_version
 from knowledge.applications.spec import AppSpec, bases_of, check_spec, document_of, read_spec
@@ -89,6 +90,7 @@ def edit_app(*, context: Context, app_id: UUID, **changes: Any) -> App:
         _apply(app, changes)
         with _intent(AppEvent.EDIT, app):
             app.save(update_fields=list(changes))
+        follow(app)
     return app
 
 
@@ -128,6 +130,7 @@ def publish_app(*, context: Context, app_id: UUID, number: int | None = None) ->
         Forbidden: the caller may not.
         NotFound: no such app, or no such version of it.
         Invalid: what the version needs is not there any more, such as a knowledge base.
+        Unrenderable: the app runs in Dify, which has no words for the version.
     """
     require(context, Action.APP_EDIT)
     require_tenant(context)
@@ -137,9 +140,11 @@ def publish_app(*, context: Context, app_id: UUID, number: int | None = None) ->
         spec = read_spec(version.spec)
         _hold_bases(spec)
         check_spec(spec, AppMode(app.mode))
+        check_publishable(app, spec)
         app.published = version.number
         with _intent(AppEvent.PUBLISH, app, version=version.number):
             app.save(update_fields=["published"])
+        follow(app)
     return app
 
 
@@ -157,6 +162,7 @@ def withdraw_app(*, context: Context, app_id: UUID) -> App:
         app.published = 0
         with _intent(AppEvent.WITHDRAW, app):
             app.save(update_fields=["published"])
+        follow(app)
     return app
 
 
@@ -177,6 +183,7 @@ def delete_app(*, context: Context, app_id: UUID) -> None:
                 "The app is published, and callers use it: withdraw it first.",
                 code="app_published",
             )
+        follow(app)
         with _intent(AppEvent.DELETE, app):
             App.objects.filter(pk=app.pk).delete()
 

@@ -58,12 +58,14 @@ class RunData(msgspec.Struct, frozen=True):
 
     Attributes:
         text: of ``text_chunk``.
+        node_type: of ``node_finished``.
         status: succeeded, failed, stopped or partial-succeeded, of ``workflow_finished``.
         total_tokens: all that a workflow tells of its usage.
     """
 
     id: str = ""
     text: str = ""
+    node_type: str = ""
     status: str = ""
     outputs: Mapping[str, Any] | None = None
     error: str | None = None

@@ -125,6 +125,13 @@ class ConsoleApi:
         """The draft of a workflow or chatflow, the ids of datasets in clear."""
         return self._call("GET", f"/apps/{app_id}/workflows/draft").read(shapes.Draft)
 
+    def live_hash(self, app_id: str) -> str:
+        """Of what was published last of a workflow or chatflow; empty if nothing was."""
+        params = {"page": 1, "limit": 10}
+        answer = self._call("GET", f"/apps/{app_id}/workflows", params=params)
+        found = answer.read(shapes.WorkflowVersions).items
+        return next((one.hash for one in found if one.version != shapes.DRAFT), "")
+
     def set_model_config(self, app_id: str, config: Mapping[str, Any]) -> None:
         """Changes a chat app, which is live at once."""
         self._call("POST", f"/apps/{app_id}/model-config", json=config)

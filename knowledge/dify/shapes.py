@@ -12,6 +12,8 @@ StatusAction = Literal["enable", "disable", "archive", "un_archive"]
 SearchMethod = Literal["keyword_search", "semantic_search", "full_text_search", "hybrid_search"]
 MetadataType = Literal["string", "number", "time"]
 
+DRAFT: Final = "draft"
+"""What Dify calls the version of a workflow that is being written."""
 PAGE_SIZE: Final = 100
 """The most that Dify lists at once."""
 
@@ -273,6 +275,20 @@ class Draft(msgspec.Struct, frozen=True):
     graph: Mapping[str, Any]
     features: Mapping[str, Any]
     hash: str
+
+
+class WorkflowVersion(msgspec.Struct, frozen=True):
+    """A draft, or what was published when ``version`` says."""
+
+    version: str
+    hash: str
+    marked_name: str = ""
+
+
+class WorkflowVersions(msgspec.Struct, frozen=True):
+    """The draft first, then the newest."""
+
+    items: list[WorkflowVersion]
 
 
 class ModelCredential(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from knowledge.models.apps import (
 )
 from knowledge.models.bases import KnowledgeBase, Method
 from knowledge.models.connections import Connection, DriftPolicy, Health
+from knowledge.models.deployments import AppDeployment, PortalInDify
 from knowledge.models.documents import (
     UNDER_WAY,
     Chunk,
@@ -30,6 +31,7 @@ from knowledge.models.sync import Decision, DeletionReceipt, RemoteObject, Sync,
 __all__ = [
     "UNDER_WAY",
     "App",
+    "AppDeployment",
     "AppMessage",
     "AppMode",
     "AppUsage",
@@ -49,6 +51,7 @@ __all__ = [
     "MessageState",
     "Method",
     "OnRemoved",
+    "PortalInDify",
     "RemoteObject",
     "RunState",
     "Source",

@@ -5,6 +5,7 @@ A value comes from the environment, else from a file of the same name (lower cas
 """
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -194,6 +195,19 @@ class Env(BaseSettings):
     def source_roots(self) -> dict[str, Path]:
         """The folder of each tenant that has one, by its short name."""
         return {slug: Path(root) for slug, root in _folders(self.source_folders)}
+
+    portal_url: str = Field(
+        "",
+        description="Where instances of Dify reach this portal, such as `https://ai.example.com`: "
+        "apps that run there use its models and its knowledge. Without it no app runs in Dify.",
+    )
+
+    @field_validator("portal_url")
+    @classmethod
+    def _web_address(cls, text: str) -> str:
+        if text and not re.fullmatch(r"https?://[^\s?#]{1,290}", text):
+            raise ValueError("must begin with https:// or http://, without ? and #")
+        return text
 
     @field_validator("webhook_networks", "dify_networks")
     @classmethod

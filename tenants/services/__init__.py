@@ -12,6 +12,7 @@ from tenants.services.key_changes import edit_api_key, rotate_api_key
 from tenants.services.keys import (
     CreatedKey,
     create_api_key,
+    create_connected_key,
     create_playground_key,
     create_portal_key,
     revoke_api_key,
@@ -60,6 +61,7 @@ __all__ = [
     "check_usage",
     "close_tenant",
     "create_api_key",
+    "create_connected_key",
     "create_playground_key",
     "create_portal_key",
     "create_service_account",

@@ -147,6 +147,31 @@ def create_portal_key(*, context: Context, name: str, service_account_id: UUID) 
     if context.actor.type != ActorType.SYSTEM:
         raise Forbidden("Only the portal makes keys whose secret nobody is shown.")
     require(context, Action.KEY_CREATE)
+    return _own_key(context, name, service_account_id, (Scope.INFERENCE,)).api_key
+
+
+def create_connected_key(
+    *, context: Context, name: str, service_account_id: UUID, scopes: Iterable[Scope]
+) -> CreatedKey:
+    """A key with which a system that the portal sets up calls it for a tenant.
+
+    Its token goes to that system and to nobody else; it is listed, limited, charged and revoked
+    like any other.
+
+    Raises:
+        Forbidden: the context is not the product's own work.
+        NotFound: no such service account here.
+        Conflict: the service account is disabled or retired.
+    """
+    if context.actor.type != ActorType.SYSTEM:
+        raise Forbidden("Only the portal makes keys for the systems that it sets up.")
+    require(context, Action.KEY_CREATE)
+    return _own_key(context, name, service_account_id, scopes)
+
+
+def _own_key(
+    context: Context, name: str, service_account_id: UUID, scopes: Iterable[Scope]
+) -> CreatedKey:
     new = api_key_format.generate()
     pepper, secret_hmac = peppers().digest(new.secret.encode())
     key = ApiKey(
@@ -155,10 +180,10 @@ def create_portal_key(*, context: Context, name: str, service_account_id: UUID) 
         public_id=new.public_id,
         secret_hmac=secret_hmac,
         pepper_version=pepper,
-        scopes=[Scope.INFERENCE.value],
+        scopes=sorted(scope.value for scope in scopes),
     )
     _save(context, key, TenantsEvent.KEY_CREATE, service_account_id)
-    return key
+    return CreatedKey(key, new.token)
 
 
 def _save(

@@ -51,6 +51,7 @@ UNGOVERNED = {
     "knowledge_conversation": "what was said never enters the trail",
     "knowledge_appmessage": "what was said never enters the trail",
     "knowledge_appusage": "counters; ledger and trail tell what moved them",
+    "knowledge_portalindify": "written by the product alone; its keys are events of their own",
     "knowledge_documentversion": "texts never enter the trail; uploads are events of their own",
     "django_session": "log-ins are events of their own",
 }

@@ -282,6 +282,7 @@ CONTROL_PLANE: dict[str, Shows] = {
             "/diff",
             "/publish",
             "/withdraw",
+            "/deployment",
             "/usage",
             "/parameters",
             "/conversations",

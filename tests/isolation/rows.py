@@ -222,6 +222,17 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             "id": uuid7(), "app_id": references.get("app_id"), "number": 1, "note": "seen",
             "spec": '{"model": "m", "prompt": "{{query}}"}', "created_at": now,
         },
+        "knowledge_appdeployment": {
+            "id": uuid7(), "app_id": references.get("app_id"),
+            "connection_id": references.get("connection_id"), "key_id": "",
+            "data_key_version": 0, "created_at": now,
+        },
+        "knowledge_portalindify": {
+            "id": uuid7(), "connection_id": references.get("connection_id"),
+            "api_key_id": references.get("api_key_id"), "generation": 1, "data_key_version": 1,
+            "sealed": b"seen", "url": "http://seen", "registered": "{}", "source_id": "",
+            "datasets": "{}",
+        },
         "knowledge_conversation": {
             "id": uuid7(), "app_id": references.get("app_id"),
             "api_key_id": references.get("api_key_id"), "end_user": "", "remote_id": "",
@@ -324,6 +335,14 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "knowledge_app": ("id", {}),
     "knowledge_appversion": ("id", {"app_id": "knowledge_app"}),
+    "knowledge_appdeployment": (
+        "id",
+        {"app_id": "knowledge_app", "connection_id": "knowledge_connection"},
+    ),
+    "knowledge_portalindify": (
+        "id",
+        {"connection_id": "knowledge_connection", "api_key_id": "tenants_apikey"},
+    ),
     "knowledge_conversation": ("id", {"app_id": "knowledge_app", "api_key_id": "tenants_apikey"}),
     "knowledge_appmessage": ("id", {"conversation_id": "knowledge_conversation"}),
     "knowledge_appusage": ("id", {"app_id": "knowledge_app"}),

@@ -257,7 +257,9 @@ def _every_app_call(api: Any) -> None:
     assert api.confirm_import(pending.id).status == "failed"
     assert api.import_app("app: [unclosed").error
     assert api.draft(made.app_id).graph["nodes"][1]["id"] == "llm"
+    assert api.live_hash(made.app_id) == ""
     assert api.publish(made.app_id, name="v1", comment="from the portal") > 0
+    assert api.live_hash(made.app_id) == api.draft(made.app_id).hash
     assert api.list_apps(name="HR").data[0].id == w.CHAT
     assert "HR assistant" in api.export_app(w.CHAT)
     api.set_model_config(w.CHAT, recorded("console_app_model_config_update").sent)

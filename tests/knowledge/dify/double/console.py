@@ -115,6 +115,7 @@ class ConsoleRoutes:
         if app is None:
             app = App(sent.get("name") or dsl["app"]["name"], mode, dsl)
             workspace.apps[app.id] = app
+        app.name = sent.get("name") or dsl["app"]["name"]
         app.dsl, app.updated_at = transfer.taken_in(dsl, workspace.id), now()
         return Answer(
             200, _import_shape(dsl, id=import_id, status=status, app_id=app.id, app_mode=mode)
@@ -129,8 +130,17 @@ class ConsoleRoutes:
         app = self._app(workspace, request)
         if app.mode not in ("workflow", "advanced-chat"):
             raise missing("App not found.", "app_not_found")
-        app.publish()
+        app.publish((request.json or {}).get("marked_name", ""))
         return Answer(200, {**_SUCCESS, "created_at": now()})
+
+    def versions(self, workspace: Workspace, request: Request) -> Answer:
+        app = self._app(workspace, request)
+        if app.mode not in ("workflow", "advanced-chat"):
+            raise missing("App not found.", "app_not_found")
+        limit = int(request.query.get("limit", 10))
+        items = app.history()
+        more = limit < len(items)
+        return Answer(200, {"items": items[:limit], "page": 1, "limit": limit, "has_more": more})
 
     def draft(self, workspace: Workspace, request: Request) -> Answer:
         app = self._app(workspace, request)
@@ -297,6 +307,7 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("DELETE", _APP, ConsoleRoutes.delete_app),
     ("GET", f"{_APP}/export", ConsoleRoutes.export_app),
     ("POST", f"{_APP}/workflows/publish", ConsoleRoutes.publish),
+    ("GET", f"{_APP}/workflows", ConsoleRoutes.versions),
     ("GET", f"{_APP}/workflows/draft", ConsoleRoutes.draft),
     ("POST", f"{_APP}/model-config", ConsoleRoutes.model_config),
     ("POST", f"{_APP}/api-enable", ConsoleRoutes.api_enable),

@@ -311,7 +311,7 @@ def _flow_chat_events(run: Run, words: Iterator[str]) -> Iterator[Any]:
         elif kind == "workflow_finished":
             yield _finished(run, event)
         else:
-            yield _of(run, event)
+            yield _node(run, event)
 
 
 def workflow_events(run: Run, words: Iterator[str]) -> Iterator[Any]:
@@ -326,7 +326,7 @@ def workflow_events(run: Run, words: Iterator[str]) -> Iterator[Any]:
             for word in words:
                 yield _of(run, {**chunk, "data": {**chunk["data"], "text": word}})
             yield _of(run, {**chunk, "data": {**chunk["data"], "text": ""}})
-        yield _finished(run, event) if kind == "workflow_finished" else _of(run, event)
+        yield _finished(run, event) if kind == "workflow_finished" else _node(run, event)
 
 
 def _of(run: Run, event: dict[str, Any]) -> dict[str, Any]:
@@ -338,6 +338,30 @@ def _of(run: Run, event: dict[str, Any]) -> dict[str, Any]:
         "workflow_run_id": run.id,
     }
     return {k: own.get(k, v) for k, v in event.items()}
+
+
+def _node(run: Run, event: dict[str, Any]) -> dict[str, Any]:
+    """The event of a node; of one that ended, with what came out of it."""
+    told = _of(run, event)
+    if event["event"] != "node_finished" or not event["data"]["outputs"]:
+        return told
+    outputs = event["data"]["outputs"]
+    if event["data"]["node_type"] == "llm":
+        usage = outputs["usage"] | run.usage()
+        outputs = outputs | {"text": run.answer, "usage": usage}
+    elif event["data"]["node_type"] == "knowledge-retrieval":
+        outputs = {"result": [_found(source, outputs["result"][0]) for source in run.sources]}
+    return told | {"data": event["data"] | {"outputs": outputs}}
+
+
+def _found(source: dict[str, Any], template: dict[str, Any]) -> dict[str, Any]:
+    metadata = template["metadata"]
+    told = {key: source.get(key, value) for key, value in metadata.items()}
+    return template | {
+        "metadata": told,
+        "title": source["document_name"],
+        "content": source["content"],
+    }
 
 
 def _ended(run: Run, event: dict[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Fault:
     Attributes:
         path: a pattern that the path must hold.
         times: how many calls; -1 for all until ``heal``.
+        after: so many calls that match go well before.
         retry_after: of ``busy``.
     """
 
@@ -48,6 +49,7 @@ class Fault:
     path: str = ""
     method: str = ""
     times: int = 1
+    after: int = 0
     retry_after: str = "1"
 
     def meets(self, request: Request) -> bool:
@@ -136,7 +138,7 @@ class DifyDouble:
         with self._lock:
             self._faults.clear()
 
-    def click(self, change: Callable[[Workspace], None]) -> None:
+    def click(self, change: Callable[[Workspace], object]) -> None:
         """Somebody changes the workspace in Dify's own pages, behind the portal's back."""
         with self._lock:
             change(self.own)
@@ -172,10 +174,16 @@ class DifyDouble:
 
     def _fault(self, request: Request) -> Fault | None:
         with self._lock:
-            found = next((f for f in self._faults if f.meets(request)), None)
-            if found is not None and found.times > 0:
-                found.times -= 1
-            return found
+            for fault in self._faults:
+                if not fault.meets(request):
+                    continue
+                if fault.after > 0:
+                    fault.after -= 1
+                    continue
+                if fault.times > 0:
+                    fault.times -= 1
+                return fault
+        return None
 
     def _routed(self, request: Request) -> Answer:
         try:

@@ -292,6 +292,7 @@ class App:
     api_enabled: bool = True
     published: int = 0
     live: dict[str, Any] | None = None
+    versions: list[dict[str, Any]] = field(default_factory=list)
     id: str = field(default_factory=new_id)
     created_at: int = field(default_factory=now)
     updated_at: int = field(default_factory=now)
@@ -304,9 +305,13 @@ class App:
         """The knowledge bases that its DSL names."""
         return set(_named(self.dsl))
 
-    def publish(self) -> None:
+    def publish(self, name: str = "") -> None:
         self.published += 1
         self.live = copy.deepcopy(self.dsl)
+        if self.mode != "chat":
+            made = f"2026-11-23 17:16:19.{self.published:06d}"
+            named = {"id": new_id(), "version": made, "marked_name": name}
+            self.versions.insert(0, self._workflow("console_workflow_versions") | named)
 
     def node(self, kind: str) -> dict[str, Any]:
         """The data of the live graph's first node of a kind; empty without one."""
@@ -324,7 +329,16 @@ class App:
 
     def draft(self) -> dict[str, Any]:
         """As the console shows the draft of a workflow or chatflow."""
-        body: dict[str, Any] = body_of("console_workflow_draft_get")
+        return self._workflow("console_workflow_draft_get")
+
+    def history(self) -> list[dict[str, Any]]:
+        """Its versions as the console lists them, where the draft stands twice."""
+        draft = self._workflow("console_workflow_versions")
+        return [draft, *self.versions, draft]
+
+    def _workflow(self, name: str) -> dict[str, Any]:
+        body: dict[str, Any] = body_of(name)
+        body = body["items"][0] if "items" in body else body
         workflow = self.dsl["workflow"]
         told = json.dumps([workflow["graph"], workflow["features"]], sort_keys=True)
         return body | {
