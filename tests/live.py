@@ -305,9 +305,9 @@ def start_portal(servers: SessionServers) -> LivePortal:
     try:
         web = programs.web()
         programs.worker(fake, name="worker-fake")
-        # Tests send their webhooks and index their documents themselves; a further io worker
-        # does it for those that it finds.
-        programs.io(WEBHOOK_SLOTS="0", DOCUMENT_SLOTS="0")
+        # Tests send their webhooks, index their documents and keep their connections in step
+        # themselves; a further io worker does it for those that it finds.
+        programs.io(WEBHOOK_SLOTS="0", DOCUMENT_SLOTS="0", SYNC_SLOTS="0")
         programs.beat()
         programs.wait_served(web, fake)
     except BaseException:

@@ -37,7 +37,6 @@ log = structlog.get_logger(__name__)
 RUN_SECONDS: Final = 20.0
 """After so long another connection has its turn."""
 CALL_SECONDS: Final = 60.0
-_AT_ONCE: Final = 4
 _IDLE: Final = timedelta(days=1)
 _MOST_NAMES: Final = 20
 
@@ -54,14 +53,17 @@ RETURNING tenant_id, connection_id, fence
 """
 
 
-def sync_due(database_url: str) -> int:
+def sync_due(database_url: str, slots: int) -> int:
     """Keeps every connection that is due in step, a few at a time; returns how many runs it took.
 
     Args:
         database_url: of ``portal_gateway``.
+        slots: so many at once; 0 for none.
     """
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return sum(pool.map(lambda _: _work(database_url), range(_AT_ONCE)))
+    if not slots:
+        return 0
+    with ThreadPoolExecutor(slots) as pool:
+        return sum(pool.map(lambda _: _work(database_url), range(slots)))
 
 
 def claim(claims: psycopg.Connection[Any]) -> Lease | None:

@@ -20,7 +20,8 @@ def sync() -> None:
     if not _alone.acquire(blocking=False):
         return
     try:
-        runs = sync_due(env().database_url("gateway"))
+        settings = env()
+        runs = sync_due(settings.database_url("gateway"), settings.sync_slots)
     finally:
         _alone.release()
     if runs:

@@ -119,6 +119,12 @@ class Env(BaseSettings):
         description="Documents of knowledge bases that an io worker reads at once, each in up to "
         "1.5 GB of memory; with 0 it reads and indexes none.",
     )
+    sync_slots: int = Field(
+        4,
+        ge=0,
+        description="Connections that an io worker keeps in step with Dify at once; with 0 it "
+        "keeps none.",
+    )
     lease_seconds: float = Field(
         6.0, gt=0.5, description="How long a claimed job stays its worker's without a heartbeat."
     )
