@@ -1,8 +1,15 @@
 """Admin pages of knowledge."""
 
+from knowledge.admin.apps import AppAdmin
 from knowledge.admin.bases import KnowledgeBaseAdmin
 from knowledge.admin.connections import ConnectionAdmin
 from knowledge.admin.documents import DocumentAdmin
 from knowledge.admin.sources import DocumentSourceAdmin
 
-__all__ = ["ConnectionAdmin", "DocumentAdmin", "DocumentSourceAdmin", "KnowledgeBaseAdmin"]
+__all__ = [
+    "AppAdmin",
+    "ConnectionAdmin",
+    "DocumentAdmin",
+    "DocumentSourceAdmin",
+    "KnowledgeBaseAdmin",
+]

@@ -27,6 +27,7 @@ PAGES = {
     "Members": "/admin/tenants/membership/",
     "Knowledge bases": "/admin/knowledge/knowledgebase/",
     "Document sources": "/admin/knowledge/documentsource/",
+    "Apps": "/admin/knowledge/app/",
     "Connections": "/admin/knowledge/connection/",
     "Models": "/admin/inference/model/",
     "Audit trail": "/admin/audit/auditevent/",
@@ -39,7 +40,7 @@ PAGES = {
 }
 MENUS = {
     "owner": [
-        *("Overview", "Playground", "Knowledge bases", "Document sources"),
+        *("Overview", "Playground", "Knowledge bases", "Document sources", "Apps"),
         *(
             "API keys",
             "Jobs",
@@ -54,7 +55,7 @@ MENUS = {
         *("Members", "Connections", "Models", "Exports"),
     ],
     "developer": [
-        *("Overview", "Playground", "Knowledge bases", "Document sources"),
+        *("Overview", "Playground", "Knowledge bases", "Document sources", "Apps"),
         *(
             "API keys",
             "Jobs",
@@ -73,6 +74,7 @@ MENUS = {
             "Overview",
             "Knowledge bases",
             "Document sources",
+            "Apps",
             "API keys",
             "Jobs",
             "Batches",

@@ -174,6 +174,12 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/inference/modelversion/<uuid:object_id>/live/": PLATFORM,
     "admin/inference/modelversion/<uuid:object_id>/price/": PLATFORM,
     "admin/inference/modelversion/<uuid:object_id>/verify/": PLATFORM,
+    "admin/knowledge/app/": LISTING,
+    "admin/knowledge/app/add/": LISTING,
+    **{
+        f"admin/knowledge/app/<uuid:object_id>/{page}": APP
+        for page in ("", "try/", "draft/", "publish/", "edit/", "withdraw/", "delete/")
+    },
     "admin/knowledge/knowledgebase/": LISTING,
     "admin/knowledge/knowledgebase/add/": LISTING,
     **{

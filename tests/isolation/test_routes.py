@@ -77,6 +77,7 @@ BODIES: dict[str, dict[str, Any]] = {
 # Pages of a state that the tenants, people and jobs of these tests are not in, the result of a job
 # that another key submitted, and what administrators do who have entered the tenant.
 OF_ANOTHER_STATE = {
+    "admin/knowledge/app/<uuid:object_id>/delete/",
     "admin/knowledge/document/<uuid:object_id>/enable/",
     "admin/knowledge/document/<uuid:object_id>/restore/",
     "admin/knowledge/documentsource/<uuid:object_id>/resume/",

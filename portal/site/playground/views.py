@@ -17,7 +17,6 @@ from tenants.services.keys import create_playground_key
 def _words() -> dict[str, str]:
     """What the script says; places in braces are filled there."""
     return {
-        "making_key": _("Making a key…"),
         "waiting": _("Waiting for the first token…"),
         "answering": _("The model is answering…"),
         "done": _("Done. Ctrl + Enter sends the next message."),

@@ -1,6 +1,6 @@
 // The playground: a conversation over /v1/chat/completions, streamed. The key lives in this
 // page's memory alone and works only together with this browser session.
-"use strict";
+import { SessionKey, events, fill, post } from "./chat.js";
 
 (() => {
     const root = document.getElementById("playground");
@@ -16,51 +16,18 @@
     const csrf = root.querySelector("[name=csrfmiddlewaretoken]").value;
 
     let conversation = [];
-    let key = null;
     let running = null;
     let epoch = 0;
 
     function say(text) { status.textContent = text; }
 
-    // Fills {name} places of a translated sentence.
-    function fill(sentence, values) {
-        return sentence.replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
-    }
-
-    async function failureOf(response) {
-        let message = "";
-        try {
-            const body = await response.json();
-            message = (body.error && body.error.message) || body.detail || body.title || "";
-        } catch { /* A body that is not JSON says nothing to a person. */ }
-        if (response.status === 429) {
-            const seconds = response.headers.get("Retry-After");
-            const wait = seconds ? " " + fill(words.retry_after, { seconds }) : "";
-            return (message || words.too_many) + wait;
-        }
-        return message || fill(words.status, { status: response.status });
-    }
-
-    async function freshKey(signal) {
-        if (key && key.expires - Date.now() > 30_000) return key.token;
-        say(words.making_key);
-        const response = await fetch(root.dataset.keyUrl, {
-            method: "POST",
-            credentials: "same-origin",
-            headers: { "X-CSRFToken": csrf, Accept: "application/json" },
-            signal,
-        });
-        if (response.redirected || response.status === 401) throw new Error(words.logged_out);
-        if (!response.ok) throw new Error(await failureOf(response));
-        const body = await response.json();
-        key = { token: body.token, expires: Date.parse(body.expires_at) };
+    const key = new SessionKey(root.dataset.keyUrl, csrf, words, (until) => {
         find("play-key").textContent = fill(words.key_until, {
-            time: new Date(key.expires).toLocaleTimeString(document.documentElement.lang, {
+            time: until.toLocaleTimeString(document.documentElement.lang, {
                 hour: "2-digit", minute: "2-digit",
             }),
         });
-        return key.token;
-    }
+    });
 
     async function request(messages, signal) {
         const limit = Number.parseInt(find("play-max-tokens").value, 10);
@@ -73,40 +40,8 @@
         };
         if (Number.isFinite(limit)) body.max_tokens = limit;
         if (Number.isFinite(temperature)) body.temperature = temperature;
-        for (let attempt = 0; ; attempt += 1) {
-            const token = await freshKey(signal);
-            say(words.waiting);
-            const response = await fetch(root.dataset.completionsUrl, {
-                method: "POST",
-                credentials: "same-origin",
-                headers: { "Content-Type": "application/json", Authorization: `Bearer ${token}` },
-                body: JSON.stringify(body),
-                signal,
-            });
-            if (response.ok) return response;
-            // An expired or revoked key is made anew, once.
-            if (response.status === 401 && attempt === 0) { key = null; continue; }
-            throw new Error(await failureOf(response));
-        }
-    }
-
-    // Server-sent events, one data payload at a time.
-    async function* events(response) {
-        const reader = response.body.getReader();
-        const decoder = new TextDecoder();
-        let buffer = "";
-        for (;;) {
-            const { done, value } = await reader.read();
-            buffer += done ? decoder.decode() : decoder.decode(value, { stream: true });
-            const parts = buffer.split(/\r?\n\r?\n/);
-            buffer = parts.pop();
-            for (const part of parts) {
-                const data = part.split(/\r?\n/).filter((line) => line.startsWith("data:"))
-                    .map((line) => line.slice(5).trimStart()).join("\n");
-                if (data) yield data;
-            }
-            if (done) return;
-        }
+        say(words.waiting);
+        return post(root.dataset.completionsUrl, body, key, words, signal);
     }
 
     function bubble(role, text) {
@@ -177,7 +112,7 @@
         let ended = false;
         try {
             const response = await request(messages, controller.signal);
-            for await (const data of events(response)) {
+            for await (const { data } of events(response)) {
                 if (data === "[DONE]") { ended = true; break; }
                 take(turn, answer, data);
             }
