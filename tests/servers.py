@@ -156,6 +156,7 @@ class SessionServers:
         # Receivers of webhooks and Dify stand on the loopback here; nothing goes anywhere else.
         os.environ["WEBHOOK_NETWORKS"] = "127.0.0.0/8, ::1"
         os.environ["DIFY_NETWORKS"] = "127.0.0.0/8"
+        os.environ["SOURCE_NETWORKS"] = "127.0.0.0/8"
 
     def start(self) -> None:
         """Copies the migrated cluster and starts both servers."""

@@ -21,8 +21,8 @@ from django.utils.translation import gettext_lazy as _
 
 from knowledge import retrieval, selectors, services
 from knowledge.admin.base_forms import AskForm, BaseForm, EmptyForm, TextForm
-from knowledge.admin.source_forms import FolderForm
-from knowledge.admin.sources import page_of, state_of_source, watch_folder
+from knowledge.admin.source_forms import DatabaseForm, FolderForm
+from knowledge.admin.sources import page_of, read_database, state_of_source, watch_folder
 from knowledge.admin.words import documents_of, note_of, percent_of, state_of
 from knowledge.extraction.checks import KINDS, MOST_BYTES
 from knowledge.models import KnowledgeBase, Method
@@ -133,6 +133,16 @@ class KnowledgeBaseAdmin(PortalModelAdmin):
             button=_("Test and save"),
             intro=_("Its files become documents, and follow what happens to them there."),
             done=_("The folder can be read; its files are being added."),
+        ),
+        FormPage(
+            "database",
+            Action.KNOWLEDGE_EDIT,
+            _("Read a database"),
+            DatabaseForm,
+            read_database,
+            button=_("Test and save"),
+            intro=_("The rows of a query become documents, and follow what happens to them there."),
+            done=_("The database can be read; its rows are being added."),
         ),
         FormPage(
             "edit",

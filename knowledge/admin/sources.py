@@ -13,7 +13,9 @@ from django.utils.translation import gettext_lazy as _
 
 from knowledge.admin.base_forms import EmptyForm
 from knowledge.admin.source_forms import (
+    DatabaseForm,
     DeleteSourceForm,
+    EditDatabaseForm,
     EditFolderForm,
     FolderForm,
     RunForm,
@@ -86,6 +88,14 @@ def watch_folder(request: HttpRequest, base: KnowledgeBase, data: dict[str, Any]
     return page_of(made)
 
 
+def read_database(request: HttpRequest, base: KnowledgeBase, data: dict[str, Any]) -> str:
+    """Adds a database to a knowledge base."""
+    made = services.create_source(
+        context=context_of(request), knowledge_base_id=base.pk, **_given(DatabaseForm, data)
+    )
+    return page_of(made)
+
+
 def _given(form: type[SourceForm], data: dict[str, Any]) -> dict[str, Any]:
     fields = form.settings_fields
     rest = {name: value for name, value in data.items() if name not in fields}
@@ -96,6 +106,16 @@ def _edit(request: HttpRequest, source: DocumentSource, data: dict[str, Any]) ->
     given = _given(EditFolderForm, data)
     services.edit_source(context=context_of(request), source_id=source.pk, **given)
     return page_of(source)
+
+
+def _edit_database(request: HttpRequest, source: DocumentSource, data: dict[str, Any]) -> str:
+    given = _given(EditDatabaseForm, data)
+    services.edit_source(context=context_of(request), source_id=source.pk, **given)
+    return page_of(source)
+
+
+def _is_folder(source: DocumentSource) -> bool:
+    return source.kind == SourceKind.FOLDER
 
 
 def _pause(request: HttpRequest, source: DocumentSource, _data: dict[str, Any]) -> str:
@@ -196,6 +216,18 @@ class DocumentSourceAdmin(PortalModelAdmin):
             button=_("Test and save"),
             intro=_("It is read before it is saved. After other settings everything is looked at."),
             done=_("Saved."),
+            offered=_is_folder,
+        ),
+        FormPage(
+            "database",
+            Action.KNOWLEDGE_EDIT,
+            _("Edit"),
+            EditDatabaseForm,
+            _edit_database,
+            button=_("Test and save"),
+            intro=_("It is read before it is saved. After other settings everything is looked at."),
+            done=_("Saved."),
+            offered=lambda source: not _is_folder(source),
         ),
         FormPage(
             "delete",
@@ -235,8 +267,7 @@ class DocumentSourceAdmin(PortalModelAdmin):
             (_("Next run"), None if obj.running else obj.wake_at),  # type: ignore[attr-defined]
             (_("Last run"), obj.last_run_at),
             (_("Removed documents"), obj.get_on_removed_display()),
-            (_("Folder"), obj.settings["path"] or gettext("All of the tenant's")),
-            (_("Files"), obj.settings["include"] or gettext("Every file")),
+            *_settings(obj),
             (_("Id"), obj.pk),
         ]
         base_page = reverse("admin:knowledge_knowledgebase_change", args=[base.pk])
@@ -252,6 +283,27 @@ class DocumentSourceAdmin(PortalModelAdmin):
             "refusals": [(i.key, in_words(i.problem)) for i in refusals[:_SHOWN_REFUSALS]],
             "more": len(refusals) > _SHOWN_REFUSALS,
         }
+
+
+def _settings(source: DocumentSource) -> list[tuple[Text, Any]]:
+    told = source.settings
+    if _is_folder(source):
+        return [
+            (_("Folder"), told["path"] or gettext("All of the tenant's")),
+            (_("Files"), told["include"] or gettext("Every file")),
+        ]
+    return [
+        (_("Host"), f"{told['host']}:{told['port']}"),
+        (_("Database"), told["database"]),
+        (_("User"), told["user"]),
+        (_("TLS"), _("Yes") if told["tls"] else _("No")),
+        (_("Query"), told["query"]),
+        (_("Key column"), told["key_column"]),
+        (_("Name column"), told["name_column"]),
+        (_("Text columns"), ", ".join(told["text_columns"])),
+        (_("Metadata columns"), ", ".join(told["metadata_columns"])),
+        (_("Column that grows"), told["cursor_column"]),
+    ]
 
 
 def _schedule(source: DocumentSource) -> str:

@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from knowledge.models import DocumentSource, OnRemoved, RunState, SourceRun
 from knowledge.schedules import MOST_CHARS
-from knowledge.sources.services import MOST_NAME_CHARS
+from knowledge.sources.services import MOST_NAME_CHARS, MOST_PASSWORD_CHARS
 from knowledge.sources.settings import KINDS
 
 RUN_STATES = [state.name.lower() for state in RunState]
@@ -79,6 +79,15 @@ class NewDocumentSourceSerializer(serializers.Serializer[Any]):
         help_text="What becomes of documents that are not in the source any more.",
     )
 
+    password = serializers.CharField(
+        max_length=MOST_PASSWORD_CHARS,
+        required=False,
+        allow_blank=True,
+        trim_whitespace=False,
+        write_only=True,
+        help_text="Of a database's user. It is encrypted, and shown to nobody.",
+    )
+
 
 class EditDocumentSourceSerializer(serializers.Serializer[Any]):
     """What is left out stays as it is."""
@@ -90,6 +99,14 @@ class EditDocumentSourceSerializer(serializers.Serializer[Any]):
     )
     on_removed = serializers.ChoiceField(OnRemoved.choices, required=False)
     paused = serializers.BooleanField(required=False)
+    password = serializers.CharField(
+        max_length=MOST_PASSWORD_CHARS,
+        required=False,
+        allow_blank=True,
+        trim_whitespace=False,
+        write_only=True,
+        help_text="Needed again where the settings would send it elsewhere.",
+    )
 
 
 class RunSourceSerializer(serializers.Serializer[Any]):

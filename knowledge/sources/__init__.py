@@ -1,5 +1,5 @@
 """Sources of documents: watched folders and databases, looked at by a schedule.
 
-``settings`` says what a source is told, ``folders``, ``sql`` and ``mongo`` read one each,
+``settings`` says what a source is told, ``folders`` and ``sql`` read,
 ``runs`` makes documents of what they find.
 """

@@ -27,6 +27,9 @@ def end_run(source: DocumentSource, run_id: UUID, state: RunState, error: str = 
     source.last_run_at, source.problem = now, run.error
     if state == RunState.DONE:
         source.empty_allowed = False
+        if isinstance(run.position, dict):
+            # Of a database: the newest value of the column that grows.
+            source.last_key = run.position["high"]
         if run.full:
             source.full_wanted, source.last_full_at = False, now
     source.wake_at = due(source, now)

@@ -18,7 +18,6 @@ from django.db.models import F
 from django.utils import timezone
 
 from knowledge.models import (
-    Document,
     DocumentSource,
     OnRemoved,
     RunState,
@@ -126,7 +125,7 @@ def _begin(context: Context, source_id: UUID, fence: int) -> tuple[Claim, Source
             )
             return None
         try:
-            opened = plan_reading(source)
+            opened = plan_reading(source, full=run.full)
         except Invalid as refusal:
             end_run(source, run.pk, RunState.FAILED, refusal.message)
             return None
@@ -138,7 +137,12 @@ def _begin(context: Context, source_id: UUID, fence: int) -> tuple[Claim, Source
 
 
 def _is_full(source: DocumentSource) -> bool:
-    return True
+    """Whether everything is to be looked at, and not what is new alone."""
+    if source.full_wanted or source.last_key is None or not source.settings.get("cursor_column"):
+        return True
+    hours = source.settings["full_hours"]
+    looked = source.last_full_at
+    return bool(hours) and (looked is None or looked <= timezone.now() - timedelta(hours=hours))
 
 
 @contextmanager
@@ -229,30 +233,47 @@ def _incoming(claim: Claim, entry: Entry) -> Incoming:
 def _keep(claim: Claim, entry: Entry, incoming: Incoming) -> None:
     """The document, and the note that its entry is taken, in one."""
     with _held(claim):
+        _refuse_namesake(claim, entry)
         stored = store(
             claim.context, claim.tenant_id, claim.knowledge_base_id, incoming, entry.metadata
         )
+        document, changed = stored.document, stored.new_version
         item = _items(claim, [entry.key]).get(entry.key)
         if item is None:
             item = SourceItem(tenant_id=claim.tenant_id, source_id=claim.source_id, key=entry.key)
-        elif item.document_id not in (None, stored.document.pk):
+        elif item.document_id not in (None, document.pk):
             # The row has another name by now.
-            Document.objects.filter(pk=item.document_id).delete()
-        if item.gone and stored.document.archived_at is not None:
-            edit_document(context=claim.context, document_id=stored.document.pk, archived=False)
+            delete_document(context=claim.context, document_id=item.document_id)
+        if item.gone and document.archived_at is not None:
+            edit_document(context=claim.context, document_id=document.pk, archived=False)
+        if not changed and document.metadata != dict(entry.metadata):
+            edit_document(context=claim.context, document_id=document.pk, metadata=entry.metadata)
+            changed = True
         first_time = item.seen_run != claim.run_id
-        item.document, item.stamp, item.problem = stored.document, entry.stamp, ""
+        item.document_id, item.stamp, item.problem = document.pk, entry.stamp, ""
         item.gone, item.seen_run = False, claim.run_id
         item.save()
         if first_time:
-            word = _word(stored.new_document, stored.new_version)
+            word = _word(stored.new_document, changed)
             SourceRun.objects.filter(pk=claim.run_id).update(**{word: F(word) + 1})
 
 
-def _word(new_document: bool, new_version: bool) -> str:
+def _word(new_document: bool, changed: bool) -> str:
     if new_document:
         return "added"
-    return "changed" if new_version else "unchanged"
+    return "changed" if changed else "unchanged"
+
+
+def _refuse_namesake(claim: Claim, entry: Entry) -> None:
+    """Of two rows with one name the second would be a version of the first, again and again."""
+    others = SourceItem.objects.filter(
+        source_id=claim.source_id, document__name=entry.name, gone=False
+    )
+    if others.exclude(key=entry.key).exists():
+        raise Conflict(
+            "Another row of the source has the same name: choose a name column whose values are "
+            "unique, or none."
+        )
 
 
 def _look_later(claim: Claim, entry: Entry) -> None:

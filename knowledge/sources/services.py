@@ -18,7 +18,8 @@ from knowledge.sources.events import SourceEvent
 from knowledge.sources.outcome import OBJECT, due
 from knowledge.sources.readers import reading_of
 from knowledge.sources.reading import Entry, Opened, StillWritten
-from knowledge.sources.settings import read_settings
+from knowledge.sources.settings import DatabaseSettings, read_settings
+from knowledge.sources.vault import seal_password
 from portal.core.actors import Context
 from portal.core.errors import Conflict, Invalid, NotFound, PortalError
 from portal.core.tenancy import tenant_scope
@@ -26,6 +27,7 @@ from tenants.permissions import Action, require
 from tenants.services.checks import clean_text, require_tenant
 
 MOST_NAME_CHARS: Final = 80
+MOST_PASSWORD_CHARS: Final = 500
 SHOWN: Final = 10
 """How many entries a test shows."""
 _SHOWN_CHARS: Final = 300
@@ -56,6 +58,7 @@ def create_source(
     settings: Mapping[str, Any],
     schedule: str = "",
     on_removed: str = OnRemoved.DELETE,
+    password: str = "",
 ) -> DocumentSource:
     """Adds a source to a knowledge base, once it has been read; its first run is due at once.
 
@@ -63,6 +66,7 @@ def create_source(
         settings: as the kind's structure in ``knowledge.sources.settings``.
         schedule: minutes, or five fields of cron in the tenant's time zone; empty for by hand.
         on_removed: what becomes of documents that are not in the source any more.
+        password: of a database's user; it is encrypted, and shown to nobody.
 
     Raises:
         Forbidden: the caller may not.
@@ -84,7 +88,7 @@ def create_source(
             on_removed=_on_removed(on_removed),
             created_by_id=context.user_id,
         )
-        _apply(source, settings)
+        _apply(source, settings, password)
         source.wake_at = timezone.now()
         with _intent(SourceEvent.CREATE, source):
             _save(source, force_insert=True)
@@ -100,11 +104,12 @@ def edit_source(
     schedule: str | None = None,
     on_removed: str | None = None,
     paused: bool | None = None,
+    password: str = "",
 ) -> DocumentSource:
     """Changes what is given and leaves the rest; other settings are tried before they are saved.
 
     Other settings and a pause stop a run that is under way. After other settings everything is
-    looked at anew.
+    looked at anew. A password that is empty stays as it is, unless it would be sent elsewhere.
 
     Raises:
         Forbidden: the caller may not.
@@ -122,8 +127,8 @@ def edit_source(
         source.on_removed = source.on_removed if on_removed is None else _on_removed(on_removed)
         source.paused = source.paused if paused is None else paused
         before = source.settings
-        if settings is not None:
-            _apply(source, settings)
+        if settings is not None or password:
+            _apply(source, before if settings is None else settings, password)
         with _intent(SourceEvent.EDIT, source):
             if source.settings != before:
                 source.full_wanted, source.last_key = True, None
@@ -225,11 +230,29 @@ def _seen(entry: Entry) -> Seen:
     return Seen(entry.key, entry.name, text, problem, entry.metadata)
 
 
-def _apply(source: DocumentSource, settings: Mapping[str, Any]) -> None:
+def _apply(source: DocumentSource, settings: Mapping[str, Any], password: str) -> None:
     """Gives a source its settings, once it has been read by them."""
     checked = read_settings(source.kind, settings)
+    if isinstance(checked, DatabaseSettings):
+        _set_password(source, checked, password)
     _first(reading_of(source, checked))
     source.settings = msgspec.to_builtins(checked)
+
+
+def _set_password(source: DocumentSource, settings: DatabaseSettings, password: str) -> None:
+    """Seals a new password; the present one is kept for the very place that it was given for."""
+    if len(password) > MOST_PASSWORD_CHARS or "\0" in password:
+        raise Invalid(f"'password' may have {MOST_PASSWORD_CHARS} characters.", param="password")
+    if password:
+        seal_password(source, password)
+        return
+    if source.sealed is not None:
+        present = read_settings(source.kind, source.settings)
+        if not isinstance(present, DatabaseSettings) or present.login != settings.login:
+            raise Invalid(
+                "Give the password again: it would be sent to another place or for another user.",
+                param="password",
+            )
 
 
 def _stop(source: DocumentSource) -> None:

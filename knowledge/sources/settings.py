@@ -1,5 +1,6 @@
 """What a source is told, checked: a structure for each kind."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,12 @@ from portal.core.errors import Invalid
 
 MOST_PATH_CHARS: Final = 400
 MOST_PATTERN_CHARS: Final = 400
+MOST_QUERY_CHARS: Final = 10_000
+MOST_HOST_CHARS: Final = 253
+MOST_COLUMN_CHARS: Final = 120
+MOST_COLUMNS: Final = 30
+_HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:.]{2,45}")
+_SELECT: Final = re.compile(r"\s*(select|with)\b", re.IGNORECASE)
 
 
 class FolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,10 +33,58 @@ class FolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     include: str = ""
 
 
-KINDS: Final[Mapping[str, type[FolderSettings]]] = {SourceKind.FOLDER: FolderSettings}
+class DatabaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A database, and what of it becomes documents.
+
+    Attributes:
+        tls: whether the connection is encrypted, with a certificate that is trusted.
+        query: a SELECT.
+        key_column: what tells a row from all others, for good.
+        text_columns: what the document says; several stand each behind its name.
+        name_column: the document's name; empty for the key.
+        metadata_columns: what can be filtered by.
+        cursor_column: a number or time that only grows; a run goes on from there. Empty: every
+            run reads everything.
+        full_hours: after so many hours everything is read all the same, which finds what was
+            removed; 0 for never.
+    """
+
+    host: str
+    port: int
+    database: str
+    user: str
+    query: str
+    key_column: str
+    text_columns: tuple[str, ...]
+    tls: bool = True
+    name_column: str = ""
+    metadata_columns: tuple[str, ...] = ()
+    cursor_column: str = ""
+    full_hours: int = 24
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column that is mapped, once."""
+        named = (self.key_column, self.name_column, self.cursor_column)
+        return list(
+            dict.fromkeys(c for c in (*named, *self.text_columns, *self.metadata_columns) if c)
+        )
+
+    @property
+    def login(self) -> tuple[Any, ...]:
+        """Where the password is sent, and whose it is."""
+        return (self.host, self.port, self.database, self.user, self.tls)
 
 
-def read_settings(kind: str, given: Mapping[str, Any]) -> FolderSettings:
+Settings = FolderSettings | DatabaseSettings
+KINDS: Final[Mapping[str, type[Settings]]] = {
+    SourceKind.FOLDER: FolderSettings,
+    SourceKind.POSTGRESQL: DatabaseSettings,
+    SourceKind.MYSQL: DatabaseSettings,
+}
+
+
+def read_settings(kind: str, given: Mapping[str, Any]) -> Settings:
     """The settings of a source of this kind.
 
     Raises:
@@ -38,12 +93,17 @@ def read_settings(kind: str, given: Mapping[str, Any]) -> FolderSettings:
     if kind not in KINDS:
         raise Invalid(f"'kind' must be one of {', '.join(KINDS)}.", param="kind")
     try:
-        settings = msgspec.convert(given, KINDS[kind])
+        settings: Settings = msgspec.convert(given, KINDS[kind])
     except msgspec.ValidationError as fault:
         raise Invalid(
             f"'settings' are not those of this kind: {fault}.", param="settings"
         ) from None
-    return _folder(settings)
+    if isinstance(settings, FolderSettings):
+        return _folder(settings)
+    _check_database(settings)
+    if not _SELECT.match(settings.query):
+        raise Invalid("'query' must begin with SELECT or WITH.", param="query")
+    return settings
 
 
 def _folder(settings: FolderSettings) -> FolderSettings:
@@ -56,6 +116,39 @@ def _folder(settings: FolderSettings) -> FolderSettings:
     return msgspec.structs.replace(
         settings, path=settings.path.strip().strip("/"), include=settings.include.strip()
     )
+
+
+def _check_database(settings: DatabaseSettings) -> None:
+    if len(settings.host) > MOST_HOST_CHARS or not _HOST.fullmatch(settings.host):
+        raise Invalid("'host' must be the name or the address of a machine.", param="host")
+    if not 1024 <= settings.port <= 65535:
+        raise Invalid("'port' must be from 1024 to 65535.", param="port")
+    if not 0 <= settings.full_hours <= 8760:
+        raise Invalid("'full_hours' must be from 0 to 8760.", param="full_hours")
+    for name in ("database", "user"):
+        value = getattr(settings, name)
+        if not 1 <= len(value) <= MOST_COLUMN_CHARS or not value.isprintable():
+            raise Invalid(
+                f"'{name}' must have 1 to {MOST_COLUMN_CHARS} printable characters.", param=name
+            )
+    if len(settings.query) > MOST_QUERY_CHARS or "\0" in settings.query:
+        raise Invalid(f"'query' may have {MOST_QUERY_CHARS} characters.", param="query")
+    _check_columns(settings)
+
+
+def _check_columns(settings: DatabaseSettings) -> None:
+    if not settings.key_column:
+        raise Invalid("Name the column that tells a row from all others.", param="key_column")
+    if not settings.text_columns:
+        raise Invalid("Name the columns whose text is searched.", param="text_columns")
+    if len(settings.columns) > MOST_COLUMNS:
+        raise Invalid(f"At most {MOST_COLUMNS} columns can be used.", param="text_columns")
+    for column in settings.columns:
+        if len(column) > MOST_COLUMN_CHARS or not column.isprintable():
+            raise Invalid(
+                f"A column's name may have {MOST_COLUMN_CHARS} printable characters.",
+                param="text_columns",
+            )
 
 
 def folder_root(slug: str) -> Path:

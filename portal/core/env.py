@@ -183,6 +183,17 @@ class Env(BaseSettings):
         "gives the tenant with the short name `acme` that folder and those below it. None unless "
         "listed. Web and io processes need them under the same path.",
     )
+    source_networks: str = Field(
+        "public",
+        description="Where databases may stand that documents are read out of, by commas: "
+        "`public` for every public address, with TLS alone, and networks such as `10.0.0.0/8`, "
+        "without it too.",
+    )
+    source_ca_file: Path | None = Field(
+        None,
+        description="PEM file of the certificate authorities that such databases may have; without "
+        "it, those of the system.",
+    )
     source_slots: int = Field(
         2,
         ge=0,
@@ -215,7 +226,7 @@ class Env(BaseSettings):
             raise ValueError("must begin with https:// or http://, without ? and #")
         return text
 
-    @field_validator("webhook_networks", "dify_networks")
+    @field_validator("webhook_networks", "dify_networks", "source_networks")
     @classmethod
     def _known_networks(cls, text: str) -> str:
         for entry in filter(None, map(str.strip, text.split(","))):

@@ -302,7 +302,7 @@ SENTENCES: Final = (
         "The file's path is longer than %(n)s characters, or not printable text in UTF-8: "
         "rename it."
     ),
-    _("The file can't be opened: let the portal's workers read it (%(why)s)."),
+    _("The file can't be opened: let the portal's workers read it (%(name)s)."),
     _("The file is being written: it is left for the next run."),
     _("The document of this name is read out of a source: change it there, or use another name."),
     _(
@@ -319,6 +319,47 @@ SENTENCES: Final = (
         "'schedule' must be minutes (1 to %(n)s), or five fields of cron such as '0 3 * * *' "
         "for 3 o'clock each night."
     ),
+    _("The database's host name can't be resolved: check it."),
+    _(
+        "The database's address is not one that the portal may call: the operator lists its "
+        "network in SOURCE_NETWORKS, and public addresses need TLS."
+    ),
+    _(
+        "The database can't be reached: check host and port, that it runs, and that it lets "
+        "the portal's machines in."
+    ),
+    _("The database refuses the user or the password: check both."),
+    _("The server has no such database for this user: check its name."),
+    _(
+        "The database offers no TLS, or its certificate is not trusted or not its name's: the "
+        "operator names its authority in SOURCE_CA_FILE, or TLS is switched off for this "
+        "source."
+    ),
+    _(
+        "The database takes longer than %(n)s seconds: narrow the query, or give its key "
+        "column an index."
+    ),
+    _("The connection to the database broke off: it is tried again by schedule."),
+    _("The database refuses the query: %(name)s"),
+    _("The query gives no column '%(name)s'; it gives: %(wanted)s."),
+    _("The query gives more than %(n)s rows: narrow it, or make several sources of it."),
+    _("Too many rows have the same '%(name)s': name a key column whose values are unique."),
+    _("'%(name)s' can't be read on from: choose a column of numbers or times that grow."),
+    _("A column of this type can't be read on from: choose a key of numbers, text or times."),
+    _(
+        "The row's key is empty, or longer than %(n)s characters: choose another key column, "
+        "or leave such rows out."
+    ),
+    _("The row is larger than 15 MB: leave such rows out, or cut them in the query."),
+    _(
+        "Another row of the source has the same name: choose a name column whose values are "
+        "unique, or none."
+    ),
+    _("Give the password again: it would be sent to another place or for another user."),
+    _("'host' must be the name or the address of a machine."),
+    _("'query' must begin with SELECT or WITH."),
+    _("Name the column that tells a row from all others."),
+    _("Name the columns whose text is searched."),
 )
 UNFOLD: Final = (
     _("Type to search"),

@@ -184,12 +184,22 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/knowledge/knowledgebase/add/": LISTING,
     **{
         f"admin/knowledge/knowledgebase/<uuid:object_id>/{page}": BASE
-        for page in ("", "ask/", "text/", "edit/", "delete/", "live/", "upload/", "folder/")
+        for page in (
+            "",
+            "ask/",
+            "text/",
+            "edit/",
+            "delete/",
+            "live/",
+            "upload/",
+            "folder/",
+            "database/",
+        )
     },
     "admin/knowledge/documentsource/": LISTING,
     **{
         f"admin/knowledge/documentsource/<uuid:object_id>/{page}": SOURCE
-        for page in ("", "test/", "run/", "pause/", "resume/", "edit/", "delete/")
+        for page in ("", "test/", "run/", "pause/", "resume/", "edit/", "database/", "delete/")
     },
     "admin/knowledge/document/": LISTING,
     **{

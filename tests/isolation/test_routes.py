@@ -81,6 +81,7 @@ OF_ANOTHER_STATE = {
     "admin/knowledge/document/<uuid:object_id>/enable/",
     "admin/knowledge/document/<uuid:object_id>/restore/",
     "admin/knowledge/documentsource/<uuid:object_id>/resume/",
+    "admin/knowledge/documentsource/<uuid:object_id>/database/",
     "admin/knowledge/connection/<uuid:object_id>/share/",
     "admin/knowledge/connection/<uuid:object_id>/licence/",
     "admin/knowledge/connection/<uuid:object_id>/workspace/",
