@@ -1,4 +1,4 @@
-"""The demo installation: three administrators, two tenants with every role, and the shipped model.
+"""The demo installation: administrators, two tenants with every role, models, and an app.
 
 Making it again changes nothing that is there. What can be known only once, passwords and the
 API key, is handed over the first time; ``Demo`` takes it back on later runs.
@@ -17,8 +17,10 @@ from inference.services import create_deployment, register_model_version, set_pr
 from portal.core.actors import Actor, ActorType, Context, PlatformRole, TenantRole
 from portal.core.errors import NotFound, PortalError
 from portal.core.tenancy import platform_scope
+from portal.ops.demo_app import make_handbook_app
 from tenants.identity.keys import authenticate_api_key
 from tenants.models import Membership, Tenant, User
+from tenants.permissions import Scope
 from tenants.services import (
     add_member,
     create_api_key,
@@ -68,6 +70,7 @@ TENANT_LIMITS: Final = Limits(
     requests_day=50_000,
     concurrency=64,
 )
+KEY_SCOPES: Final = (Scope.INFERENCE.value, Scope.APPS.value)
 KEY_LIMITS: Final = Limits(tokens_day=2_000_000, requests_minute=300)
 
 
@@ -93,6 +96,8 @@ class Demo:
         self._model()
         self._embedding_model()
         self._key()
+        owner = _owner_context("tenant-a", self.facts["tenant_owner_email"])
+        self.facts["app"] = make_handbook_app(owner, MODEL)
         return self.facts
 
     def _administrator(self, name: str, role: PlatformRole, full_name: str) -> None:
@@ -220,18 +225,19 @@ class Demo:
         token = self.known.get("api_key", "")
         if not _is_valid(token):
             owner = _owner_context("tenant-a", self.facts["tenant_owner_email"])
-            made = create_api_key(context=owner, name="Demo key", scopes=["inference"])
+            made = create_api_key(context=owner, name="Demo key", scopes=KEY_SCOPES)
             set_quota(context=owner, api_key_id=made.api_key.id, **KEY_LIMITS)
             token = made.token
         self.facts["api_key"] = token
 
 
 def _is_valid(token: str) -> bool:
+    """Whether it is a key that may do what the demo shows."""
     try:
-        authenticate_api_key(token, base=SEED)
+        key = authenticate_api_key(token, base=SEED)
     except PortalError:
         return False
-    return True
+    return key.scopes >= set(KEY_SCOPES)
 
 
 def _user(email: str) -> User | None:

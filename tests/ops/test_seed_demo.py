@@ -18,6 +18,7 @@ from tests.factories import TESTS
 
 FACTS = {
     "api_key",
+    "app",
     "model",
     "deployment",
     "queue",
@@ -70,7 +71,7 @@ def test_seed_after_the_facts_were_lost_makes_new_secrets(
 
 def _check(facts: dict[str, str], owner_sql: psycopg.Connection) -> None:
     key = authenticate_api_key(facts["api_key"], base=Context(actor=ANONYMOUS))
-    assert key.scopes == {"inference"}
+    assert key.scopes == {"inference", "apps"}
     roles = {"admin": PlatformRole.SYSTEM, "security": "security", "auditor": "audit"}
     for who, role in {**roles, "tenant_owner": None}.items():
         user = User.objects.get(email=facts[f"{who}_email"])
@@ -99,5 +100,9 @@ def _rows(owner_sql: psycopg.Connection) -> list[object]:
         "inference_modelversion",
         "inference_modelprice",
         "inference_deployment",
+        "knowledge_knowledgebase",
+        "knowledge_document",
+        "knowledge_app",
+        "knowledge_appversion",
     ]
     return [owner_sql.execute(f"SELECT count(*) FROM {table}").fetchone() for table in tables]

@@ -22,13 +22,14 @@ from tests.start.checkouts import (
 )
 from tests.start.people import ask, logged_in, streamed_text
 from tests.supervisor.product import free_port
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(600)
 
 SECOND_START_S = 20.0
 _TRIES = 3
 PEOPLE = ("admin", "security", "auditor", "tenant_owner")
-FACTS = {"url", "api_key", "model", "embedding_model"} | {
+FACTS = {"url", "api_key", "model", "embedding_model", "app"} | {
     f"{who}_{what}" for who in PEOPLE for what in ("email", "password")
 }
 
@@ -77,8 +78,9 @@ def test_start_twice_serves_what_it_prints_and_leaves_nothing_behind(shell: Term
     assert len(passwords) == len(PEOPLE)
     assert min(map(len, passwords)) >= 12
 
-    (line,) = re.findall(r"^curl .*$", said, re.MULTILINE)
+    line, app_line = re.findall(r"^curl .*$", said, re.MULTILINE)
     assert streamed_text(shell.run(line)).strip()
+    eventually(lambda: '"document":"leave.md"' in shell.run(app_line), within=60, every=1)
     for who in PEOPLE:
         with logged_in(facts, who) as browser:
             assert browser.get("/admin/").status_code == 200

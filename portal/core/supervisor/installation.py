@@ -45,6 +45,7 @@ _SHOWN = (
     "url",
     "api_key",
     "model",
+    "app",
     "embedding_model",
     "admin_email",
     "admin_password",
@@ -339,6 +340,12 @@ class Installation:
         say(
             f"curl -N {address}/v1/chat/completions -H 'Authorization: Bearer "
             f"{told.get('api_key')}' -H 'Content-Type: application/json' -d '{json.dumps(body)}'\n"
+        )
+        question = {"query": "How many days of leave do I have?", "stream": True}
+        say(
+            f"curl -N {address}/api/v1/apps/{told.get('app')}/chat -H 'Authorization: Bearer "
+            f"{told.get('api_key')}' -H 'Content-Type: application/json' "
+            f"-d '{json.dumps(question)}'\n"
         )
         say("Ctrl-C or bin/stop ends it.")
 
