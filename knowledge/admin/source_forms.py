@@ -102,7 +102,7 @@ class DatabaseForm(SourceForm):
 
     kind = forms.ChoiceField(
         label=_("Kind"),
-        choices=[(k.value, k.label) for k in (SourceKind.POSTGRESQL, SourceKind.MYSQL)],
+        choices=[(k.value, k.label) for k in SourceKind if k != SourceKind.FOLDER],
         widget=forms.Select(attrs=INPUT),
     )
     host = forms.CharField(
@@ -112,7 +112,7 @@ class DatabaseForm(SourceForm):
         label=_("Port"),
         min_value=1024,
         max_value=65535,
-        help_text=_("Usually 5432 of PostgreSQL, 3306 of MySQL and MariaDB."),
+        help_text=_("Usually 5432 of PostgreSQL, 3306 of MySQL and MariaDB, 27017 of MongoDB."),
         widget=forms.NumberInput(attrs=INPUT),
     )
     database = forms.CharField(
@@ -141,7 +141,10 @@ class DatabaseForm(SourceForm):
     query = forms.CharField(
         label=_("Query"),
         max_length=MOST_QUERY_CHARS,
-        help_text=_("A SELECT. Each row becomes a document."),
+        help_text=_(
+            'A SELECT. Of MongoDB: {"find": "tickets", "filter": {"open": true}}. Each row becomes '
+            "a document."
+        ),
         widget=forms.Textarea(attrs={**INPUT, "rows": 5}),
     )
     key_column = forms.CharField(

@@ -9,6 +9,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
 from hashlib import sha256
+from importlib import import_module
 from itertools import islice
 from typing import Any, Final, NoReturn
 from uuid import UUID
@@ -299,6 +300,7 @@ def _refuse_size() -> NoReturn:
 
 # -- how far it was read -----------------------------------------------------------------------
 
+# By the names of types, so that MongoDB's are known here without being loaded.
 _WRITE: Final[Mapping[str, str]] = {
     "int": "int",
     "float": "float",
@@ -307,6 +309,7 @@ _WRITE: Final[Mapping[str, str]] = {
     "datetime": "datetime",
     "date": "date",
     "UUID": "uuid",
+    "ObjectId": "objectid",
 }
 _READ: Final[Mapping[str, Any]] = {
     "int": int,
@@ -316,6 +319,7 @@ _READ: Final[Mapping[str, Any]] = {
     "datetime": datetime.fromisoformat,
     "date": date.fromisoformat,
     "uuid": UUID,
+    "objectid": lambda text: import_module("bson").ObjectId(text),
 }
 
 

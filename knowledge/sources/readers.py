@@ -6,6 +6,7 @@ from typing import Final
 from knowledge.models import DocumentSource, SourceKind
 from knowledge.sources.database import Reach
 from knowledge.sources.folders import open_folder
+from knowledge.sources.mongodb import open_mongodb
 from knowledge.sources.mysql import open_mysql
 from knowledge.sources.postgresql import open_postgresql
 from knowledge.sources.reading import Opened
@@ -23,6 +24,7 @@ _Open = Callable[[DatabaseSettings, str, Reach], Opened]
 _DATABASES: Final[Mapping[str, _Open]] = {
     SourceKind.POSTGRESQL: open_postgresql,
     SourceKind.MYSQL: open_mysql,
+    SourceKind.MONGODB: open_mongodb,
 }
 
 

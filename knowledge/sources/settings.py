@@ -1,5 +1,6 @@
 """What a source is told, checked: a structure for each kind."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +39,7 @@ class DatabaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     Attributes:
         tls: whether the connection is encrypted, with a certificate that is trusted.
-        query: a SELECT.
+        query: a SELECT; of MongoDB ``{"find": "collection", "filter": {...}}``.
         key_column: what tells a row from all others, for good.
         text_columns: what the document says; several stand each behind its name.
         name_column: the document's name; empty for the key.
@@ -81,6 +82,7 @@ KINDS: Final[Mapping[str, type[Settings]]] = {
     SourceKind.FOLDER: FolderSettings,
     SourceKind.POSTGRESQL: DatabaseSettings,
     SourceKind.MYSQL: DatabaseSettings,
+    SourceKind.MONGODB: DatabaseSettings,
 }
 
 
@@ -101,7 +103,9 @@ def read_settings(kind: str, given: Mapping[str, Any]) -> Settings:
     if isinstance(settings, FolderSettings):
         return _folder(settings)
     _check_database(settings)
-    if not _SELECT.match(settings.query):
+    if kind == SourceKind.MONGODB:
+        mongo_query(settings.query)
+    elif not _SELECT.match(settings.query):
         raise Invalid("'query' must begin with SELECT or WITH.", param="query")
     return settings
 
@@ -149,6 +153,35 @@ def _check_columns(settings: DatabaseSettings) -> None:
                 f"A column's name may have {MOST_COLUMN_CHARS} printable characters.",
                 param="text_columns",
             )
+
+
+def mongo_query(text: str) -> tuple[str, dict[str, Any]]:
+    """The collection and the filter of a query of MongoDB.
+
+    Raises:
+        Invalid: it is none, or it names an operator that runs code on the server.
+    """
+    try:
+        query = json.loads(text)
+    except ValueError:
+        query = None
+    known = isinstance(query, dict) and {"find"} <= query.keys() <= {"find", "filter"}
+    if not known or not isinstance(query["find"], str) or not query["find"]:
+        raise Invalid(
+            """'query' must be JSON such as {"find": "tickets", "filter": {"open": true}}.""",
+            param="query",
+        )
+    chosen = query.get("filter", {})
+    if not isinstance(chosen, dict) or _runs_code(chosen):
+        raise Invalid("'filter' must be an object, without $where and $function.", param="query")
+    return query["find"], chosen
+
+
+def _runs_code(value: Any) -> bool:
+    if isinstance(value, dict):
+        named = {"$where", "$function", "$accumulator"} & value.keys()
+        return bool(named) or any(map(_runs_code, value.values()))
+    return isinstance(value, list) and any(map(_runs_code, value))
 
 
 def folder_root(slug: str) -> Path:

@@ -360,6 +360,7 @@ SENTENCES: Final = (
     _("'query' must begin with SELECT or WITH."),
     _("Name the column that tells a row from all others."),
     _("Name the columns whose text is searched."),
+    _("'filter' must be an object, without $where and $function."),
 )
 UNFOLD: Final = (
     _("Type to search"),
