@@ -242,6 +242,8 @@ def entry_of(row: Row, settings: DatabaseSettings) -> Entry:
         return Entry(key, "too large", name, _refuse_size)
     text = _text_of(row, settings.text_columns)
     facts = {c: _fact(row[c]) for c in settings.metadata_columns if row[c] is not None}
+    if not text.strip():
+        return Entry(key, "no text", name, _refuse_blank)
     said = json.dumps([name, text, facts], sort_keys=True)
     return Entry(key, sha256(said.encode()).hexdigest(), name, lambda: text, facts)
 
@@ -292,6 +294,10 @@ def _refuse_key() -> NoReturn:
         f"The row's key is empty, or longer than {MOST_ITEM_KEY_CHARS} characters: choose another "
         "key column, or leave such rows out."
     )
+
+
+def _refuse_blank() -> NoReturn:
+    raise Invalid("The row has no text: leave such rows out, or name other columns.")
 
 
 def _refuse_size() -> NoReturn:

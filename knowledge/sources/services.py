@@ -236,7 +236,8 @@ def _apply(source: DocumentSource, settings: Mapping[str, Any], password: str) -
     if isinstance(checked, DatabaseSettings):
         _set_password(source, checked, password)
     _first(reading_of(source, checked))
-    source.settings = msgspec.to_builtins(checked)
+    # As it is read back, so that what has not changed is the same.
+    source.settings = msgspec.json.decode(msgspec.json.encode(checked))
 
 
 def _set_password(source: DocumentSource, settings: DatabaseSettings, password: str) -> None:

@@ -361,6 +361,7 @@ SENTENCES: Final = (
     _("Name the column that tells a row from all others."),
     _("Name the columns whose text is searched."),
     _("'filter' must be an object, without $where and $function."),
+    _("The row has no text: leave such rows out, or name other columns."),
 )
 UNFOLD: Final = (
     _("Type to search"),

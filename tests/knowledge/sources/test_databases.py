@@ -1,9 +1,11 @@
 """Databases that are read: real servers of PostgreSQL and MariaDB."""
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from knowledge.models import DocumentSource, KnowledgeBase, RunState
 from knowledge.services import add_text
@@ -206,7 +208,7 @@ def test_bad_rows_are_refused_with_their_reasons_and_the_others_go_on(
     source = read(tenant_a, base, shop)
     assert done(run(tenant_a, source)) == {"added": 1, "refused": 4}
     why = refused(tenant_a, source)
-    assert "empty" in why["2"]
+    assert "no text" in why["2"]
     assert "larger than 15 MB" in why["3"]
     assert "does not come from this source" in why["4"]
     assert "Another row" in why["5"]
@@ -324,7 +326,8 @@ def test_a_test_shows_the_first_rows(
 ) -> None:
     shop.execute(ticket(1), ticket(2, ""))
     source = read(tenant_a, base, shop)
-    first, _ = try_source(context=tenant_a.context, source_id=source.pk)
+    first, second = try_source(context=tenant_a.context, source_id=source.pk)
+    assert "no text" in second.problem
     assert (first.key, first.name, first.text, first.problem) == ("1", "Ticket 1", "It leaks.", "")
     assert documents(tenant_a, base) == {}
 
@@ -349,6 +352,21 @@ def test_password_is_kept_sealed_and_sent_nowhere_else(
     narrowed = elsewhere | {"query": "SELECT * FROM tickets WHERE id < 5"}
     edit_source(context=tenant_a.context, source_id=source.pk, settings=narrowed)
     assert done(run(tenant_a, source)) == {"added": 1}
+
+
+def test_edit_that_changes_no_setting_has_nothing_read_anew(
+    tenant_a: Organisation, base: KnowledgeBase, shop: Database
+) -> None:
+    shop.execute(ticket(1))
+    source = read(tenant_a, base, shop)
+    run(tenant_a, source)
+    edit_source(
+        context=tenant_a.context, source_id=source.pk, settings=settings(shop), schedule="15"
+    )
+    now = source_now(tenant_a, source)
+    assert now.full_wanted is False
+    assert now.wake_at is not None
+    assert now.wake_at > timezone.now() + timedelta(minutes=14)
 
 
 class Killed(BaseException):
