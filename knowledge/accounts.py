@@ -1,6 +1,6 @@
-"""The portal's own API key in a tenant: what knowledge bases spend is charged to it.
+"""The portal's own API keys in a tenant: what it spends there by itself is charged to them.
 
-It belongs to a service account, so that its owners see it, set quotas on it and may revoke it.
+Each belongs to a service account, so that its owners see it, set quotas on it and may revoke it.
 """
 
 from dataclasses import replace
@@ -22,9 +22,13 @@ from tenants.services import (
 )
 
 ACCOUNT: Final = "Knowledge bases"
-_ABOUT: Final = "The portal's own: embeds and ranks the documents of knowledge bases."
+TRIGGERS: Final = "Triggers"
 DIFY_ACCOUNT: Final = "Dify"
-_ABOUT_DIFY: Final = "Apps in Dify call models and knowledge bases of the portal with its keys."
+_ABOUT: Final = {
+    ACCOUNT: "The portal's own: embeds and ranks the documents of knowledge bases.",
+    TRIGGERS: "The portal's own: runs the apps that triggers start.",
+    DIFY_ACCOUNT: "Apps in Dify call models and knowledge bases of the portal with its keys.",
+}
 
 
 class NoKey(Conflict):
@@ -32,10 +36,10 @@ class NoKey(Conflict):
 
     code = "knowledge_key_missing"
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "knowledge base", account: str = ACCOUNT) -> None:
         super().__init__(
-            "The API key of the service account 'Knowledge bases' is revoked or disabled: save "
-            "the knowledge base's settings to make another one."
+            f"The API key of the service account '{account}' is revoked or disabled: save "
+            f"the {what}'s settings to make another one."
         )
 
 
@@ -48,8 +52,11 @@ def usable_key(api_key_id: UUID | None) -> ApiKey | None:
     return None if key is None or expired or not key.user.is_active else key
 
 
-def own_key(context: Context, known: UUID | None) -> ApiKey:
+def own_key(context: Context, known: UUID | None, name: str = ACCOUNT) -> ApiKey:
     """The portal's own key in the open scope's tenant: the one that is known, or a new one.
+
+    Args:
+        name: of the service account, and of the key.
 
     Raises:
         Conflict: its service account is disabled.
@@ -58,8 +65,8 @@ def own_key(context: Context, known: UUID | None) -> ApiKey:
     if found is not None:
         return found
     work = _work(context)
-    account = _account(work, context, ACCOUNT, _ABOUT)
-    return create_portal_key(context=work, name=ACCOUNT, service_account_id=account.pk)
+    account = _account(work, context, name)
+    return create_portal_key(context=work, name=name, service_account_id=account.pk)
 
 
 def new_dify_key(context: Context) -> CreatedKey:
@@ -69,7 +76,7 @@ def new_dify_key(context: Context) -> CreatedKey:
         Conflict: its service account is disabled.
     """
     work = _work(context)
-    account = _account(work, context, DIFY_ACCOUNT, _ABOUT_DIFY)
+    account = _account(work, context, DIFY_ACCOUNT)
     return create_connected_key(
         context=work,
         name=DIFY_ACCOUNT,
@@ -87,10 +94,10 @@ def _work(context: Context) -> Context:
     )
 
 
-def _account(work: Context, context: Context, name: str, about: str) -> ServiceAccount:
+def _account(work: Context, context: Context, name: str) -> ServiceAccount:
     account = ServiceAccount.objects.filter(name__iexact=name, retired_at=None).first()
     return account or create_service_account(
-        context=work, name=name, description=about, responsible_id=_responsible(context)
+        context=work, name=name, description=_ABOUT[name], responsible_id=_responsible(context)
     )
 
 

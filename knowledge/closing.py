@@ -24,6 +24,9 @@ _ERASED: Final = (
     "knowledge_documentsource",
     "knowledge_sourcerun",
     "knowledge_sourceitem",
+    "knowledge_trigger",
+    "knowledge_streamevent",
+    "knowledge_triggerrun",
 )
 
 _BASES: Final = """

@@ -173,7 +173,7 @@ class _Search:
         if method != Method.HYBRID:
             return words
         try:
-            return fused([self._nearest(documents), words])
+            return fused(self._nearest(documents), words)
         except PortalError as refusal:
             self._degraded.append(f"Found by full text alone: {refusal.message}")
             return words
@@ -255,17 +255,19 @@ class _Search:
         return sorted(passages, key=lambda passage: -passage.score)
 
 
-def fused(lists: Sequence[Ranked]) -> Ranked:
-    """Reciprocal rank fusion: what stands high in several lists comes first.
+def fused(nearest: Ranked, words: Ranked) -> Ranked:
+    """Reciprocal rank fusion of two lists: what stands high in both comes first.
 
-    A passage that is first in all of them has the score 1. Source: Cormack, Clarke and Buettcher,
-    "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods" (2009).
+    A place among the nearest counts whole; one among those with the question's words as much as
+    the share of them that the passage has. A question has common words too, and a passage with
+    these alone must not pass what means the same. A passage that is first in both, with every
+    word, has the score 1. Source: Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion
+    outperforms Condorcet and individual Rank Learning Methods" (2009).
     """
-    scores: Ranked = {}
-    for ranked in lists:
-        for place, passage in enumerate(ranked, 1):
-            scores[passage] = scores.get(passage, 0.0) + 1 / (_RANK_CONSTANT + place)
-    best = len(lists) / (_RANK_CONSTANT + 1)
+    scores = {passage: 1 / (_RANK_CONSTANT + place) for place, passage in enumerate(nearest, 1)}
+    for place, (passage, share) in enumerate(words.items(), 1):
+        scores[passage] = scores.get(passage, 0.0) + share / (_RANK_CONSTANT + place)
+    best = 2 / (_RANK_CONSTANT + 1)
     return dict(sorted(((p, s / best) for p, s in scores.items()), key=lambda pair: -pair[1]))
 
 

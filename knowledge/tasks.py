@@ -1,33 +1,40 @@
 """Celery tasks of knowledge bases: thin shells over services."""
 
 from functools import cache
+from typing import Final
 
 import structlog
 from celery import shared_task
 
 from knowledge.indexing import embed_step, read_step
-from knowledge.models import DocumentState
-from knowledge.turns import Step, Turns
+from knowledge.models import Document, DocumentState
+from knowledge.turns import Step, Turns, Work
 from portal.core.env import env
 
 log = structlog.get_logger(__name__)
+
+_DUE: Final = """
+SELECT tenant_id, id FROM knowledge_document
+ WHERE state = {} AND wake_at <= clock_timestamp() ORDER BY wake_at LIMIT 100
+"""
 
 
 @cache
 def _reading() -> Turns:
     """This process's turns at files."""
-    return _turns(DocumentState.WAITING, read_step)
+    return _turns("documents", DocumentState.WAITING, read_step)
 
 
 @cache
 def _embedding() -> Turns:
     """This process's turns at passages that need vectors."""
-    return _turns(DocumentState.EMBEDDING, embed_step)
+    return _turns("passages", DocumentState.EMBEDDING, embed_step)
 
 
-def _turns(state: DocumentState, step: Step) -> Turns:
+def _turns(name: str, state: DocumentState, step: Step) -> Turns:
     settings = env()
-    return Turns(settings.database_url("gateway"), state, step, slots=settings.document_slots)
+    work = Work(name, _DUE.format(state.value), step, Document)
+    return Turns(settings.database_url("gateway"), work, slots=settings.document_slots)
 
 
 @shared_task(name="knowledge.read_documents")

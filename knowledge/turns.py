@@ -1,18 +1,18 @@
-"""An io worker's turns at documents that are due: in each process a few at a time."""
+"""An io worker's turns at rows that are due: in each process a few at a time."""
 
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import psycopg
 import structlog
-from django.db import DatabaseError
+from django.db import DatabaseError, models
 from django.utils import timezone
 
-from knowledge.models import Document, DocumentState
 from portal.core.actors import Context
 from portal.core.tenancy import tenant_scope
 
@@ -22,29 +22,40 @@ log = structlog.get_logger(__name__)
 _SECONDS: Final = 0.8
 _AFTER_FAULT_SECONDS: Final = 10.0
 
-# The row's tenant is not known before: the control plane, who takes the steps, sees one alone.
-_DUE: Final = """
-SELECT tenant_id, id FROM knowledge_document
- WHERE state = %s AND wake_at <= clock_timestamp() ORDER BY wake_at LIMIT 100
-"""
 Step = Callable[[UUID, UUID], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Rows that are due, and what is done with one.
+
+    Attributes:
+        name: what the work is called in the log and in the database.
+        due: tenant and id of up to a hundred rows that are due. The control plane, who takes the
+            steps, sees one tenant alone, and does not know before which.
+        step: takes a row's step, given tenant and id; whether there was one.
+        model: whose rows they are.
+        column: when a row is due; None once it is not any more.
+    """
+
+    name: str
+    due: str
+    step: Step
+    model: type[models.Model]
+    column: str = "wake_at"
+
+
 class Turns:
-    """Takes steps of documents in one state, on connections that see the due of all tenants.
+    """Takes steps of one kind of work, on connections that see the due of all tenants.
 
     Args:
         database_url: of ``portal_gateway``.
-        step: takes a document's step, given tenant and document.
         slots: so many turns are taken at once in this process.
     """
 
-    def __init__(
-        self, database_url: str, state: DocumentState, step: Step, *, slots: int = 1
-    ) -> None:
+    def __init__(self, database_url: str, work: Work, *, slots: int = 1) -> None:
         self._database_url = database_url
-        self._state = state
-        self._step = step
+        self._work = work
         self._slots = threading.Semaphore(slots)
         # Kept open: logging in every second costs more than a look.
         self._idle: list[psycopg.Connection[Any]] = []
@@ -79,33 +90,37 @@ class Turns:
             return self._idle.pop()
         except IndexError:
             return psycopg.connect(
-                self._database_url, autocommit=True, application_name="documents", connect_timeout=5
+                self._database_url,
+                autocommit=True,
+                application_name=self._work.name,
+                connect_timeout=5,
             )
 
     def _take(self, connection: psycopg.Connection[Any], until: float) -> int:
         taken = 0
         while True:
             before = taken
-            for tenant_id, document_id in connection.execute(_DUE, [self._state.value]).fetchall():
+            for tenant_id, row_id in connection.execute(self._work.due.encode()).fetchall():
                 if time.monotonic() >= until:
                     return taken
-                taken += self._one(tenant_id, document_id)
+                taken += self._one(tenant_id, row_id)
             if taken == before:
                 return taken
 
-    def _one(self, tenant_id: UUID, document_id: UUID) -> bool:
+    def _one(self, tenant_id: UUID, row_id: UUID) -> bool:
         try:
-            return self._step(tenant_id, document_id)
+            return self._work.step(tenant_id, row_id)
         except DatabaseError as fault:
             # One whose step fails again and again must not hold up the others.
             log.error(
-                "document.step_failed", document_id=str(document_id), error=type(fault).__name__
+                "step.failed", work=self._work.name, row_id=str(row_id), error=type(fault).__name__
             )
-            _put_off(tenant_id, document_id)
+            self._put_off(tenant_id, row_id)
             return True
 
-
-def _put_off(tenant_id: UUID, document_id: UUID) -> None:
-    later = timezone.now() + timedelta(seconds=_AFTER_FAULT_SECONDS)
-    with tenant_scope(Context.system("knowledge", tenant_id=tenant_id)):
-        Document.objects.filter(pk=document_id).exclude(wake_at=None).update(wake_at=later)
+    def _put_off(self, tenant_id: UUID, row_id: UUID) -> None:
+        later = timezone.now() + timedelta(seconds=_AFTER_FAULT_SECONDS)
+        column = self._work.column
+        with tenant_scope(Context.system("knowledge", tenant_id=tenant_id)):
+            found = self._work.model._default_manager.filter(pk=row_id)
+            found.exclude(**{column: None}).update(**{column: later})

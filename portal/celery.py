@@ -60,6 +60,7 @@ app.conf.update(
         "knowledge.sync.tasks",
         "knowledge.tasks",
         "knowledge.sources.tasks",
+        "knowledge.triggers.tasks",
     ),
     beat_schedule={
         "sweep": {"task": "inference.sweep", "schedule": 1.0, "options": {"expires": 1.0}},
@@ -112,6 +113,16 @@ app.conf.update(
             "options": {"expires": 10.0},
         },
         "sync": {"task": "knowledge.sync", "schedule": 1.0, "options": {"expires": 1.0}},
+        "triggers": {
+            "task": "knowledge.run_triggers",
+            "schedule": 1.0,
+            "options": {"expires": 1.0},
+        },
+        "trigger-sweep": {
+            "task": "knowledge.sweep_triggers",
+            "schedule": 60.0,
+            "options": {"expires": 60.0},
+        },
         "close": {"task": "tenants.close", "schedule": 5.0, "options": {"expires": 5.0}},
         "export": {"task": "tenants.export", "schedule": 5.0, "options": {"expires": 5.0}},
     },

@@ -170,6 +170,7 @@ SPECTACULAR_SETTINGS = {
         "TenantRole": "tenants.api.serializers.ROLES",
         "KeyScope": "tenants.api.serializers.SCOPES",
         "PlatformRole": "tenants.api.users.PLATFORM_ROLES",
+        "TriggerRunState": "knowledge.api.trigger_serializers.RUN_STATES",
         "DocumentState": "knowledge.api.serializers.STATES",
         "RetrievalMethod": "knowledge.models.Method",
         "RunState": "knowledge.api.source_serializers.RUN_STATES",

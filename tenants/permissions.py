@@ -66,6 +66,7 @@ class Action(StrEnum):
     APP_READ = "app.read"
     APP_EDIT = "app.edit"
     APP_CALL = "app.call"
+    EVENT_SEND = "event.send"
     AUDIT_READ = "audit.read"
     AUDIT_READ_ALL = "audit.read_all"
 
@@ -85,6 +86,7 @@ class Scope(StrEnum):
     APPS = "apps"
     APPS_READ = "apps:read"
     APPS_WRITE = "apps:write"
+    EVENTS = "events"
     AUDIT_READ = "audit:read"
 
 
@@ -176,6 +178,7 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.APP_READ,
                 Action.APP_EDIT,
                 Action.APP_CALL,
+                Action.EVENT_SEND,
             }
         ),
         TenantRole.DEVELOPER: frozenset(
@@ -201,6 +204,7 @@ TENANT_ACTIONS: Final[Mapping[TenantRole, frozenset[Action]]] = MappingProxyType
                 Action.APP_READ,
                 Action.APP_EDIT,
                 Action.APP_CALL,
+                Action.EVENT_SEND,
             }
         ),
         TenantRole.VIEWER: frozenset(
@@ -248,6 +252,7 @@ SCOPE_ACTIONS: Final[Mapping[Scope, frozenset[Action]]] = MappingProxyType(
         Scope.APPS: frozenset({Action.APP_CALL}),
         Scope.APPS_READ: frozenset({Action.APP_READ}),
         Scope.APPS_WRITE: frozenset({Action.APP_READ, Action.APP_EDIT, Action.APP_CALL}),
+        Scope.EVENTS: frozenset({Action.EVENT_SEND}),
         Scope.AUDIT_READ: frozenset({Action.AUDIT_READ}),
     }
 )
@@ -267,6 +272,7 @@ GRANTABLE_SCOPES: Final[Mapping[TenantRole, frozenset[Scope]]] = MappingProxyTyp
                 Scope.APPS,
                 Scope.APPS_READ,
                 Scope.APPS_WRITE,
+                Scope.EVENTS,
             }
         ),
         TenantRole.VIEWER: frozenset(),

@@ -155,7 +155,9 @@ def has_signing_secret(tenant_id: UUID) -> bool:
     return WebhookSecret.objects.filter(tenant_id=tenant_id, valid_until=None).exists()
 
 
-def register_callbacks(*, tenant_id: UUID, urls: Mapping[UUID, httpx.URL]) -> None:
+def register_callbacks(
+    *, tenant_id: UUID, urls: Mapping[UUID, httpx.URL], ended: bool = False
+) -> None:
     """Tells each job's URL how it ends; in the transaction that makes the jobs, behind their rows.
 
     A callback becomes due in the transaction that ends its job, by the trigger ``webhook_due``;
@@ -163,6 +165,7 @@ def register_callbacks(*, tenant_id: UUID, urls: Mapping[UUID, httpx.URL]) -> No
 
     Args:
         urls: by job, each from ``clean_url``.
+        ended: the jobs have ended already, and it is due now.
     """
     if not urls:
         return
@@ -176,6 +179,8 @@ def register_callbacks(*, tenant_id: UUID, urls: Mapping[UUID, httpx.URL]) -> No
             origin=origin_of(url),
             data_key_version=version,
             created_at=now,
+            state=WebhookState.PENDING if ended else WebhookState.WAITING,
+            due_at=now if ended else None,
         )
         row.sealed_url = cipher.encrypt(str(url).encode(), row_id=row.id)
         rows.append(row)

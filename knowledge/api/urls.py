@@ -2,7 +2,14 @@
 
 from django.urls import path
 
-from knowledge.api import app_views, connection_views, dify, source_views, views
+from knowledge.api import (
+    app_views,
+    connection_views,
+    dify,
+    source_views,
+    trigger_views,
+    views,
+)
 
 urlpatterns = [
     path("knowledge-bases", views.KnowledgeBasesView.as_view(), name="knowledge-bases"),
@@ -125,4 +132,18 @@ urlpatterns = [
         connection_views.WorkspacesView.as_view(),
         name="connection-workspaces",
     ),
+    path("events", trigger_views.EventsView.as_view(), name="events"),
+    path("triggers", trigger_views.TriggersView.as_view(), name="triggers"),
+    path("triggers/<str:trigger_id>", trigger_views.TriggerView.as_view(), name="trigger"),
+    path(
+        "triggers/<str:trigger_id>/start",
+        trigger_views.StartTriggerView.as_view(),
+        name="trigger-start",
+    ),
+    path(
+        "triggers/<str:trigger_id>/runs",
+        trigger_views.TriggerRunsView.as_view(),
+        name="trigger-runs",
+    ),
+    path("trigger-runs/<str:run_id>", trigger_views.TriggerRunView.as_view(), name="trigger-run"),
 ]

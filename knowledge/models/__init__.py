@@ -27,6 +27,13 @@ from knowledge.models.sources import (
     SourceRun,
 )
 from knowledge.models.sync import Decision, DeletionReceipt, RemoteObject, Sync, SyncState
+from knowledge.models.triggers import (
+    StreamEvent,
+    Trigger,
+    TriggerKind,
+    TriggerRun,
+    TriggerRunState,
+)
 
 __all__ = [
     "UNDER_WAY",
@@ -58,6 +65,11 @@ __all__ = [
     "SourceItem",
     "SourceKind",
     "SourceRun",
+    "StreamEvent",
     "Sync",
     "SyncState",
+    "Trigger",
+    "TriggerKind",
+    "TriggerRun",
+    "TriggerRunState",
 ]

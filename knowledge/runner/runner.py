@@ -93,6 +93,19 @@ class Runner:
         return fitted, job
 
 
+def prepare(call: AppCall) -> Fitted:
+    """The request that a call becomes, with what was found in it, for who follows no event loop.
+
+    Raises:
+        PortalError: a knowledge base can't be asked.
+    """
+    text = search_text(call)[:MOST_QUERY_CHARS] if call.spec.knowledge else ""
+    found = [_search(call, one, text) for one in call.spec.knowledge] if text.strip() else []
+    with tenant_scope(call.context):
+        named = named_models([call.spec.model]).get(call.spec.model)
+    return fit(call, _sources(call, found), named)
+
+
 def _search(call: AppCall, knowledge: Knowledge, text: str) -> Found:
     # Who may call the app may see what it shows, and nothing else of the knowledge base.
     reader = Context.system("app", tenant_id=call.context.tenant_id)

@@ -125,6 +125,14 @@ class Env(BaseSettings):
         description="Connections that an io worker keeps in step with Dify at once; with 0 it "
         "keeps none.",
     )
+    max_tenant_events: int = Field(
+        200_000,
+        ge=100,
+        description="Most events that the streams of a tenant hold at a time; more are refused.",
+    )
+    event_days: int = Field(
+        7, ge=2, le=365, description="How long an event that triggers have looked at is kept."
+    )
     lease_seconds: float = Field(
         6.0, gt=0.5, description="How long a claimed job stays its worker's without a heartbeat."
     )

@@ -53,6 +53,7 @@ SCOPE_TEXTS: dict[Scope, Text] = {
     Scope.APPS: _("Call apps"),
     Scope.APPS_READ: _("Read apps and their usage"),
     Scope.APPS_WRITE: _("Read, call and change apps"),
+    Scope.EVENTS: _("Send events that start apps"),
     Scope.AUDIT_READ: _("Read the audit trail"),
 }
 

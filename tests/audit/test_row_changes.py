@@ -50,6 +50,8 @@ UNGOVERNED = {
     "knowledge_chunk": "passages of documents never enter the trail",
     "knowledge_conversation": "what was said never enters the trail",
     "knowledge_appmessage": "what was said never enters the trail",
+    "knowledge_streamevent": "what events say never enters the trail",
+    "knowledge_triggerrun": "what was asked and answered never enters the trail",
     "knowledge_appusage": "counters; ledger and trail tell what moved them",
     "knowledge_portalindify": "written by the product alone; its keys are events of their own",
     "knowledge_documentversion": "texts never enter the trail; uploads are events of their own",

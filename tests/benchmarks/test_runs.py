@@ -19,6 +19,11 @@ KEYS = {
         "claim_32_of_100000_ms",
         "claim_32_of_1000000_ms",
     },
+    "retrieval": {
+        f"{method}_{figure}" if figure.endswith("_ms") else f"recall5_{method}_{figure}"
+        for method in ("full_text", "semantic", "hybrid")
+        for figure in ("en", "zh", "p50_ms", "p95_ms")
+    },
 }
 
 

@@ -17,6 +17,7 @@ from knowledge.connections.events import ConnectionEvent
 from knowledge.events import KnowledgeEvent
 from knowledge.sources.events import SourceEvent
 from knowledge.sync.events import SyncEvent
+from knowledge.triggers.events import TriggerEvent
 from portal.core.actors import PlatformRole, TenantRole
 from portal.core.database_roles import DatabaseRoles
 from tenants.events import TEXTS, TenantsEvent
@@ -104,6 +105,7 @@ def test_audit_lists_every_action() -> None:
     named |= {FALLBACK_ACTION} | {e.value for e in ConnectionEvent}
     named |= {e.value for e in KnowledgeEvent} | {e.value for e in AppEvent}
     named |= {e.value for e in SyncEvent} | {e.value for e in SourceEvent}
+    named |= {e.value for e in TriggerEvent}
     for _, source in sources(*OURS, "portal"):
         named |= {name for pair in _INTENT.findall(source) for name in pair if name}
         named |= set(_EVENT.findall(source))

@@ -47,6 +47,7 @@ CONNECTION = _object("knowledge_connection")
 WEBHOOK = _object("inference_webhookdelivery")
 OVERRIDE = _object("inference_routeoverride")
 APP = _object("knowledge_app")
+TRIGGER, TRIGGER_RUN = _object("knowledge_trigger"), _object("knowledge_triggerrun")
 BASE, DOCUMENT = _object("knowledge_knowledgebase"), _object("knowledge_document")
 SOURCE = _object("knowledge_documentsource")
 
@@ -307,6 +308,12 @@ CONTROL_PLANE: dict[str, Shows] = {
             "/messages/<str:message_id>/feedback",
         )
     },
+    "api/v1/events": LISTING,
+    "api/v1/triggers": LISTING,
+    "api/v1/triggers/<str:trigger_id>": TRIGGER,
+    "api/v1/triggers/<str:trigger_id>/start": TRIGGER,
+    "api/v1/triggers/<str:trigger_id>/runs": TRIGGER,
+    "api/v1/trigger-runs/<str:run_id>": TRIGGER_RUN,
     "api/v1/audit/events": LISTING,
     "api/v1/audit/events/<str:event_id>": EVENT,
     "api/v1/openapi.yaml": OPEN,

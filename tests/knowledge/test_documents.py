@@ -15,7 +15,7 @@ from knowledge.services import (
     edit_knowledge_base,
     index_again,
 )
-from knowledge.turns import Turns
+from knowledge.turns import Turns, Work
 from portal.core.actors import Context
 from portal.core.env import env
 from portal.core.errors import Conflict, Forbidden, Invalid, NotFound
@@ -219,7 +219,11 @@ def test_another_embedding_model_indexes_anew(tenant_a: Organisation, embedder: 
 
 def test_turns_find_the_due_of_every_tenant(tenant_a: Organisation, tenant_b: Organisation) -> None:
     made = [(t, add(t, make_base(t), "hello")) for t in (tenant_a, tenant_b)]
-    turns = Turns(env().database_url("gateway"), DocumentState.WAITING, read_step)
+    due = (
+        f"SELECT tenant_id, id FROM knowledge_document WHERE state = {DocumentState.WAITING.value}"
+    )
+    work = Work("documents", due, read_step, Document)
+    turns = Turns(env().database_url("gateway"), work)
     turns.take(seconds=30)
     turns.close()
     assert {document_now(t, d).state for t, d in made} == {DocumentState.READY}

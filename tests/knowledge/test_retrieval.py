@@ -231,8 +231,15 @@ def test_ask_wrongly_names_what_is_wrong(
         ask(tenant_a, base, **options)  # type: ignore[arg-type]
 
 
-def test_fuse_lists_puts_first_what_stands_high_in_both() -> None:
+def test_fuse_puts_first_what_stands_high_in_both() -> None:
     a, b, c = uuid7(), uuid7(), uuid7()
-    found = fused([{a: 0.9, b: 0.8}, {b: 0.3, c: 0.2}])
-    assert list(found) == [b, a, c]
-    assert fused([{a: 0.1}, {a: 0.1}]) == {a: 1.0}
+    assert list(fused({a: 0.9, b: 0.8}, {b: 1.0, c: 0.9})) == [b, a, c]
+    assert fused({a: 0.1}, {a: 1.0}) == {a: 1.0}
+
+
+def test_fuse_puts_what_means_the_same_before_what_shares_a_common_word() -> None:
+    means, both, words = uuid7(), uuid7(), uuid7()
+    nearest = {means: 0.9, **{uuid7(): 0.8 for _ in range(30)}, both: 0.7}
+    assert next(iter(fused(nearest, {both: 0.1, words: 0.1}))) == means
+    exact = fused(nearest, {words: 1.0})
+    assert list(exact)[:2] == [means, words]

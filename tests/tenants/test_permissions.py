@@ -90,6 +90,7 @@ EXPECTED: dict[Action, set[str]] = {
     Action.APP_READ: {OWNER, DEVELOPER, VIEWER, Scope.APPS_READ, Scope.APPS_WRITE},
     Action.APP_EDIT: {OWNER, DEVELOPER, Scope.APPS_WRITE},
     Action.APP_CALL: {OWNER, DEVELOPER, Scope.APPS, Scope.APPS_WRITE},
+    Action.EVENT_SEND: {OWNER, DEVELOPER, Scope.EVENTS},
     Action.AUDIT_READ: {AUDITOR, AUDIT, Scope.AUDIT_READ},
     Action.AUDIT_READ_ALL: {AUDIT},
 }
