@@ -28,6 +28,7 @@ def create_app() -> ASGIApp:
     from knowledge.applications.gateway import app_routes
     from portal.health import health_routes
     from portal.metrics import Metrics, metrics_routes
+    from portal.site.metrics import HTTP
 
     planes = env().freehold_planes
     if planes in ("both", "control"):
@@ -39,7 +40,7 @@ def create_app() -> ASGIApp:
     parts += direct
     apps = Apps() if planes in ("both", "control") else None
     if apps is not None:
-        parts += [*app_routes(apps), *_control_plane()]
+        parts += [*app_routes(apps, HTTP.answered), *_control_plane()]
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

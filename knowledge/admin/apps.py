@@ -260,7 +260,7 @@ def _words() -> dict[str, str]:
         "retry_after": gettext("Try again in {seconds} seconds."),
         "status": gettext("The server answered with status {status}."),
         "no_sources": gettext("Nothing was found in the knowledge bases."),
-        "sources": gettext("{n} sources"),
+        "sources": gettext("Sources: {n}"),
         "score": gettext("score {score}"),
         "left_out": gettext("{n} more had no room"),
         "yes": gettext("Yes"),

@@ -51,6 +51,7 @@ MOST_ANSWERS: Final = 400
 _DENIALS: Final = frozenset({401, 403, 404, 429})
 
 Reply = AppCall | AppEvent
+Counted = Callable[[str, int, float, float], None]
 B = TypeVar("B")
 
 
@@ -68,12 +69,18 @@ class _StopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Endpoint:
-    """One POST below an app: identified, recorded, served, recorded."""
+    """One POST below an app: identified, recorded, served, recorded.
+
+    Args:
+        counted: called with a view's name, status, seconds, and those of them in the database.
+    """
 
     action: str
+    view: str
 
-    def __init__(self, apps: Apps) -> None:
+    def __init__(self, apps: Apps, counted: Counted) -> None:
         self._apps = apps
+        self._counted = counted
         self._proxies = tuple(trusted_networks(env().trusted_proxies))
 
     async def serve(
@@ -109,8 +116,9 @@ class _Endpoint:
         except PortalError as fault:
             status, reason = fault.error_status, fault.error_code
             await _refuse(send, arrived, fault)
-        took = round((time.monotonic() - began) * 1000)
-        detail = {"status": status, "milliseconds": took}
+        took = time.monotonic() - began
+        self._counted(self.view, status, took, 0.0)
+        detail = {"status": status, "milliseconds": round(took * 1000)}
         try:
             await self._record(context, scope, _outcome(status), reason, detail)
         except DatabaseFault:
@@ -138,8 +146,9 @@ class _Endpoint:
 class Answer(_Endpoint):
     """``/chat`` or ``/run``."""
 
-    def __init__(self, apps: Apps, mode: AppMode, slots: Slots) -> None:
-        super().__init__(apps)
+    def __init__(self, apps: Apps, counted: Counted, mode: AppMode, slots: Slots) -> None:
+        super().__init__(apps, counted)
+        self.view = f"app-{mode.value}"
         self._mode = mode
         self._slots = slots
         self.action = f"POST /api/v1/apps/<app>/{mode.value}"
@@ -176,6 +185,7 @@ class Stop(_Endpoint):
     """``/messages/{id}/stop``: ends an answer that another call is being given."""
 
     action = "POST /api/v1/apps/<app>/messages/<message>/stop"
+    view = "app-stop"
 
     async def serve(
         self, context: Context, scope: Scope, arrived: Arrival, receive: Receive, send: Send
@@ -192,14 +202,14 @@ class Stop(_Endpoint):
         return 202
 
 
-def app_routes(apps: Apps) -> list[Route]:
+def app_routes(apps: Apps, counted: Counted) -> list[Route]:
     """What is called with a key and waited for; everything else of apps is the management API's."""
     slots = Slots(most=MOST_ANSWERS, of_tenant=MOST_ANSWERS // 4)
     below = "/api/v1/apps/{app}"
     return [
-        Route(f"{below}/chat", Answer(apps, AppMode.CHAT, slots), methods=None),
-        Route(f"{below}/run", Answer(apps, AppMode.RUN, slots), methods=None),
-        Route(f"{below}/messages/{{message}}/stop", Stop(apps), methods=None),
+        Route(f"{below}/chat", Answer(apps, counted, AppMode.CHAT, slots), methods=None),
+        Route(f"{below}/run", Answer(apps, counted, AppMode.RUN, slots), methods=None),
+        Route(f"{below}/messages/{{message}}/stop", Stop(apps, counted), methods=None),
     ]
 
 
@@ -427,5 +437,7 @@ async def _refuse(send: Send, arrived: Arrival, refusal: PortalError) -> None:
     extra = retry_headers(refusal)
     if refusal.error_status == 401:
         extra = [*extra, (b"www-authenticate", b'Bearer realm="freehold"')]
+    if refusal.error_status == 405:
+        extra = [*extra, (b"allow", b"POST")]
     body = problem_body(refusal, arrived.origin.request_id)
     await _respond(send, arrived, refusal.error_status, body, content_type=PROBLEM, extra=extra)

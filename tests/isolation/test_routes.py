@@ -226,7 +226,7 @@ def test_every_route_of_the_data_plane_is_classified() -> None:
 
 
 def test_every_route_of_the_app_gateway_is_classified() -> None:
-    assert {route.path for route in app_routes(Mock())} == set(APP_GATEWAY)
+    assert {route.path for route in app_routes(Mock(), Mock())} == set(APP_GATEWAY)
 
 
 def test_every_route_with_an_id_is_an_object_or_the_platforms() -> None:

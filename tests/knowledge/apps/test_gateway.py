@@ -98,6 +98,9 @@ def test_chat_streams_named_events_in_order(
     text = "".join(data["text"] for name, data in events if name == "delta")
     assert len(text.split()) == 6
     assert events[-1][1] == {"finish_reason": "length"}
+    counted = 'freehold_http_requests_total{status="200",view="app-chat"}'
+    with live_portal.client() as monitor:
+        eventually(lambda: counted in monitor.get("/metrics").text, within=5)
 
 
 def test_chat_goes_on_with_what_was_said_before(
@@ -201,7 +204,8 @@ def test_call_without_the_right_key_is_refused(
         assert refused.headers["www-authenticate"].startswith("Bearer")
     with live_portal.client(factories.api_key(tenant_a).token) as models_only:
         assert models_only.post(path, json={"query": "x"}).status_code == 403
-        assert models_only.get(path).status_code == 405
+        wrong = models_only.get(path)
+        assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
     assert counts(tenant_a) == (0, 0, 0)
 
 
