@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import psycopg
 import pymysql
 
+from tests.certificates import certificate
 from tests.servers import SessionServers
 from tests.waiting import eventually
 
@@ -107,12 +108,17 @@ class PostgreSQL:
 
 
 class MariaDB:
-    """A server that speaks MySQL's protocol, on a loopback port."""
+    """A server that speaks MySQL's protocol, on a loopback port.
+
+    Attributes:
+        authority: the file that vouches for its certificate, which is for ``localhost``.
+    """
 
     kind = "mysql"
     database = "shop"
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, authority: Path) -> None:
+        self.authority = authority
         self._socket = folder / "mysql.sock"
         self.port = port
 
@@ -159,6 +165,7 @@ def running_mariadb() -> Iterator[MariaDB]:
     data = folder / "data"
     user = ["--user=root"] if os.geteuid() == 0 else []
     _bootstrap(data, user)
+    _, authority = certificate(folder, "localhost")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     server = subprocess.Popen(
@@ -170,12 +177,14 @@ def running_mariadb() -> Iterator[MariaDB]:
             "--bind-address=127.0.0.1",
             f"--port={port}",
             f"--log-error={folder / 'log'}",
+            f"--ssl-cert={authority}",
+            f"--ssl-key={folder / 'private.pem'}",
             "--innodb-flush-log-at-trx-commit=0",
             "--innodb-buffer-pool-size=16M",
             *user,
         ]
     )
-    made = MariaDB(folder, port)
+    made = MariaDB(folder, port, authority)
     try:
         eventually(made.answers, within=60, what=(folder / "log").read_text)
         made.make()

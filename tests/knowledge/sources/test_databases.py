@@ -14,11 +14,12 @@ from knowledge.sources import mysql, postgresql, runs, sql
 from knowledge.sources.reading import SourceFault
 from knowledge.sources.services import create_source, edit_source, start_run, try_source
 from portal.core.errors import Invalid
-from portal.core.outgoing import Targets
+from portal.core.outgoing import Targets, authorities
 from tests.factories import Organisation
 from tests.knowledge.sources.databases import (
     PASSWORD,
     Database,
+    MariaDB,
     PostgreSQL,
     running_mariadb,
     running_postgresql,
@@ -43,7 +44,7 @@ def postgres(servers: SessionServers, database: None) -> Iterator[PostgreSQL]:
 
 
 @pytest.fixture(scope="module")
-def mariadb() -> Iterator[Database]:
+def mariadb() -> Iterator[MariaDB]:
     with running_mariadb() as made:
         yield made
 
@@ -289,6 +290,22 @@ def test_query_that_takes_too_long_is_ended(
     sleep = "sleep(60)" if shop.kind == "mysql" else "pg_sleep(60)::text"
     with pytest.raises(SourceFault, match="takes longer"):
         read(tenant_a, base, shop, query=f"SELECT id, title, {sleep} AS body FROM tickets")
+
+
+def test_encrypted_database_is_read_if_its_certificate_is_trusted_and_its_names(
+    tenant_a: Organisation,
+    base: KnowledgeBase,
+    mariadb: MariaDB,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    query = "SELECT 1 AS id, 'Pump 3' AS title, 'It leaks.' AS body"
+    with pytest.raises(SourceFault, match="not trusted"):
+        read(tenant_a, base, mariadb, query=query, tls=True, host="localhost")
+    monkeypatch.setattr(mysql, "_tls", lambda: authorities(mariadb.authority))
+    with pytest.raises(SourceFault, match="not its name's"):
+        read(tenant_a, base, mariadb, query=query, tls=True)
+    source = read(tenant_a, base, mariadb, query=query, tls=True, host="localhost")
+    assert done(run(tenant_a, source)) == {"added": 1}
 
 
 def test_query_can_write_nothing(
