@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from knowledge.admin.app_deployment import DEPLOYMENT_PAGES, where_context
 from knowledge.admin.app_forms import NewAppForm, PublishForm, SettingsForm, SpecForm
 from knowledge.admin.base_forms import EmptyForm
 from knowledge.applications import selectors, services
@@ -116,6 +117,7 @@ class AppAdmin(PortalModelAdmin):
             button=_("Save"),
             done=_("The settings are saved."),
         ),
+        *DEPLOYMENT_PAGES,
         FormPage(
             "withdraw",
             Action.APP_EDIT,
@@ -175,6 +177,7 @@ class AppAdmin(PortalModelAdmin):
                 (base.name, reverse("admin:knowledge_knowledgebase_change", args=[base.pk]))
                 for base in KnowledgeBase.objects.filter(pk__in=bases_of(spec))
             ],
+            **where_context(obj),
             **_compared(request, obj),
             **_usage(obj),
             "facts": [

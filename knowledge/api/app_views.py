@@ -97,8 +97,8 @@ class DeploymentView(PortalView):
     )
     def put(self, request: Request, app: str) -> Response:
         """Lets it run in a Dify; it is put there in the background."""
-        sent = self.valid(shapes.NewAppDeploymentSerializer, request)
         found = _app(request, app)
+        sent = self.valid(shapes.NewAppDeploymentSerializer, request)
         deploy_app(
             context=api_context(request), app_id=found.pk, connection_id=sent["connection_id"]
         )

@@ -162,7 +162,8 @@ class Apps:
             app = callable_app(context, reference)
             message = conversations.get_message(context, app, message_id, user)
             live = message.state == MessageState.ANSWERING
-            return self._backends.of(app), conversations.as_answered(app, message) if live else None
+            answered = conversations.as_answered(app, message) if live else None
+            return self._backends.answering(app, message), answered
 
     def _prepare(self, context: Context, asked: Asked) -> tuple[AppCall, Backend]:
         require(context, Action.APP_CALL)
@@ -197,7 +198,7 @@ class Apps:
                 remote_conversation_id=remote,
                 session=asked.session,
             )
-            return call, self._backends.of(app)
+            return call, self._backends.of(app, version.number)
 
     def _keep(self, work: Callable[[], None]) -> None:
         """Keeps an answer although whoever waited for it may be gone."""

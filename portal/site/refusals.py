@@ -242,6 +242,48 @@ SENTENCES: Final = (
     _("Dify failed while it worked on the call."),
     _("Dify refuses the key."),
     _(
+        "An app whose answer follows a schema runs in the portal: take the schema out, or "
+        "let it run there."
+    ),
+    _(
+        "In Dify knowledge bases are asked one value, such as {{query}}: let 'search' be "
+        "one place and nothing else."
+    ),
+    _("'%(field)s' holds '{{#', which Dify reads as its own."),
+    _(
+        "In Dify a knowledge base is searched as it is set up there: leave 'method' out, "
+        "and set it at the knowledge base."
+    ),
+    _(
+        "The portal writes apps for Dify %(wanted)s; this one is %(name)s: let the app "
+        "run in the portal, or use a Dify of such a version."
+    ),
+    _(
+        "Dify has to reach this portal for models and knowledge: the operator sets "
+        "PORTAL_URL to the address under which Dify does."
+    ),
+    _(
+        "The workspace has no plugin for the portal's models: install "
+        "'OpenAI-API-compatible' in Dify's marketplace, and check the connection."
+    ),
+    _("The app runs at '%(name)s': let it run in the portal first."),
+    _("The app runs in the portal already."),
+    _("A knowledge base that the app searches is not in Dify yet; the app follows it."),
+    _("Dify did not take the app in; look at its log, and at the version that is published."),
+    _(
+        "Dify lost the app's knowledge bases when it took the app in: see that they stand "
+        "in the same workspace."
+    ),
+    _(
+        "In Dify the app was changed in ways that the portal has no words for: keep the "
+        "portal's version, or make the change to the app here."
+    ),
+    _(
+        "The app's key was deleted in Dify, and without one nobody can call it: keep the "
+        "portal's version, which makes another, or let the app run in the portal."
+    ),
+    _("The model '%(name)s' is not served here."),
+    _(
         "The portal works with Dify from %(wanted)s up to version 1; this one is %(name)s: "
         "upgrade it."
     ),

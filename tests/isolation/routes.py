@@ -179,7 +179,17 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/knowledge/app/add/": LISTING,
     **{
         f"admin/knowledge/app/<uuid:object_id>/{page}": APP
-        for page in ("", "try/", "draft/", "publish/", "edit/", "withdraw/", "delete/")
+        for page in (
+            "",
+            "try/",
+            "draft/",
+            "publish/",
+            "edit/",
+            "deploy/",
+            "undeploy/",
+            "withdraw/",
+            "delete/",
+        )
     },
     "admin/knowledge/knowledgebase/": LISTING,
     "admin/knowledge/knowledgebase/add/": LISTING,

@@ -78,6 +78,7 @@ BODIES: dict[str, dict[str, Any]] = {
 # that another key submitted, and what administrators do who have entered the tenant.
 OF_ANOTHER_STATE = {
     "admin/knowledge/app/<uuid:object_id>/delete/",
+    "admin/knowledge/app/<uuid:object_id>/deploy/",
     "admin/knowledge/document/<uuid:object_id>/enable/",
     "admin/knowledge/document/<uuid:object_id>/restore/",
     "admin/knowledge/documentsource/<uuid:object_id>/resume/",

@@ -22,6 +22,8 @@ from portal.core.errors import Invalid
 
 DSL_VERSIONS: Final[Mapping[tuple[int, int], str]] = {(1, 16): "0.7.0"}
 """The version of the DSL that each version of Dify writes, as it was seen on a running one."""
+JOINT: Final = "\n\n"
+"""Between instructions and a prompt where both are one message."""
 OUTPUT: Final = "answer"
 """The name of a workflow's output."""
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)\.\d+")
@@ -221,8 +223,7 @@ def _search(spec: AppSpec, retrieval: Retrieval) -> dict[str, Any]:
 
 
 def _llm(spec: AppSpec, model: str, chat: bool, knows: bool) -> dict[str, Any]:
-    prompt = [("system", spec.instructions)] if spec.instructions else []
-    prompt.append(("user", spec.prompt))
+    messages, last = prompts_of(spec, chat)
     node: dict[str, Any] = {
         "model": {
             "provider": GATEWAY_PROVIDER,
@@ -230,20 +231,36 @@ def _llm(spec: AppSpec, model: str, chat: bool, knows: bool) -> dict[str, Any]:
             "mode": "chat",
             "completion_params": _sampling(spec),
         },
-        "prompt_template": [{"role": role, "text": _filled(text)} for role, text in prompt],
+        "prompt_template": [{"role": role, "text": _filled(text)} for role, text in messages],
         "context": {
             "enabled": knows,
             "variable_selector": ["kr", "result"] if knows else [],
         },
         "vision": {"enabled": False},
     }
-    if chat and spec.history:
+    if last is not None:
         node["memory"] = {
-            "query_prompt_template": "{{#sys.query#}}",
+            "query_prompt_template": _filled(last),
             "role_prefix": {"assistant": "", "user": ""},
             "window": {"enabled": True, "size": spec.history},
         }
     return node
+
+
+def prompts_of(spec: AppSpec, chat: bool) -> tuple[list[tuple[str, str]], str | None]:
+    """The templates of what the model is asked: role and text of each message, and the last one.
+
+    With earlier turns Dify puts these between the messages and the last one, None without, and puts
+    no passages into the last one. So a prompt with passages goes before the turns, as the end of
+    the system message, and the question alone behind them.
+    """
+    if not (chat and spec.history):
+        system = [("system", spec.instructions)] if spec.instructions else []
+        return [*system, ("user", spec.prompt)], None
+    if CONTEXT in places_of(spec.prompt):
+        parts = [part for part in (spec.instructions, spec.prompt) if part]
+        return [("system", JOINT.join(parts))], "{{query}}"
+    return [("system", spec.instructions)], spec.prompt
 
 
 def _sampling(spec: AppSpec) -> dict[str, Any]:

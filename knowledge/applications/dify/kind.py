@@ -150,11 +150,7 @@ class AppKind:
             lambda: console.delete_app(link.remote_id), lambda: console.get_app(link.remote_id)
         )
         if gone:
-            context = _context(session)
-            with tenant_scope(context):
-                left = list(desired.apps_of(session.connection, session.slug))
-            needed = {base_id for app in left for base_id in app.needs.bases}
-            forget_datasets(context, session.dify, session.connection, needed)
+            _forget_datasets(session, link)
         return gone
 
     def fetch(self, session: Session, link: RemoteObject) -> Any:
@@ -277,6 +273,17 @@ def _facts(session: Session, detail: AppDetail, key_id: str | None) -> dict[str,
         there = key_id in {key.id for key in console.app_keys(detail.id)}
         facts[KEY] = key_id if there else ""
     return facts
+
+
+def _forget_datasets(session: Session, deleted: RemoteObject) -> None:
+    """Deletes what stood in Dify for an app alone: knowledge bases that the portal keeps itself."""
+    context, connection = _context(session), session.connection
+    with tenant_scope(context):
+        others = RemoteObject.objects.filter(connection_id=connection.pk, kind=APP, gone=False)
+        there = set(others.exclude(pk=deleted.pk).values_list("local_id", flat=True))
+        left = [app for app in desired.apps_of(connection, session.slug) if app.id in there]
+    needed = {base_id for app in left for base_id in app.needs.bases}
+    forget_datasets(context, session.dify, connection, needed)
 
 
 def _datasets(graph: Mapping[str, Any]) -> list[Any]:

@@ -7,10 +7,11 @@ from typing import Any, Final
 import msgspec
 
 from knowledge.applications.dify import desired
-from knowledge.applications.dify.dsl import digest_of
+from knowledge.applications.dify.dsl import JOINT, digest_of
 from knowledge.applications.selectors import get_app
 from knowledge.applications.services import add_version, publish_app
 from knowledge.applications.spec import AppSpec, Sampling
+from knowledge.applications.template import CONTEXT, places_of
 from knowledge.models import RemoteObject
 from portal.core.actors import Context
 from portal.core.errors import Conflict, Invalid
@@ -81,16 +82,29 @@ def _changed(spec: AppSpec, graph: Mapping[str, Any]) -> AppSpec:
     nodes = {node["id"]: node["data"] for node in graph["nodes"]}
     try:
         node = nodes["llm"]
-        prompts = {part["role"]: _template(part["text"]) for part in node["prompt_template"]}
-        sampling = msgspec.convert(node["model"]["completion_params"], Sampling)
+        said = {part["role"]: _template(part["text"]) for part in node["prompt_template"]}
+        instructions, prompt = said.get("system", ""), said.get("user", "")
+        memory = node.get("memory")
+        if memory and CONTEXT in places_of(spec.prompt):
+            instructions, prompt = _parted(spec, instructions)
+        elif memory:
+            prompt = _template(memory["query_prompt_template"])
         return msgspec.structs.replace(
             spec,
-            prompt=prompts["user"],
-            instructions=prompts.get("system", ""),
-            sampling=sampling,
+            prompt=prompt,
+            instructions=instructions,
+            sampling=msgspec.convert(node["model"]["completion_params"], Sampling),
         )
     except (KeyError, TypeError, msgspec.ValidationError):
         raise NotOurs from None
+
+
+def _parted(spec: AppSpec, text: str) -> tuple[str, str]:
+    """Instructions and prompt of a message that is both; all of it is prompt if they changed."""
+    begin = f"{spec.instructions}{JOINT}"
+    if spec.instructions and text.startswith(begin):
+        return spec.instructions, text.removeprefix(begin)
+    return "", text
 
 
 def _template(text: str) -> str:

@@ -59,7 +59,9 @@ class AppBench(Bench):
 
     def prompts(self, app: App) -> list[str]:
         """What is live asks the model."""
-        return [part["text"] for part in self.there(app).node("llm")["prompt_template"]]
+        node = self.there(app).node("llm")
+        said = [part["text"] for part in node["prompt_template"] if part["text"]]
+        return [*said, node["memory"]["query_prompt_template"]]
 
     def live(self, app: App) -> Mapping[str, Any]:
         """What the portal knows to be live there."""

@@ -14,11 +14,12 @@ from knowledge.applications.dify.secrets import open_key
 from knowledge.applications.dify.services import NoPlugin, deploy_app, undeploy_app
 from knowledge.applications.selectors import get_app, published_version
 from knowledge.models import App, AppDeployment, Connection, PortalInDify, SyncState
+from knowledge.sync.closing import erase_in_dify
 from knowledge.sync.steps import Steps
 from knowledge.sync.wakes import wake
 from portal.core.actors import Context
 from portal.core.errors import Conflict, NotFound
-from portal.core.tenancy import tenant_scope
+from portal.core.tenancy import platform_scope, tenant_scope
 from tenants.models import ApiKey
 from tenants.services import revoke_api_key
 from tests.factories import Organisation
@@ -136,6 +137,20 @@ def test_knowledge_base_that_was_deleted_in_dify_is_named_anew(bench: AppBench) 
     again = bench.double.dataset("Handbook").id
     assert again != lost
     assert bench.there(app).node("knowledge-retrieval")["dataset_ids"] == [again]
+
+
+def test_tenant_that_is_closed_leaves_no_app_and_no_knowledge_in_dify(
+    bench: AppBench, system_admin: Context
+) -> None:
+    base = bench.portal_base()
+    for _ in range(2):
+        bench.app(base=base)
+    bench.settle()
+    with platform_scope(system_admin, reason="a tenant is erased"):
+        while erase_in_dify(bench.tenant.id, 1):
+            pass
+    assert bench.double.own.apps == {}
+    assert bench.double.own.datasets == {}
 
 
 # -- the portal as a provider ------------------------------------------------------------------
@@ -298,7 +313,7 @@ def reword(bench: AppBench, app: App, text: str) -> None:
         there = bench.there(app)
         for node in there.dsl["workflow"]["graph"]["nodes"]:
             if node["id"] == "llm":
-                node["data"]["prompt_template"][-1]["text"] = text
+                node["data"]["memory"]["query_prompt_template"] = text
         there.publish()
 
     bench.double.click(change)

@@ -54,6 +54,34 @@ def rendered(
     return render(spec, mode, retrieval=retrieval, **{**words, **how})
 
 
+def llm_of(spec: AppSpec, mode: AppMode = AppMode.CHAT) -> Any:
+    nodes = rendered(spec, mode).document["workflow"]["graph"]["nodes"]
+    return next(node["data"] for node in nodes if node["id"] == "llm")
+
+
+def test_prompt_is_the_last_message_behind_earlier_turns() -> None:
+    node = llm_of(AppSpec(model="m", instructions="Be kind.", prompt="Shortly: {{query}}"))
+    assert node["prompt_template"] == [{"role": "system", "text": "Be kind."}]
+    assert node["memory"]["query_prompt_template"] == "Shortly: {{#sys.query#}}"
+    assert node["memory"]["window"] == {"enabled": True, "size": 6}
+
+
+def test_prompt_with_passages_stands_before_earlier_turns() -> None:
+    """Dify puts no passages into the last message."""
+    node = llm_of(CONVERSATION)
+    [message] = node["prompt_template"]
+    assert message["role"] == "system"
+    assert message["text"].startswith("You help {{#start.company#}}.\n\nPassages:\n{{#context#}}")
+    assert node["memory"]["query_prompt_template"] == "{{#sys.query#}}"
+
+
+def test_prompt_without_earlier_turns_is_a_message_of_the_user() -> None:
+    spec = AppSpec(model="m", instructions="Be kind.", prompt="{{query}}!", history=0)
+    node = llm_of(spec)
+    assert [part["role"] for part in node["prompt_template"]] == ["system", "user"]
+    assert "memory" not in node
+
+
 CONVERSATION = AppSpec(
     model="private-llm",
     instructions="You help {{company}}.",

@@ -130,6 +130,20 @@ def test_answer_streams_and_cites_what_the_portal_keeps_itself(
     assert str(base.pk) in text
 
 
+def test_draft_of_an_app_in_dify_is_tried_in_the_portal(
+    live_portal: LivePortal, tenant_a: Organisation, caller: httpx.Client, dify: DifyDouble
+) -> None:
+    app = make_app(tenant_a, live_portal.fake.model)
+    deploy(tenant_a, app, dify)
+    spec = {"model": live_portal.fake.model, "prompt": "Shortly: {{query}}"}
+    services.add_version(context=tenant_a.owner.context, app_id=app.pk, spec=spec)
+    token = factories.api_key(tenant_a, scopes=["apps:write"]).token
+    with live_portal.client(token) as developer:
+        tried = ask(developer, app, "Hello", version=2)
+    assert (tried["version"], bool(tried["answer"])) == (2, True)
+    assert dify.apps.model.asked == []
+
+
 def test_dify_that_is_down_is_a_503_in_words(
     live_portal: LivePortal, tenant_a: Organisation, caller: httpx.Client, dify: DifyDouble
 ) -> None:

@@ -204,21 +204,26 @@ class Run:
         context = "\n".join(source["content"] for source in self.sources)
         if self.app.mode == "chat":
             system = self._filled(f"{context}\n\n{self.config['pre_prompt']}", context)
-            return [*_said("system", system), *self._history(), *_said("user", self.query)]
+            return [*_said("system", system), *self._history(0), *_said("user", self.query)]
         node = self.app.node("llm")
         said = [
             message
             for part in node["prompt_template"]
             for message in _said(part["role"], self._filled(part["text"], context))
+            if message["content"]
         ]
-        if not node.get("memory"):
+        memory = node.get("memory")
+        if not memory:
             return said
-        return [*said[:-1], *self._history(), *said[-1:]]
+        # Passages are not put into the last message.
+        last = self._filled(memory["query_prompt_template"], "{{#context#}}")
+        return [*said, *self._history(memory["window"]["size"]), *_said("user", last)]
 
-    def _history(self) -> list[dict[str, str]]:
+    def _history(self, most: int) -> list[dict[str, str]]:
+        """The newest questions and answers, oldest first; 0 for all."""
         return [
             said
-            for message in self.conversation.messages
+            for message in self.conversation.messages[-most:]
             for said in (*_said("user", message.query), *_said("assistant", message.answer))
         ]
 
