@@ -24,6 +24,7 @@ _ERASED: Final = (
     "knowledge_documentsource",
     "knowledge_sourcerun",
     "knowledge_sourceitem",
+    "knowledge_evaluation",
     "knowledge_trigger",
     "knowledge_streamevent",
     "knowledge_triggerrun",

@@ -6,6 +6,7 @@ from knowledge.api import (
     app_views,
     connection_views,
     dify,
+    scenario_views,
     source_views,
     trigger_views,
     views,
@@ -146,4 +147,11 @@ urlpatterns = [
         name="trigger-runs",
     ),
     path("trigger-runs/<str:run_id>", trigger_views.TriggerRunView.as_view(), name="trigger-run"),
+    path("scenarios", scenario_views.ScenariosView.as_view(), name="scenarios"),
+    path("evaluations", scenario_views.EvaluationsView.as_view(), name="evaluations"),
+    path(
+        "evaluations/<str:evaluation_id>",
+        scenario_views.EvaluationView.as_view(),
+        name="evaluation",
+    ),
 ]

@@ -18,6 +18,7 @@ from knowledge.models.documents import (
     DocumentVersion,
     Source,
 )
+from knowledge.models.evaluations import Evaluation
 from knowledge.models.sources import (
     DocumentSource,
     OnRemoved,
@@ -53,6 +54,7 @@ __all__ = [
     "DocumentState",
     "DocumentVersion",
     "DriftPolicy",
+    "Evaluation",
     "Health",
     "KnowledgeBase",
     "MessageState",

@@ -50,6 +50,7 @@ UNGOVERNED = {
     "knowledge_chunk": "passages of documents never enter the trail",
     "knowledge_conversation": "what was said never enters the trail",
     "knowledge_appmessage": "what was said never enters the trail",
+    "knowledge_evaluation": "never changed; scenario.evaluate tells of each",
     "knowledge_streamevent": "what events say never enters the trail",
     "knowledge_triggerrun": "what was asked and answered never enters the trail",
     "knowledge_appusage": "counters; ledger and trail tell what moved them",

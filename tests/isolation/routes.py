@@ -319,6 +319,9 @@ CONTROL_PLANE: dict[str, Shows] = {
         )
     },
     "api/v1/events": LISTING,
+    "api/v1/scenarios": LISTING,
+    "api/v1/evaluations": LISTING,
+    "api/v1/evaluations/<str:evaluation_id>": _object("knowledge_evaluation"),
     "api/v1/triggers": LISTING,
     "api/v1/triggers/<str:trigger_id>": TRIGGER,
     "api/v1/triggers/<str:trigger_id>/start": TRIGGER,

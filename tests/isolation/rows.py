@@ -272,6 +272,11 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             "cooldown_minutes": 0, "schedule": "", "inputs": "{}", "receiver": "",
             "data_key_version": 0, "keep_days": 30, "created_at": now,
         },
+        "knowledge_evaluation": {
+            "id": uuid7(), "app_id": references.get("app_id"), "app_version": 1,
+            "scenario": "seen", "model": "m@1", "cases": 1, "scores": "{}", "failures": "[]",
+            "seconds": 1.0, "created_at": now,
+        },
         "knowledge_streamevent": {
             "id": uuid7(), "stream": "seen", "source_id": "seen", "subject": b"s", "at": now,
             "data_key_version": 1, "sealed": b"s", "size": 1, "received_at": now,
@@ -372,6 +377,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "knowledge_trigger": ("id", {"app_id": "knowledge_app", "api_key_id": "tenants_apikey"}),
     "knowledge_streamevent": ("id", {}),
+    "knowledge_evaluation": ("id", {"app_id": "knowledge_app"}),
     "knowledge_triggerrun": ("id", {"trigger_id": "knowledge_trigger"}),
     "audit_event": ("id", {}),
     "audit_body": ("event_id", {"event_id": "audit_event"}),

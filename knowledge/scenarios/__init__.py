@@ -1,0 +1,1 @@
+"""Scenarios: apps with their knowledge, triggers, sample data and labelled evaluation sets."""
