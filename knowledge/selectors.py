@@ -5,10 +5,17 @@ from collections.abc import Iterator
 from typing import Final
 from uuid import UUID
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 
 from inference.models import Model, Task
-from knowledge.models import UNDER_WAY, Document, DocumentState, DocumentVersion, KnowledgeBase
+from knowledge.models import (
+    UNDER_WAY,
+    Document,
+    DocumentState,
+    DocumentVersion,
+    KnowledgeBase,
+    RemoteObject,
+)
 from portal.core.errors import Invalid, NotFound
 
 _MOST_DIFF_LINES: Final = 5000
@@ -22,6 +29,8 @@ def knowledge_bases() -> QuerySet[KnowledgeBase]:
         ready_count=Count("documents", filter=Q(documents__version__gt=0)),
         working_count=Count("documents", filter=Q(**{f"{of}__in": UNDER_WAY})),
         failed_count=Count("documents", filter=Q(**{of: DocumentState.FAILED})),
+        sync_state=_in_dify("knowledge_base", "connection_id", "state"),
+        sync_error=_in_dify("knowledge_base", "connection_id", "error"),
     )
 
 
@@ -39,7 +48,18 @@ def get_knowledge_base(knowledge_base_id: UUID) -> KnowledgeBase:
 
 def documents() -> QuerySet[Document]:
     """The documents of the scope's tenant, newest first."""
-    return Document.objects.select_related("knowledge_base")
+    return Document.objects.select_related("knowledge_base").annotate(
+        sync_state=_in_dify("document", "knowledge_base__connection_id", "state"),
+        sync_error=_in_dify("document", "knowledge_base__connection_id", "error"),
+    )
+
+
+def _in_dify(kind: str, connection: str, field: str) -> Subquery:
+    """What is known of an object in the workspace where it is to stand."""
+    found = RemoteObject.objects.filter(
+        kind=kind, local_id=OuterRef("pk"), connection_id=OuterRef(connection)
+    )
+    return Subquery(found.values(field)[:1])
 
 
 def get_document(document_id: UUID) -> Document:

@@ -178,6 +178,7 @@ SPECTACULAR_SETTINGS = {
         "DocumentState": "knowledge.api.serializers.STATES",
         "RetrievalMethod": "knowledge.models.Method",
         "RunState": "knowledge.api.source_serializers.RUN_STATES",
+        "SyncState": "knowledge.models.SyncState",
     },
 }
 

@@ -5,11 +5,14 @@ from knowledge.admin.bases import KnowledgeBaseAdmin
 from knowledge.admin.connections import ConnectionAdmin
 from knowledge.admin.documents import DocumentAdmin
 from knowledge.admin.sources import DocumentSourceAdmin
+from knowledge.admin.sync import DeletionReceiptAdmin, RemoteObjectAdmin
 
 __all__ = [
     "AppAdmin",
     "ConnectionAdmin",
+    "DeletionReceiptAdmin",
     "DocumentAdmin",
     "DocumentSourceAdmin",
     "KnowledgeBaseAdmin",
+    "RemoteObjectAdmin",
 ]

@@ -1,12 +1,14 @@
 """Forms of knowledge bases and of their documents."""
 
 from typing import Any
+from uuid import UUID
 
 from django import forms
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from inference.models import Task
+from knowledge.connections.selectors import connections
 from knowledge.models import KnowledgeBase, Method
 from knowledge.models.bases import DEFAULT_TEMPLATE, MOST_NAME_CHARS, MOST_TOP_K
 from knowledge.retrieval import MOST_QUERY_CHARS
@@ -62,6 +64,14 @@ class BaseForm(ServiceForm):
         help_text=_("It orders what was found anew: slower, and often better."),
         widget=forms.Select(attrs=INPUT),
     )
+    connection_id = forms.TypedChoiceField(
+        label=_("Connection to Dify"),
+        required=False,
+        coerce=UUID,
+        empty_value=None,
+        help_text=_("It stands there too, and is kept as it is here."),
+        widget=forms.Select(attrs=INPUT),
+    )
     prompt_template = forms.CharField(
         label=_("Prompt template"),
         max_length=MOST_TEMPLATE_CHARS,
@@ -72,6 +82,8 @@ class BaseForm(ServiceForm):
 
     def __init__(self, request: HttpRequest, subject: Any = None, **kwargs: Any) -> None:
         super().__init__(request, subject, **kwargs)
+        there = [(str(c.pk), c.name) for c in connections().order_by("name")]
+        self.fields["connection_id"].choices = [_NONE, *there]  # type: ignore[attr-defined]
         embedding = served_models(Task.EMBED)
         ranking = served_models(Task.RERANK, Task.EMBED)
         for field, served in (("embedding_model", embedding), ("rerank_model", ranking)):

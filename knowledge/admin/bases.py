@@ -23,6 +23,7 @@ from knowledge import retrieval, selectors, services
 from knowledge.admin.base_forms import AskForm, BaseForm, EmptyForm, TextForm
 from knowledge.admin.source_forms import DatabaseForm, FolderForm
 from knowledge.admin.sources import page_of, read_database, state_of_source, watch_folder
+from knowledge.admin.sync import sync_facts
 from knowledge.admin.words import documents_of, note_of, percent_of, state_of
 from knowledge.extraction.checks import KINDS, MOST_BYTES
 from knowledge.models import KnowledgeBase, Method
@@ -210,6 +211,8 @@ class KnowledgeBaseAdmin(PortalModelAdmin):
                 (_("Least score"), obj.score_threshold),
                 (_("Embedding model"), obj.embedding_model),
                 (_("Reranking model"), obj.rerank_model),
+                (_("Stands in Dify at"), obj.connection and obj.connection.name),
+                *sync_facts(obj.pk, obj.connection_id),
                 (_("Id"), obj.pk),
             ],
         }

@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
+from knowledge.admin.sync import SYNC_PAGES, sync_context
 from knowledge.connections import selectors, services
 from knowledge.models import Connection, DriftPolicy, Health
 from portal.core.pages import (
@@ -103,6 +104,14 @@ class LicenceForm(ServiceForm):
     )
 
 
+class DeleteForm(ServiceForm):
+    forget = forms.BooleanField(
+        label=_("Forget what is still to be deleted in Dify"),
+        required=False,
+        help_text=_("It stays there. Choose this only where that Dify is gone for good."),
+    )
+
+
 class WorkspaceForm(ServiceForm):
     name = forms.CharField(
         label=_("Name"),
@@ -166,7 +175,7 @@ def _workspace(request: HttpRequest, connection: Connection, data: dict[str, Any
 
 
 def _delete(request: HttpRequest, connection: Connection, data: dict[str, Any]) -> str:
-    services.delete_connection(context=context_of(request), connection_id=connection.pk)
+    services.delete_connection(context=context_of(request), connection_id=connection.pk, **data)
     return reverse("admin:knowledge_connection_changelist")
 
 
@@ -186,6 +195,7 @@ class ConnectionAdmin(PortalModelAdmin):
         done=_("The connection works."),
     )
     pages = (
+        *SYNC_PAGES,
         FormPage(
             "check",
             Action.CONNECTION_EDIT,
@@ -246,7 +256,7 @@ class ConnectionAdmin(PortalModelAdmin):
             "delete",
             Action.CONNECTION_EDIT,
             _("Delete"),
-            ServiceForm,
+            DeleteForm,
             _delete,
             button=_("Delete the connection"),
             intro=_("The portal forgets it and its keys. In Dify nothing is changed."),
@@ -307,6 +317,7 @@ class ConnectionAdmin(PortalModelAdmin):
             "facts": facts,
             "problem": in_words(obj.problem),
             "licence": _licence(obj) if selectors.licence_needed(obj) else "",
+            **sync_context(obj),
         }
 
 

@@ -12,6 +12,7 @@ from unfold.paginator import InfinitePaginator
 
 from knowledge import selectors, services
 from knowledge.admin.base_forms import EmptyForm
+from knowledge.admin.sync import sync_facts
 from knowledge.admin.words import note_of, state_of
 from knowledge.models import Document, DocumentState, DocumentVersion
 from portal.core.errors import PortalError
@@ -142,6 +143,7 @@ class DocumentAdmin(PortalModelAdmin):
                 (_("Passages"), obj.passages),
                 (_("Version that is searched"), obj.version or gettext("None yet")),
                 (_("Changed"), obj.changed_at),
+                *sync_facts(obj.pk, obj.knowledge_base.connection_id),
             ],
             "metadata": sorted(obj.metadata.items()),
             "versions": versions,

@@ -1,6 +1,6 @@
 """Connections to Dify on the management API."""
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -63,11 +63,23 @@ class ConnectionView(PortalView):
         )
         return Response(shapes.ConnectionSerializer(changed).data)
 
-    @extend_schema(operation_id="connections_delete", responses={204: None})
+    @extend_schema(
+        operation_id="connections_delete",
+        parameters=[
+            OpenApiParameter(
+                "forget",
+                bool,
+                description="Also where something is still to be deleted in Dify; it stays there.",
+            )
+        ],
+        responses={204: None},
+    )
     def delete(self, request: Request, connection_id: str) -> Response:
         """Forgets the connection and its keys; in Dify nothing is changed."""
         services.delete_connection(
-            context=api_context(request), connection_id=parse_id(connection_id)
+            context=api_context(request),
+            connection_id=parse_id(connection_id),
+            forget=request.query_params.get("forget") == "true",
         )
         return Response(status=204)
 

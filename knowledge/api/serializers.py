@@ -6,7 +6,14 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from knowledge.filters import OPERATORS
-from knowledge.models import Document, DocumentState, DocumentVersion, KnowledgeBase, Method
+from knowledge.models import (
+    Document,
+    DocumentState,
+    DocumentVersion,
+    KnowledgeBase,
+    Method,
+    SyncState,
+)
 from knowledge.models.bases import MOST_NAME_CHARS, MOST_TOP_K
 from knowledge.retrieval import MOST_QUERY_CHARS
 from knowledge.services.bases import MOST_TEMPLATE_CHARS
@@ -25,12 +32,26 @@ _SETTINGS = [
 ]
 
 
+class InDifySerializer(serializers.Serializer[Any]):
+    """How an object does in Dify."""
+
+    state = serializers.ChoiceField(SyncState.choices)
+    message = serializers.CharField(help_text="What went wrong, and what to do; else empty.")
+
+
+def _in_dify(row: Any) -> dict[str, str] | None:
+    if row.sync_state is None:
+        return None
+    return {"state": row.sync_state, "message": row.sync_error}
+
+
 class KnowledgeBaseSerializer(serializers.ModelSerializer[KnowledgeBase]):
     """A knowledge base, and how its documents do."""
 
     connection_id = serializers.UUIDField(
         allow_null=True, help_text="In whose workspace of Dify it stands too; null for none."
     )
+    in_dify = serializers.SerializerMethodField(help_text="Null where it is not to stand there.")
     documents = serializers.IntegerField(source="document_count")
     documents_ready = serializers.IntegerField(source="ready_count")
     documents_under_way = serializers.IntegerField(source="working_count")
@@ -42,6 +63,7 @@ class KnowledgeBaseSerializer(serializers.ModelSerializer[KnowledgeBase]):
             "id",
             *_SETTINGS,
             "connection_id",
+            "in_dify",
             "documents",
             "documents_ready",
             "documents_under_way",
@@ -49,6 +71,10 @@ class KnowledgeBaseSerializer(serializers.ModelSerializer[KnowledgeBase]):
             "created_at",
         ]
         read_only_fields = fields
+
+    @extend_schema_field(InDifySerializer(allow_null=True))
+    def get_in_dify(self, base: KnowledgeBase) -> dict[str, str] | None:
+        return _in_dify(base)
 
 
 class NewKnowledgeBaseSerializer(serializers.Serializer[Any]):
@@ -85,6 +111,7 @@ class DocumentSerializer(serializers.ModelSerializer[Document]):
     parts_done = serializers.IntegerField(help_text="How many of them have their vectors.")
     waiting_for = serializers.CharField(help_text="Why it does not go on now; empty if it does.")
     error = serializers.CharField(help_text="What went wrong, and what to do; else empty.")
+    in_dify = serializers.SerializerMethodField(help_text="Null before it is to stand there.")
 
     class Meta:
         model = Document
@@ -104,10 +131,15 @@ class DocumentSerializer(serializers.ModelSerializer[Document]):
             "parts_done",
             "waiting_for",
             "error",
+            "in_dify",
             "created_at",
             "changed_at",
         ]
         read_only_fields = fields
+
+    @extend_schema_field(InDifySerializer(allow_null=True))
+    def get_in_dify(self, document: Document) -> dict[str, str] | None:
+        return _in_dify(document)
 
     @extend_schema_field(serializers.ChoiceField(STATES))
     def get_state(self, document: Document) -> str:

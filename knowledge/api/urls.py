@@ -8,6 +8,7 @@ from knowledge.api import (
     dify,
     scenario_views,
     source_views,
+    sync_views,
     trigger_views,
     views,
 )
@@ -154,4 +155,25 @@ urlpatterns = [
         scenario_views.EvaluationView.as_view(),
         name="evaluation",
     ),
+    path(
+        "connections/<str:connection_id>/sync",
+        sync_views.SyncView.as_view(),
+        name="connection-sync",
+    ),
+    path(
+        "connections/<str:connection_id>/plan",
+        sync_views.PlanView.as_view(),
+        name="connection-plan",
+    ),
+    path(
+        "connections/<str:connection_id>/objects",
+        sync_views.RemoteObjectsView.as_view(),
+        name="connection-objects",
+    ),
+    path(
+        "remote-objects/<str:object_id>/decide",
+        sync_views.DecideView.as_view(),
+        name="remote-object-decide",
+    ),
+    path("deletion-receipts", sync_views.DeletionReceiptsView.as_view(), name="deletion-receipts"),
 ]

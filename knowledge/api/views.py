@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from knowledge import retrieval, selectors, services
 from knowledge.api import serializers as shapes
 from knowledge.filters import Condition
-from knowledge.models import DocumentState, Method
+from knowledge.models import Document, DocumentState, Method
 from knowledge.retrieval import Question
 from portal.core.api import PortalView
 from portal.core.errors import Invalid
@@ -148,7 +148,7 @@ class DocumentsView(PortalView):
         added = services.add_text(
             context=api_context(request), knowledge_base_id=parse_id(base_id), **sent
         )
-        return Response(shapes.DocumentSerializer(added).data, status=201)
+        return Response(_document(added).data, status=201)
 
 
 class FilesView(PortalView):
@@ -174,7 +174,7 @@ class FilesView(PortalView):
             content=sent["file"].read(),
             metadata=sent.get("metadata"),
         )
-        return Response(shapes.DocumentSerializer(added).data, status=201)
+        return Response(_document(added).data, status=201)
 
 
 class DocumentView(PortalView):
@@ -198,13 +198,17 @@ class DocumentView(PortalView):
         edited = services.edit_document(
             context=api_context(request), document_id=parse_id(document_id), **sent
         )
-        return Response(shapes.DocumentSerializer(edited).data)
+        return Response(_document(edited).data)
 
     @extend_schema(operation_id="knowledge_documents_delete", responses={204: None})
     def delete(self, request: Request, document_id: str) -> Response:
         """Deletes it with its versions."""
         services.delete_document(context=api_context(request), document_id=parse_id(document_id))
         return Response(status=204)
+
+
+def _document(changed: Document) -> shapes.DocumentSerializer:
+    return shapes.DocumentSerializer(selectors.get_document(changed.pk))
 
 
 class IndexView(PortalView):
@@ -221,7 +225,7 @@ class IndexView(PortalView):
         begun = services.index_again(
             context=api_context(request), document_id=parse_id(document_id)
         )
-        return Response(shapes.DocumentSerializer(begun).data)
+        return Response(_document(begun).data)
 
 
 class VersionsView(PortalView):

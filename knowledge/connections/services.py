@@ -27,7 +27,8 @@ from knowledge.dify.console_api import InnerApi
 from knowledge.dify.errors import AddressNotAllowed, DifyFault
 from knowledge.dify.probe import Report
 from knowledge.dify.shapes import Workspace
-from knowledge.models import Connection, DriftPolicy
+from knowledge.models import Connection, DriftPolicy, KnowledgeBase, RemoteObject
+from knowledge.sync.wakes import bring_forward
 from portal.core.actors import Context
 from portal.core.errors import Conflict, Invalid, NotFound, TooMany
 from portal.core.outgoing import literal_address, url_fault
@@ -141,6 +142,13 @@ def edit_connection(
             _key(dataset_key, "dataset_key") if dataset_key else present.dataset_key,
         )
         moved = endpoint != present
+        if endpoint.workspace_id != present.workspace_id and stands_there(row):
+            raise Conflict(
+                "Knowledge bases stand in this workspace: take the connection out of their "
+                "settings first, and make another one.",
+                code="connection_in_use",
+                param="workspace_id",
+            )
         if moved:
             _require_unshared(row, context)
             report = _tried(tenant_id, endpoint)
@@ -148,6 +156,7 @@ def edit_connection(
             apply_outcome(row, report, timezone.now())
         with _intent(ConnectionEvent.EDIT, row, address=row.base_url):
             _save(row)
+            bring_forward(tenant_id, row.pk, timezone.now())
             if moved and row.shared:
                 _move_copies(context, row, endpoint, report)
     return row
@@ -170,13 +179,17 @@ def _move_copies(context: Context, row: Connection, endpoint: Endpoint, report: 
             copy.save()
 
 
-def delete_connection(*, context: Context, connection_id: UUID) -> None:
+def delete_connection(*, context: Context, connection_id: UUID, forget: bool = False) -> None:
     """Forgets a connection and its keys; in Dify nothing is changed.
+
+    Args:
+        forget: what stood there and is still to be deleted there, too.
 
     Raises:
         Forbidden: the caller may not.
         NotFound: no such connection here.
-        Conflict: other tenants have copies of it.
+        Conflict: other tenants have copies of it, knowledge bases stand there, or what stood
+            there has not been deleted yet.
     """
     require(context, Action.CONNECTION_EDIT)
     require_tenant(context)
@@ -184,8 +197,31 @@ def delete_connection(*, context: Context, connection_id: UUID) -> None:
         row = _locked(connection_id)
         if row.shared and row.shared_from is None and _copies(context, row):
             raise Conflict("Other tenants share the connection: delete theirs first.")
+        _refuse_used(row, forget=forget)
         with _intent(ConnectionEvent.DELETE, row, address=row.base_url):
             row.delete()
+
+
+def _refuse_used(row: Connection, *, forget: bool) -> None:
+    bases = KnowledgeBase.objects.filter(connection_id=row.pk).order_by("name")
+    named = list(bases.values_list("name", flat=True)[:10])
+    if named:
+        raise Conflict(
+            f"Knowledge bases stand there: {', '.join(named)}. Take the connection out of their "
+            "settings first.",
+            code="connection_in_use",
+        )
+    if not forget and stands_there(row):
+        raise Conflict(
+            "What stood there is still being deleted in Dify: wait for it, or have it forgotten, "
+            "so that it stays there.",
+            code="connection_in_use",
+        )
+
+
+def stands_there(row: Connection) -> bool:
+    """Whether something of ours stands in the workspace, or may."""
+    return RemoteObject.objects.filter(connection_id=row.pk, gone=False).exists()
 
 
 def _copies(context: Context, row: Connection) -> bool:

@@ -116,8 +116,8 @@ def refusal(response: httpx.Response, body: bytes) -> errors.DifyFault:
     if kind is errors.Missing and not code:
         kind = errors.NoRoute
     # A proxy in front speaks for a Dify that is down or busy, without a version.
-    if VERSION_HEADER not in response.headers and kind not in (errors.Failed, errors.Busy):
-        kind = errors.NotDify
+    if VERSION_HEADER not in response.headers and kind is not errors.Busy:
+        kind = errors.Down if kind is errors.Failed else errors.NotDify
     return kind(remote_status=status, remote_code=code, retry_after=_retry_after(response))
 
 

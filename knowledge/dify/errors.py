@@ -218,3 +218,10 @@ class Failed(DifyFault):
     code = "dify_failed"
     sentence = "Dify failed while it worked on the call."
     retryable = True
+
+
+class Down(Failed):
+    """What stands in front of Dify answers in its place."""
+
+    code = "dify_down"
+    sentence = "Dify does not answer, but what stands in front of it: check that Dify runs."

@@ -22,6 +22,7 @@ STOPS: Final = (
     errors.AddressNotAllowed,
     errors.Busy,
     errors.CertificateRefused,
+    errors.Down,
     errors.KeyRefused,
     errors.NotDify,
     errors.TimedOut,

@@ -98,7 +98,9 @@ def _keep(policy: str, want: Want, link: RemoteObject | None) -> Step | None:
     asked = link is not None and CREATE in link.asking
     if link is None or (not link.remote_id and not link.gone) or (link.gone and asked):
         if not want.revive and not asked:
-            return None
+            if link is None:
+                return None
+            return Step(Verb.FORGET, Why.UNWANTED, want.kind, want.label, want, link)
         verb, why = (Verb.ADOPT, Why.ASKED) if asked else (Verb.CREATE, Why.NEW)
         return Step(verb, why, want.kind, want.label, want, link)
     if link.gone:

@@ -404,6 +404,26 @@ SENTENCES: Final = (
     _("Name the columns whose text is searched."),
     _("'filter' must be an object, without $where and $function."),
     _("The row has no text: leave such rows out, or name other columns."),
+    _("Dify has an object of this name already."),
+    _("Dify is still working on an earlier change of the document."),
+    _("Dify does not know the address of the call; look at what stands in front of it."),
+    _("Dify does not answer, but what stands in front of it: check that Dify runs."),
+    _("Dify lost the text while it was indexed."),
+    _("Dify could not index the text."),
+    _("The document has changed meanwhile."),
+    _("Apps in Dify search '%(name)s': %(wanted)s. Take it out of them first."),
+    _("There is no such object."),
+    _("There is nothing to decide about it any more."),
+    _("The connection is paused: have it go on first."),
+    _("Knowledge bases stand there: %(name)s. Take the connection out of their settings first."),
+    _(
+        "What stood there is still being deleted in Dify: wait for it, or have it forgotten, so "
+        "that it stays there."
+    ),
+    _(
+        "Knowledge bases stand in this workspace: take the connection out of their settings "
+        "first, and make another one."
+    ),
 )
 UNFOLD: Final = (
     _("Type to search"),

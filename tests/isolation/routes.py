@@ -44,6 +44,7 @@ EXPORT = _object("tenants_tenantexport")
 FILE, BATCH = _object("inference_file"), _object("inference_batch")
 
 CONNECTION = _object("knowledge_connection")
+REMOTE_OBJECT = _object("knowledge_remoteobject")
 WEBHOOK = _object("inference_webhookdelivery")
 OVERRIDE = _object("inference_routeoverride")
 APP = _object("knowledge_app")
@@ -140,6 +141,14 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/knowledge/connection/<uuid:object_id>/licence/": CONNECTION,
     "admin/knowledge/connection/<uuid:object_id>/workspace/": CONNECTION,
     "admin/knowledge/connection/<uuid:object_id>/delete/": CONNECTION,
+    "admin/knowledge/connection/<uuid:object_id>/sync/": CONNECTION,
+    "admin/knowledge/connection/<uuid:object_id>/pause/": CONNECTION,
+    "admin/knowledge/connection/<uuid:object_id>/resume/": CONNECTION,
+    "admin/knowledge/remoteobject/": LISTING,
+    "admin/knowledge/remoteobject/<uuid:object_id>/": REMOTE_OBJECT,
+    "admin/knowledge/remoteobject/<uuid:object_id>/ours/": REMOTE_OBJECT,
+    "admin/knowledge/remoteobject/<uuid:object_id>/theirs/": REMOTE_OBJECT,
+    "admin/knowledge/deletionreceipt/": LISTING,
     "admin/inference/deployment/": PLATFORM,
     "admin/inference/deployment/<uuid:object_id>/": PLATFORM,
     "admin/inference/deployment/add/": PLATFORM,
@@ -284,6 +293,11 @@ CONTROL_PLANE: dict[str, Shows] = {
     "api/v1/routes/<str:route_id>": PLATFORM,
     "api/v1/routes/<str:route_id>/overrides": PLATFORM,
     "api/v1/route-overrides/<str:override_id>": OVERRIDE,
+    "api/v1/connections/<str:connection_id>/sync": CONNECTION,
+    "api/v1/connections/<str:connection_id>/plan": CONNECTION,
+    "api/v1/connections/<str:connection_id>/objects": CONNECTION,
+    "api/v1/remote-objects/<str:object_id>/decide": REMOTE_OBJECT,
+    "api/v1/deletion-receipts": LISTING,
     "api/v1/knowledge-bases": LISTING,
     "api/v1/knowledge-bases/<str:base_id>": BASE,
     "api/v1/knowledge-bases/<str:base_id>/retrieve": BASE,

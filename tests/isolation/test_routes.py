@@ -45,6 +45,8 @@ BODY = {
     "overlap_seconds": 3600,
 }
 BODIES: dict[str, dict[str, Any]] = {
+    "api/v1/connections/<str:connection_id>/sync": {"paused": True},
+    "api/v1/remote-objects/<str:object_id>/decide": {"decision": "ours"},
     "api/v1/members/<str:member_id>": {"role": "viewer"},
     "api/v1/keys/<str:key_id>": {"allowed_networks": []},
     "api/v1/keys/<str:key_id>/revoke": {"reason": "a test"},
@@ -79,6 +81,10 @@ BODIES: dict[str, dict[str, Any]] = {
 OF_ANOTHER_STATE = {
     "admin/knowledge/app/<uuid:object_id>/delete/",
     "admin/knowledge/app/<uuid:object_id>/deploy/",
+    "admin/knowledge/connection/<uuid:object_id>/sync/",
+    "admin/knowledge/connection/<uuid:object_id>/pause/",
+    "admin/knowledge/remoteobject/<uuid:object_id>/ours/",
+    "admin/knowledge/remoteobject/<uuid:object_id>/theirs/",
     "admin/knowledge/document/<uuid:object_id>/enable/",
     "admin/knowledge/document/<uuid:object_id>/restore/",
     "admin/knowledge/documentsource/<uuid:object_id>/resume/",

@@ -93,7 +93,7 @@ async def test_stream_that_is_cut_breaks_off(channel: AsyncChannel, dify: DifyDo
     ("kind", "error"),
     [
         ("failed", errors.Failed),
-        ("bad_gateway", errors.Failed),
+        ("bad_gateway", errors.Down),
         ("busy", errors.Busy),
         ("drop", errors.BrokenOff),
         ("redirect", errors.Redirected),

@@ -30,7 +30,7 @@ def listed(endpoint: Endpoint, **options: Any) -> Any:
     ("kind", "error", "retryable"),
     [
         ("failed", errors.Failed, True),
-        ("bad_gateway", errors.Failed, True),
+        ("bad_gateway", errors.Down, True),
         ("busy", errors.Busy, True),
         ("drop", errors.BrokenOff, True),
         ("html_404", errors.NoRoute, False),
@@ -168,6 +168,8 @@ def test_file_is_updated_by_the_older_call_where_the_newer_is_not_offered(
         first = client.knowledge.create_document_by_file(
             made.id, upload, indexing_technique="economy"
         )
+        while not client.knowledge.indexing_status(made.id, first.batch)[0].indexed:
+            pass
         client.knowledge.update_document_by_file(
             made.id, first.document.id, Upload("a.md", b"two", "text/markdown")
         )

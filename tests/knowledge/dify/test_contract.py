@@ -189,10 +189,10 @@ def _every_knowledge_call(api: Any) -> None:
     text = api.create_document_by_text(
         made.id, name="a.txt", text="Vacation: two days.", indexing_technique="economy"
     )
-    while not api.indexing_status(made.id, text.batch)[0].indexed:
-        pass
+    _index(api, made.id, text.batch)
     upload = Upload("b.md", b"# Security", "text/markdown")
     file = api.create_document_by_file(made.id, upload, indexing_technique="economy")
+    _index(api, made.id, file.batch)
     api.update_document_by_text(made.id, text.document.id, name="a.txt", text="Vacation: three.")
     api.update_document_by_file(made.id, file.document.id, upload)
     while any(d.indexing_status != "completed" for d in api.documents(made.id)):
@@ -220,6 +220,11 @@ def _every_knowledge_call(api: Any) -> None:
     api.delete_metadata(made.id, field.id)
     api.delete_document(made.id, file.document.id)
     api.delete_dataset(api.get_dataset(made.id).id)
+
+
+def _index(api: Any, dataset_id: str, batch: str) -> None:
+    while not api.indexing_status(dataset_id, batch)[0].indexed:
+        pass
 
 
 def _every_console_call(api: Any, source: KnowledgeSource) -> None:

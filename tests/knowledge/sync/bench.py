@@ -53,7 +53,9 @@ class Bench:
         return self.tenant.owner.context
 
     def policy(self, policy: str) -> None:
-        edit_connection(context=self.context, connection_id=self.connection.pk, drift_policy=policy)
+        self.connection = edit_connection(
+            context=self.context, connection_id=self.connection.pk, drift_policy=policy
+        )
 
     def base(self, name: str = "Handbook", **settings: Any) -> KnowledgeBase:
         settings = {"embedding_model": "", **settings}

@@ -157,6 +157,8 @@ class KnowledgeRoutes:
         return self._replace(document, file.filename, file.content)
 
     def _replace(self, document: Document, name: str, content: bytes) -> Answer:
+        if document.display_status != "available":
+            raise invalid("Document is not available")
         document.name, document.content, document.file_id = name, content, new_id()
         document.reads_left = document.reads = self.indexing_reads
         document.lost, document.updated = self._losing(), True
