@@ -12,10 +12,10 @@ from portal.core.tenancy import tenant_scope
 SLUG: Final = "handbook"
 _NAME: Final = "Handbook"
 _DOCUMENTS: Final = Path(__file__).parent / "handbook"
-_PROMPT: Final = (
-    "Here is what the handbook says:\n\n{{context}}\n\n"
-    "Answer this question in one short sentence, from the handbook alone: {{query}}"
-)
+# The shipped model is tiny: told more than one passage, or what to do with it, it answers worse.
+_PASSAGES: Final = 1
+_INSTRUCTIONS: Final = "{{context}}"
+_PROMPT: Final = "{{query}}"
 
 
 def make_handbook_app(context: Context, model: str) -> str:
@@ -28,7 +28,7 @@ def make_handbook_app(context: Context, model: str) -> str:
             return SLUG
         base = KnowledgeBase.objects.filter(name=_NAME).first()
     if base is None:
-        base = create_knowledge_base(context=context, name=_NAME, top_k=2)
+        base = create_knowledge_base(context=context, name=_NAME, top_k=_PASSAGES)
     for document in sorted(_DOCUMENTS.iterdir()):
         add_file(
             context=context,
@@ -43,6 +43,7 @@ def make_handbook_app(context: Context, model: str) -> str:
         description="Answers questions about leave, expenses and visitors.",
         spec={
             "model": model,
+            "instructions": _INSTRUCTIONS,
             "prompt": _PROMPT,
             "knowledge": [{"knowledge_base_id": str(base.pk)}],
             "sampling": {"temperature": 0.0, "max_tokens": 120},
