@@ -6,6 +6,7 @@ from knowledge.admin.connections import ConnectionAdmin
 from knowledge.admin.documents import DocumentAdmin
 from knowledge.admin.sources import DocumentSourceAdmin
 from knowledge.admin.sync import DeletionReceiptAdmin, RemoteObjectAdmin
+from knowledge.admin.triggers import TriggerAdmin
 
 __all__ = [
     "AppAdmin",
@@ -15,4 +16,5 @@ __all__ = [
     "DocumentSourceAdmin",
     "KnowledgeBaseAdmin",
     "RemoteObjectAdmin",
+    "TriggerAdmin",
 ]

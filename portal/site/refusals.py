@@ -424,6 +424,9 @@ SENTENCES: Final = (
         "Knowledge bases stand in this workspace: take the connection out of their settings "
         "first, and make another one."
     ),
+    _("There is no such trigger."),
+    _("No version of the app '%(name)s' is published."),
+    _("What the run was given is not kept any more."),
 )
 UNFOLD: Final = (
     _("Type to search"),

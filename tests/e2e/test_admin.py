@@ -28,6 +28,7 @@ PAGES = {
     "Knowledge bases": "/admin/knowledge/knowledgebase/",
     "Document sources": "/admin/knowledge/documentsource/",
     "Apps": "/admin/knowledge/app/",
+    "Triggers": "/admin/knowledge/trigger/",
     "Connections": "/admin/knowledge/connection/",
     "Models": "/admin/inference/model/",
     "Audit trail": "/admin/audit/auditevent/",
@@ -40,7 +41,7 @@ PAGES = {
 }
 MENUS = {
     "owner": [
-        *("Overview", "Playground", "Knowledge bases", "Document sources", "Apps"),
+        *("Overview", "Playground", "Knowledge bases", "Document sources", "Apps", "Triggers"),
         *(
             "API keys",
             "Jobs",
@@ -55,7 +56,7 @@ MENUS = {
         *("Members", "Connections", "Models", "Exports"),
     ],
     "developer": [
-        *("Overview", "Playground", "Knowledge bases", "Document sources", "Apps"),
+        *("Overview", "Playground", "Knowledge bases", "Document sources", "Apps", "Triggers"),
         *(
             "API keys",
             "Jobs",
@@ -75,6 +76,7 @@ MENUS = {
             "Knowledge bases",
             "Document sources",
             "Apps",
+            "Triggers",
             "API keys",
             "Jobs",
             "Batches",

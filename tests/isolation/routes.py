@@ -216,6 +216,11 @@ CONTROL_PLANE: dict[str, Shows] = {
             "database/",
         )
     },
+    "admin/knowledge/trigger/": LISTING,
+    **{
+        f"admin/knowledge/trigger/<uuid:object_id>/{page}": TRIGGER
+        for page in ("", "start/", "pause/", "resume/", "delete/")
+    },
     "admin/knowledge/documentsource/": LISTING,
     **{
         f"admin/knowledge/documentsource/<uuid:object_id>/{page}": SOURCE

@@ -87,6 +87,7 @@ OF_ANOTHER_STATE = {
     "admin/knowledge/remoteobject/<uuid:object_id>/theirs/",
     "admin/knowledge/document/<uuid:object_id>/enable/",
     "admin/knowledge/document/<uuid:object_id>/restore/",
+    "admin/knowledge/trigger/<uuid:object_id>/resume/",
     "admin/knowledge/documentsource/<uuid:object_id>/resume/",
     "admin/knowledge/documentsource/<uuid:object_id>/database/",
     "admin/knowledge/connection/<uuid:object_id>/share/",
