@@ -57,7 +57,8 @@ class Mongo:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """Breaks off every connection."""
+        """Breaks off every connection, and what was read over it is not read on over another."""
+        self._cursors.clear()
         for client in list(self._open):
             with suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)

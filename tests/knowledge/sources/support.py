@@ -1,5 +1,9 @@
 """Sources read by hand: the io worker's turn is the test's own."""
 
+import os
+import time
+from pathlib import Path
+from typing import Final
 from uuid import UUID
 
 from django.utils import timezone
@@ -15,8 +19,11 @@ from knowledge.models import (
 from knowledge.selectors import get_version
 from knowledge.services import create_knowledge_base
 from knowledge.sources.runs import run_source
+from knowledge.sources.services import create_source
 from portal.core.tenancy import tenant_scope
 from tests.factories import Organisation
+
+HOUR: Final = 3600
 
 
 def make_base(tenant: Organisation, name: str = "rules") -> KnowledgeBase:
@@ -82,3 +89,24 @@ def refused(tenant: Organisation, source: DocumentSource) -> dict[str, str]:
     with tenant_scope(tenant.context):
         found = SourceItem.objects.filter(source_id=source.pk).exclude(problem="")
         return dict(found.values_list("key", "problem"))
+
+
+def write(path: Path, content: bytes | str, *, age: float = HOUR) -> Path:
+    """A file that was changed so many seconds ago."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    then = time.time() - age
+    os.utime(path, (then, then))
+    return path
+
+
+def watch(tenant: Organisation, base: KnowledgeBase, path: str = "", **more: str) -> DocumentSource:
+    settings = {"path": path, "include": more.pop("include", "")}
+    return create_source(
+        context=tenant.context,
+        knowledge_base_id=base.pk,
+        name="folder",
+        kind="folder",
+        settings=settings,
+        **more,
+    )

@@ -28,7 +28,6 @@ from tests.knowledge.sources.support import (
     documents,
     done,
     last_run,
-    make_base,
     refused,
     run,
     source_now,
@@ -59,11 +58,6 @@ def shop(request: pytest.FixtureRequest) -> Iterator[Database]:
     )
     yield made
     made.execute("DROP TABLE tickets")
-
-
-@pytest.fixture
-def base(tenant_a: Organisation) -> KnowledgeBase:
-    return make_base(tenant_a)
 
 
 def settings(shop: Database, **changed: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from knowledge.sources.services import create_source, start_run
 from portal.core.errors import Invalid
 from tests.factories import Organisation
 from tests.knowledge.sources.mongo import Mongo, Refused
-from tests.knowledge.sources.support import documents, done, make_base, run, texts
+from tests.knowledge.sources.support import documents, done, run, texts
 
 PASSWORD = "reader's secret"
 
@@ -25,11 +25,6 @@ def mongo() -> Iterator[Mongo]:
     server = Mongo("reader", PASSWORD)
     yield server
     server.close()
-
-
-@pytest.fixture
-def base(tenant_a: Organisation) -> KnowledgeBase:
-    return make_base(tenant_a)
 
 
 def ticket(number: int, **more: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from portal.core.env import env
 from portal.core.tenancy import tenant_scope
 from tests.api.callers import session_caller
 from tests.factories import Member, Organisation
-from tests.knowledge.sources.support import documents, make_base, run
+from tests.knowledge.sources.support import documents, run
 
 LIST = "/admin/knowledge/documentsource/"
 
@@ -37,11 +37,6 @@ def root(tmp_path: Path, tenant_a: Organisation, monkeypatch: pytest.MonkeyPatch
         (tmp_path / name).write_bytes(content)
         os.utime(tmp_path / name, (1, 1))
     return tmp_path
-
-
-@pytest.fixture
-def base(tenant_a: Organisation) -> KnowledgeBase:
-    return make_base(tenant_a)
 
 
 def client_of(member: Member) -> Client:
