@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
@@ -298,6 +298,12 @@ class LivePortal:
         return httpx.Client(base_url=self.base_url, headers=headers, timeout=60, **options)
 
 
+IDLE_SLOTS: Final[dict[str, str]] = dict.fromkeys(
+    ("WEBHOOK_SLOTS", "DOCUMENT_SLOTS", "SYNC_SLOTS", "SOURCE_SLOTS"), "0"
+)
+"""Of an io worker that leaves webhooks, documents and the like to the tests."""
+
+
 def start_portal(servers: SessionServers) -> LivePortal:
     """Starts everything and waits until a request would be served."""
     fake = deploy(servers, "fake-chat", options={"token_ms": 2, "slots": 64})
@@ -305,9 +311,7 @@ def start_portal(servers: SessionServers) -> LivePortal:
     try:
         web = programs.web()
         programs.worker(fake, name="worker-fake")
-        # Tests send their webhooks, index their documents and keep their connections in step
-        # themselves; a further io worker does it for those that it finds.
-        programs.io(WEBHOOK_SLOTS="0", DOCUMENT_SLOTS="0", SYNC_SLOTS="0")
+        programs.io(**IDLE_SLOTS)
         programs.beat()
         programs.wait_served(web, fake)
     except BaseException:

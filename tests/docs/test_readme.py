@@ -101,7 +101,8 @@ def test_run_every_command_of_the_readme_works(shell: Terminal) -> None:
     for block in README:
         if block.reason is None:
             reader.type(block)
-    assert streamed_text(reader.output_of("curl -N")).strip()
+    assert streamed_text(reader.output_of("/v1/chat/completions")).strip()
+    assert "event: done" in reader.output_of("/apps/handbook/chat")
     assert "CompletionUsage(" in reader.output_of("from openai import OpenAI")
     assert '"status":"ready"' in reader.output_of("/health/ready")
     assert "CREATE ROLE" in reader.output_of("roles --print")

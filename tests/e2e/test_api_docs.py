@@ -18,6 +18,7 @@ def test_trying_a_call_on_the_api_page_answers_with_the_sessions_rows(
 ) -> None:
     page = log_in("owner")
     page.goto("/api/v1/docs")
+    page.get_by_placeholder("Filter by tag").fill("users")
     call = page.locator(".opblock", has=page.locator("[data-path='/api/v1/users']")).first
     call.locator(".opblock-summary").click()
     call.get_by_role("button", name="Try it out").click()
@@ -49,7 +50,7 @@ def test_reading_the_api_page_under_the_portals_name_asks_nobody_else(
         page.locator("#login-form button[type=submit]").click()
         page.locator("h1.fh-title").wait_for()
         page.goto("/api/v1/docs")
-        expect(page.locator(".opblock").nth(20)).to_be_visible()
+        expect(page.locator(".opblock").nth(5)).to_be_visible()
         page.wait_for_load_state("networkidle")
     finally:
         named.close()

@@ -193,7 +193,7 @@ def test_create_playground_key_is_bound_short_lived_and_closed_to_management(
     made = create_playground_key(context=tenant_a.context, session_key="s" * 32)
     key = made.api_key
     assert key.kind == ApiKeyKind.PLAYGROUND
-    assert key.scopes == ["inference"]
+    assert key.scopes == ["inference", "apps"]
     assert key.expires_at is not None
     assert key.expires_at - timezone.now() <= timedelta(hours=1)
     assert key.session_hmac is not None

@@ -258,7 +258,7 @@ def test_check_connection_says_what_is_wrong_and_when_it_works_again(
     dify.fail("bad_gateway", times=-1)
     for _ in range(2):
         checked = services.check_connection(context=context, connection_id=made.id)
-    assert (checked.health, checked.problem_code) == (Health.FAILING, "dify_failed")
+    assert (checked.health, checked.problem_code) == (Health.FAILING, "dify_down")
     assert checked.since > made.since
     # What was known of it stays known.
     assert checked.version == "1.16.0"

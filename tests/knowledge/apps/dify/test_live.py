@@ -21,22 +21,18 @@ from tests.knowledge.apps.support import make_app
 from tests.knowledge.dify.double import DifyDouble
 from tests.knowledge.support import index
 from tests.knowledge.sync.bench import connect
-from tests.live import LivePortal
+from tests.live import IDLE_SLOTS, LivePortal, Programs
 from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module", autouse=True)
 def keeping(live_portal: LivePortal) -> Iterator[None]:
     """An io worker that keeps connections in step."""
-    programs = live_portal.programs
-    worker = programs.io(
-        name=unique("io-dify"),
-        WEBHOOK_SLOTS="0",
-        DOCUMENT_SLOTS="0",
-        PORTAL_URL=live_portal.base_url,
-    )
+    programs = Programs(live_portal.servers)
+    slots = IDLE_SLOTS | {"SYNC_SLOTS": "2"}
+    programs.io(name=unique("io-dify"), PORTAL_URL=live_portal.base_url, **slots)
     yield
-    worker.stop()
+    programs.stop()
 
 
 @pytest.fixture
