@@ -24,8 +24,8 @@ _GROUNDED = (
 )
 
 
-class SettingsForm(ServiceForm):
-    """What all versions of an app share."""
+class _NamedForm(ServiceForm):
+    """What an app is called."""
 
     name = forms.CharField(label=_("Name"), max_length=80, widget=forms.TextInput(attrs=INPUT))
     description = forms.CharField(
@@ -34,6 +34,11 @@ class SettingsForm(ServiceForm):
         required=False,
         widget=forms.TextInput(attrs=INPUT),
     )
+
+
+class SettingsForm(_NamedForm):
+    """What all versions of an app share."""
+
     keep_days = forms.IntegerField(
         label=_("Days that conversations are kept"),
         min_value=1,
@@ -183,7 +188,7 @@ class SpecForm(ServiceForm):
         }
 
 
-class NewAppForm(SpecForm):
+class NewAppForm(_NamedForm, SpecForm):
     """An app with its first version."""
 
     slug = forms.CharField(
@@ -191,13 +196,6 @@ class NewAppForm(SpecForm):
         max_length=MOST_SLUG_CHARS,
         help_text=_("Callers name the app by it: a-z, 0-9 and hyphens. It never changes."),
         widget=forms.TextInput(attrs={**INPUT, "autofocus": True}),
-    )
-    name = forms.CharField(label=_("Name"), max_length=80, widget=forms.TextInput(attrs=INPUT))
-    description = forms.CharField(
-        label=_("Description"),
-        max_length=400,
-        required=False,
-        widget=forms.TextInput(attrs=INPUT),
     )
     mode = forms.ChoiceField(
         label=_("Mode"), choices=AppMode.choices, widget=forms.Select(attrs=INPUT)

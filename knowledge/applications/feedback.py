@@ -8,13 +8,13 @@ import structlog
 from asgiref.sync import async_to_sync
 from django.db import transaction
 
-from audit.services import intent
 from inference.jobs.live import LiveJobs
 from knowledge.applications import conversations
 from knowledge.applications.calling import callable_app, count
 from knowledge.applications.choosing import Backends
 from knowledge.applications.events import AppEvent
-from knowledge.models import App, AppMessage, Conversation
+from knowledge.models import AppMessage, Conversation
+from knowledge.trail import intent_about
 from portal.core.actors import Context
 from portal.core.errors import Invalid, PortalError
 from portal.core.tenancy import tenant_scope
@@ -57,7 +57,7 @@ def rate_message(
         message = conversations.get_message(context, found, message_id, user)
         before, message.rating = message.rating, rating
         conversations.seal_comment(message, comment)
-        with _intent(AppEvent.RATE, found, message=str(message.pk), rating=rating):
+        with intent_about(AppEvent.RATE, found, message=str(message.pk), rating=rating):
             message.save(update_fields=["rating", "sealed_comment"])
         count(
             found.pk,
@@ -85,21 +85,11 @@ def delete_conversation(
     with tenant_scope(context):
         found = callable_app(context, app)
         conversation = conversations.get_conversation(context, found, conversation_id, user)
-        with _intent(AppEvent.DELETE_CONVERSATION, found, conversation=str(conversation.pk)):
+        with intent_about(AppEvent.DELETE_CONVERSATION, found, conversation=str(conversation.pk)):
             Conversation.objects.filter(pk=conversation.pk).delete()
         if conversation.remote_id:
             backend, remote = Backends(LiveJobs()).of(found), conversation.remote_id
             _tell(lambda: backend.forget(context, remote))
-
-
-def _intent(event: AppEvent, app: App, **detail: Any) -> Any:
-    return intent(
-        event,
-        object_type="knowledge.app",
-        object_id=app.pk,
-        object_label=app.name,
-        detail=detail,
-    )
 
 
 def _tell(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -7,13 +7,13 @@ from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
-from audit.services import intent
 from knowledge.applications.dify.deployed import check_publishable, follow
 from knowledge.applications.events import AppEvent
 from knowledge.applications.selectors import get_app, get_version
 from knowledge.applications.spec import AppSpec, bases_of, check_spec, document_of, read_spec
 from knowledge.models import App, AppMode, AppVersion, KnowledgeBase
 from knowledge.models.apps import MOST_KEEP_DAYS, MOST_SLUG_CHARS
+from knowledge.trail import intent_about
 from portal.core.actors import Context
 from portal.core.errors import Conflict, Invalid
 from portal.core.tenancy import tenant_scope
@@ -21,7 +21,6 @@ from tenants.models import ApiKey
 from tenants.permissions import Action, require
 from tenants.services.checks import clean_text, require_tenant
 
-OBJECT: Final = "knowledge.app"
 MOST_KEYS: Final = 50
 _SLUG: Final = re.compile(rf"[a-z0-9](?:[a-z0-9-]{{0,{MOST_SLUG_CHARS - 2}}}[a-z0-9])?")
 
@@ -59,7 +58,7 @@ def create_app(
     with tenant_scope(context):
         _apply(app, {"name": name, **settings})
         version = _version(context, app, spec, note)
-        with _intent(AppEvent.CREATE, app):
+        with intent_about(AppEvent.CREATE, app):
             try:
                 with transaction.atomic():
                     app.save(force_insert=True)
@@ -88,7 +87,7 @@ def edit_app(*, context: Context, app_id: UUID, **changes: Any) -> App:
     with tenant_scope(context):
         app = _locked(app_id)
         _apply(app, changes)
-        with _intent(AppEvent.EDIT, app):
+        with intent_about(AppEvent.EDIT, app):
             app.save(update_fields=list(changes))
         follow(app)
     return app
@@ -115,7 +114,7 @@ def add_version(
         version = _version(context, app, spec, note)
         if version.spec == newest.spec:
             return newest
-        with _intent(AppEvent.ADD_VERSION, app, version=version.number):
+        with intent_about(AppEvent.ADD_VERSION, app, version=version.number):
             app.save(update_fields=["latest"])
             version.save(force_insert=True)
     return version
@@ -142,7 +141,7 @@ def publish_app(*, context: Context, app_id: UUID, number: int | None = None) ->
         check_spec(spec, AppMode(app.mode))
         check_publishable(app, spec)
         app.published = version.number
-        with _intent(AppEvent.PUBLISH, app, version=version.number):
+        with intent_about(AppEvent.PUBLISH, app, version=version.number):
             app.save(update_fields=["published"])
         follow(app)
     return app
@@ -160,7 +159,7 @@ def withdraw_app(*, context: Context, app_id: UUID) -> App:
     with tenant_scope(context):
         app = _locked(app_id)
         app.published = 0
-        with _intent(AppEvent.WITHDRAW, app):
+        with intent_about(AppEvent.WITHDRAW, app):
             app.save(update_fields=["published"])
         follow(app)
     return app
@@ -184,18 +183,8 @@ def delete_app(*, context: Context, app_id: UUID) -> None:
                 code="app_published",
             )
         follow(app)
-        with _intent(AppEvent.DELETE, app):
+        with intent_about(AppEvent.DELETE, app):
             App.objects.filter(pk=app.pk).delete()
-
-
-def _intent(event: AppEvent, app: App, **detail: Any) -> Any:
-    return intent(
-        event,
-        object_type=OBJECT,
-        object_id=app.pk,
-        object_label=app.name,
-        detail=detail or None,
-    )
 
 
 def _locked(app_id: UUID) -> App:

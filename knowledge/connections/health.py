@@ -11,8 +11,7 @@ import structlog
 from django.db import connection as database
 from django.utils import timezone
 
-from audit.models import Category, Outcome
-from audit.services import Event, record
+from audit.models import Outcome
 from knowledge.connections.events import ConnectionEvent
 from knowledge.connections.vault import endpoint_of
 from knowledge.dify.channel import Endpoint
@@ -20,6 +19,7 @@ from knowledge.dify.client import Dify
 from knowledge.dify.errors import DifyFault
 from knowledge.dify.probe import Report, examine
 from knowledge.models import Connection, Health
+from knowledge.trail import record_about
 from portal.core.actors import Context
 from portal.core.tenancy import tenant_scope
 
@@ -30,7 +30,6 @@ CHECK_SECONDS: Final = 60.0
 CALL_SECONDS: Final = 10.0
 """How long each call of a check may take."""
 _AT_ONCE: Final = 4
-OBJECT: Final = "knowledge.connection"
 
 # Whoever claims a connection has the pause until the next check to look at it.
 _CLAIM: Final[LiteralString] = """
@@ -133,16 +132,11 @@ def apply_outcome(connection: Connection, outcome: Report | DifyFault, now: date
 
 def _tell(event: ConnectionEvent, connection: Connection, **detail: str) -> None:
     failed = event == ConnectionEvent.FAIL
-    record(
-        Event(
-            Category.INTENT,
-            event,
-            Outcome.FAILURE if failed else Outcome.SUCCESS,
-            reason=connection.problem_code,
-            object_type=OBJECT,
-            object_id=str(connection.id),
-            object_label=connection.name,
-            detail={"version": connection.version, **detail},
-        )
+    record_about(
+        event,
+        connection,
+        Outcome.FAILURE if failed else Outcome.SUCCESS,
+        reason=connection.problem_code,
+        detail={"version": connection.version, **detail},
     )
     log.info(event.value, connection_id=str(connection.id), problem=connection.problem_code)

@@ -1,21 +1,17 @@
 """Verbs of connections. One that can't be worked with is never saved."""
 
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import httpx
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
-from audit.services import intent
 from knowledge.connections.events import ConnectionEvent
 from knowledge.connections.health import (
     CALL_SECONDS,
-    OBJECT,
     OUTCOME_FIELDS,
     apply_outcome,
     look,
@@ -29,6 +25,7 @@ from knowledge.dify.probe import Report
 from knowledge.dify.shapes import Workspace
 from knowledge.models import Connection, DriftPolicy, KnowledgeBase, RemoteObject
 from knowledge.sync.wakes import bring_forward
+from knowledge.trail import intent_about
 from portal.core.actors import Context
 from portal.core.errors import Conflict, Invalid, NotFound, TooMany
 from portal.core.outgoing import literal_address, url_fault
@@ -98,7 +95,7 @@ def create_connection(
         report = _tried(tenant_id, endpoint)
         seal(row, endpoint)
         apply_outcome(row, report, timezone.now())
-        with _intent(ConnectionEvent.CREATE, row, address=row.base_url):
+        with intent_about(ConnectionEvent.CREATE, row, address=row.base_url):
             _save(row, force_insert=True)
     return row
 
@@ -154,7 +151,7 @@ def edit_connection(
             report = _tried(tenant_id, endpoint)
             seal(row, endpoint)
             apply_outcome(row, report, timezone.now())
-        with _intent(ConnectionEvent.EDIT, row, address=row.base_url):
+        with intent_about(ConnectionEvent.EDIT, row, address=row.base_url):
             _save(row)
             bring_forward(tenant_id, row.pk, timezone.now())
             if moved and row.shared:
@@ -198,7 +195,7 @@ def delete_connection(*, context: Context, connection_id: UUID, forget: bool = F
         if row.shared and row.shared_from is None and _copies(context, row):
             raise Conflict("Other tenants share the connection: delete theirs first.")
         _refuse_used(row, forget=forget)
-        with _intent(ConnectionEvent.DELETE, row, address=row.base_url):
+        with intent_about(ConnectionEvent.DELETE, row, address=row.base_url):
             row.delete()
 
 
@@ -246,7 +243,7 @@ def check_connection(*, context: Context, connection_id: UUID) -> Connection:
         row = _locked(connection_id)
         _one_at_a_time(tenant_id)
         endpoint = endpoint_of(row)
-        with _intent(ConnectionEvent.CHECK, row, address=row.base_url):
+        with intent_about(ConnectionEvent.CHECK, row, address=row.base_url):
             return write_outcome(row, look(endpoint))
 
 
@@ -310,7 +307,7 @@ def share_connection(
             raise Conflict("The connection is this tenant's own.", param="tenant_id")
         endpoint = endpoint_of(row)
         row.organisation = named
-        with _intent(ConnectionEvent.SHARE, row, tenant=str(tenant_id), organisation=named):
+        with intent_about(ConnectionEvent.SHARE, row, tenant=str(tenant_id), organisation=named):
             row.save(update_fields=["organisation"])
             return _copy(context, tenant_id, row, endpoint)
 
@@ -336,7 +333,7 @@ def _copy(context: Context, tenant_id: UUID, row: Connection, endpoint: Endpoint
             **{field: getattr(row, field) for field in OUTCOME_FIELDS},
         )
         seal(copy, endpoint)
-        with _intent(ConnectionEvent.CREATE, copy, organisation=row.organisation):
+        with intent_about(ConnectionEvent.CREATE, copy, organisation=row.organisation):
             _save(copy, force_insert=True)
     return copy
 
@@ -360,7 +357,7 @@ def confirm_licence(*, context: Context, connection_id: UUID, reference: str) ->
         row.licence_reference = where
         row.licence_confirmed_by = context.actor.label
         row.licence_confirmed_at = timezone.now()
-        with _intent(ConnectionEvent.CONFIRM_LICENCE, row, reference=where):
+        with intent_about(ConnectionEvent.CONFIRM_LICENCE, row, reference=where):
             row.save(
                 update_fields=[
                     "licence_reference", "licence_confirmed_by", "licence_confirmed_at",
@@ -395,7 +392,7 @@ def create_workspace(
         if row.licence_confirmed_at is None:
             raise LicenceUnconfirmed
         with (
-            _intent(ConnectionEvent.CREATE_WORKSPACE, row, workspace=called, owner=owner),
+            intent_about(ConnectionEvent.CREATE_WORKSPACE, row, workspace=called, owner=owner),
             open_channel(row.base_url, call_seconds=CALL_SECONDS) as channel,
         ):
             return InnerApi(channel, key).create_workspace(name=called, owner_email=owner)
@@ -447,11 +444,6 @@ def _base_url(text: str) -> str:
 
 
 # -- rows --------------------------------------------------------------------------------------
-
-
-def _intent(event: ConnectionEvent, row: Connection, **detail: str) -> AbstractContextManager[UUID]:
-    facts: Mapping[str, Any] = detail
-    return intent(event, object_type=OBJECT, object_id=row.id, object_label=row.name, detail=facts)
 
 
 def _locked(connection_id: UUID) -> Connection:

@@ -7,7 +7,6 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from audit.services import intent
 from inference.models import Task
 from knowledge.accounts import own_key
 from knowledge.applications.selectors import apps_using
@@ -17,13 +16,13 @@ from knowledge.models.bases import MOST_NAME_CHARS, MOST_TOP_K
 from knowledge.selectors import served_models
 from knowledge.sync.users import refuse_if_used
 from knowledge.sync.wakes import wake
+from knowledge.trail import intent_about
 from portal.core.actors import Context
 from portal.core.errors import Conflict, Invalid, NotFound
 from portal.core.tenancy import tenant_scope
 from tenants.permissions import Action, require
 from tenants.services.checks import clean_text, require_tenant
 
-OBJECT: Final = "knowledge.knowledgebase"
 MOST_TEMPLATE_CHARS: Final = 8000
 PLACES: Final = ("{{context}}", "{{query}}")
 """What a prompt template must hold: where the passages go, and where the question."""
@@ -52,7 +51,7 @@ def create_knowledge_base(*, context: Context, name: str, **settings: Any) -> Kn
         base = KnowledgeBase(tenant_id=tenant_id, created_by_id=context.user_id)
         _apply(base, {"name": name, **settings})
         _give_key(context, base)
-        with _intent(KnowledgeEvent.CREATE, base):
+        with intent_about(KnowledgeEvent.CREATE, base):
             _write(base, force_insert=True)
             wake(base.connection_id)
     return base
@@ -87,7 +86,7 @@ def edit_knowledge_base(
         if stood_at is not None and base.connection_id != stood_at:
             refuse_if_used(base, stood_at)
         _give_key(context, base)
-        with _intent(KnowledgeEvent.EDIT, base):
+        with intent_about(KnowledgeEvent.EDIT, base):
             _write(base)
             wake(stood_at, local_id=base.pk)
             wake(base.connection_id, local_id=base.pk)
@@ -113,7 +112,7 @@ def delete_knowledge_base(*, context: Context, knowledge_base_id: UUID) -> None:
         base = locked_base(knowledge_base_id)
         refuse_used_base(base)
         refuse_if_used(base, base.connection_id)
-        with _intent(KnowledgeEvent.DELETE, base):
+        with intent_about(KnowledgeEvent.DELETE, base):
             KnowledgeBase.objects.filter(pk=base.pk).delete()
             wake(base.connection_id, local_id=base.pk)
 
@@ -145,10 +144,6 @@ def refuse_used_base(base: KnowledgeBase) -> None:
             code="knowledge_base_in_use",
             data={"apps": [app.slug for app in using]},
         )
-
-
-def _intent(event: KnowledgeEvent, base: KnowledgeBase) -> Any:
-    return intent(event, object_type=OBJECT, object_id=base.pk, object_label=base.name)
 
 
 def _write(base: KnowledgeBase, *, force_insert: bool = False) -> None:

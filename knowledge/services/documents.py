@@ -10,7 +10,6 @@ from uuid import UUID
 from django.db.models import Sum
 from django.utils import timezone
 
-from audit.services import intent
 from knowledge.events import KnowledgeEvent
 from knowledge.extraction.checks import MOST_BYTES, check_file
 from knowledge.extraction.reading import check_text
@@ -24,6 +23,7 @@ from knowledge.models import (
 )
 from knowledge.services.bases import locked_base
 from knowledge.sync.wakes import wake
+from knowledge.trail import intent_about
 from portal.core.actors import Context
 from portal.core.env import env
 from portal.core.errors import Conflict, Invalid, NotFound
@@ -31,7 +31,6 @@ from portal.core.tenancy import tenant_scope
 from tenants.permissions import Action, require
 from tenants.services.checks import clean_text, require_tenant
 
-OBJECT: Final = "knowledge.document"
 MOST_METADATA: Final = 32
 MOST_KEY_CHARS: Final = 64
 MOST_VALUE_CHARS: Final = 512
@@ -152,7 +151,7 @@ def edit_document(
             document.enabled = enabled
         if archived is not None and archived != (document.archived_at is not None):
             document.archived_at = timezone.now() if archived else None
-        with _intent(KnowledgeEvent.EDIT_DOCUMENT, document):
+        with intent_about(KnowledgeEvent.EDIT_DOCUMENT, document):
             document.save(update_fields=["name", "metadata", "enabled", "archived_at"])
             wake(document.knowledge_base.connection_id, local_id=document.pk)
     return document
@@ -169,7 +168,7 @@ def index_again(*, context: Context, document_id: UUID) -> Document:
     require_tenant(context)
     with tenant_scope(context):
         document = _locked(document_id)
-        with _intent(KnowledgeEvent.INDEX_DOCUMENT, document):
+        with intent_about(KnowledgeEvent.INDEX_DOCUMENT, document):
             _start(document, timezone.now())
             document.save()
     return document
@@ -186,20 +185,10 @@ def delete_document(*, context: Context, document_id: UUID) -> None:
     require_tenant(context)
     with tenant_scope(context):
         document = _locked(document_id)
-        with _intent(KnowledgeEvent.DELETE_DOCUMENT, document):
+        with intent_about(KnowledgeEvent.DELETE_DOCUMENT, document):
             connection_id = document.knowledge_base.connection_id
             Document.objects.filter(pk=document.pk).delete()
             wake(connection_id, local_id=document.pk)
-
-
-def _intent(event: KnowledgeEvent, document: Document, **detail: Any) -> Any:
-    return intent(
-        event,
-        object_type=OBJECT,
-        object_id=document.pk,
-        object_label=document.name,
-        detail=detail or None,
-    )
 
 
 def _locked(document_id: UUID) -> Document:
@@ -297,7 +286,7 @@ def store(
         document.source, document.changed_at = incoming.source, now
         document.metadata = document.metadata if facts is None else facts
         _start(document, now)
-        with _intent(event, document, digest=incoming.digest, size=incoming.size):
+        with intent_about(event, document, digest=incoming.digest, size=incoming.size):
             document.save()
             _save_version(context, document, incoming)
     return Stored(document, document.latest == 1, new_version=True)

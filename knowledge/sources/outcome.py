@@ -6,14 +6,13 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from audit.models import Category, Outcome
-from audit.services import Event, record
+from audit.models import Outcome
 from knowledge.models import DocumentSource, RunState, SourceRun
 from knowledge.schedules import next_time
 from knowledge.sources.events import SourceEvent
+from knowledge.trail import record_about
 from tenants.models import Tenant
 
-OBJECT: Final = "knowledge.source"
 RUNS_KEPT: Final = 100
 
 
@@ -49,16 +48,11 @@ def due(source: DocumentSource, after: datetime) -> datetime | None:
 
 def _tell(source: DocumentSource, run: SourceRun) -> None:
     failed = bool(source.problem)
-    record(
-        Event(
-            Category.INTENT,
-            SourceEvent.FAIL if failed else SourceEvent.RECOVER,
-            Outcome.FAILURE if failed else Outcome.SUCCESS,
-            object_type=OBJECT,
-            object_id=str(source.pk),
-            object_label=source.name,
-            detail={"run": str(run.pk)},
-        )
+    record_about(
+        SourceEvent.FAIL if failed else SourceEvent.RECOVER,
+        source,
+        Outcome.FAILURE if failed else Outcome.SUCCESS,
+        detail={"run": str(run.pk)},
     )
 
 

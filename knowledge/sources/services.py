@@ -1,7 +1,6 @@
 """Verbs of sources. One that can't be read is never saved."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -10,16 +9,16 @@ import msgspec
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from audit.services import intent
 from knowledge.models import Document, DocumentSource, OnRemoved, RunState, SourceItem, SourceRun
 from knowledge.schedules import clean_schedule
 from knowledge.services.bases import locked_base
 from knowledge.sources.events import SourceEvent
-from knowledge.sources.outcome import OBJECT, due
+from knowledge.sources.outcome import due
 from knowledge.sources.readers import reading_of
 from knowledge.sources.reading import Entry, Opened, StillWritten
 from knowledge.sources.settings import DatabaseSettings, read_settings
 from knowledge.sources.vault import seal_password
+from knowledge.trail import intent_about
 from portal.core.actors import Context
 from portal.core.errors import Conflict, Invalid, NotFound, PortalError
 from portal.core.tenancy import tenant_scope
@@ -90,7 +89,7 @@ def create_source(
         )
         _apply(source, settings, password)
         source.wake_at = timezone.now()
-        with _intent(SourceEvent.CREATE, source):
+        with intent_about(SourceEvent.CREATE, source):
             _save(source, force_insert=True)
     return source
 
@@ -129,7 +128,7 @@ def edit_source(
         before = source.settings
         if settings is not None or password:
             _apply(source, before if settings is None else settings, password)
-        with _intent(SourceEvent.EDIT, source):
+        with intent_about(SourceEvent.EDIT, source):
             if source.settings != before:
                 source.full_wanted, source.last_key = True, None
             if source.settings != before or source.paused:
@@ -153,7 +152,7 @@ def delete_source(*, context: Context, source_id: UUID, keep_documents: bool) ->
     require_tenant(context)
     with tenant_scope(context):
         source = _locked(source_id)
-        with _intent(SourceEvent.DELETE, source, documents_kept=keep_documents):
+        with intent_about(SourceEvent.DELETE, source, documents_kept=keep_documents):
             if not keep_documents:
                 items = SourceItem.objects.filter(source_id=source.pk).exclude(document=None)
                 documents = list(items.values_list("document_id", flat=True))
@@ -185,7 +184,7 @@ def start_run(
         source.empty_allowed = empty_allowed
         if not _is_running(source):
             source.wake_at = timezone.now()
-        with _intent(SourceEvent.RUN, source, everything=full):
+        with intent_about(SourceEvent.RUN, source, everything=full):
             source.save(update_fields=["full_wanted", "empty_allowed", "wake_at"])
     return source
 
@@ -204,7 +203,7 @@ def try_source(*, context: Context, source_id: UUID) -> Sequence[Seen]:
     with tenant_scope(context):
         source = _locked(source_id)
         opened = reading_of(source, read_settings(source.kind, source.settings))
-        with _intent(SourceEvent.TEST, source):
+        with intent_about(SourceEvent.TEST, source):
             return _first(opened)
 
 
@@ -277,17 +276,6 @@ def _on_removed(text: str) -> str:
     if text not in OnRemoved.values:
         raise Invalid("'on_removed' must be delete, archive or keep.", param="on_removed")
     return text
-
-
-def _intent(event: SourceEvent, source: DocumentSource, **detail: Any) -> Any:
-    held: AbstractContextManager[UUID] = intent(
-        event,
-        object_type=OBJECT,
-        object_id=source.pk,
-        object_label=source.name,
-        detail=detail or None,
-    )
-    return held
 
 
 def _locked(source_id: UUID) -> DocumentSource:

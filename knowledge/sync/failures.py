@@ -6,18 +6,17 @@ from typing import Final
 import structlog
 from django.utils import timezone
 
-from audit.models import Category, Outcome
-from audit.services import Event, record
+from audit.models import Outcome
 from knowledge.dify import errors
 from knowledge.models import Connection, RemoteObject, Sync, SyncState
 from knowledge.models.sync import MOST_ERROR_CHARS
 from knowledge.sync.events import SyncEvent
 from knowledge.sync.lease import Lease
+from knowledge.trail import record_about
 from portal.core.errors import PortalError
 
 log = structlog.get_logger(__name__)
 
-OBJECT: Final = "knowledge.connection"
 STOPS: Final = (
     errors.AddressNotAllowed,
     errors.Busy,
@@ -97,15 +96,5 @@ def note_end(lease: Lease, due_at: datetime) -> None:
 
 
 def _tell(event: SyncEvent, connection: Connection, outcome: Outcome, reason: str) -> None:
-    record(
-        Event(
-            Category.INTENT,
-            event,
-            outcome,
-            reason=reason,
-            object_type=OBJECT,
-            object_id=str(connection.pk),
-            object_label=connection.name,
-        )
-    )
+    record_about(event, connection, outcome, reason=reason)
     log.info(event.value, connection_id=str(connection.pk), problem=reason)

@@ -16,20 +16,19 @@ from django.db import DatabaseError
 from django.db import connection as database
 from django.utils import timezone
 
-from audit.models import Category, Outcome
-from audit.services import Event, record
 from knowledge.connections.vault import endpoint_of
 from knowledge.dify.channel import Endpoint
 from knowledge.dify.client import Dify
 from knowledge.dify.errors import DifyFault
 from knowledge.models import Connection, Sync, SyncState
 from knowledge.sync.events import SyncEvent
-from knowledge.sync.failures import OBJECT, note_connection_failure, note_end
+from knowledge.sync.failures import note_connection_failure, note_end
 from knowledge.sync.kinds import Session, kinds
 from knowledge.sync.lease import LEASE, Lease, LostLease
 from knowledge.sync.observing import links_of, observe, remotes_of, wants_of
 from knowledge.sync.planning import Step, Verb, Why, plan
 from knowledge.sync.steps import Steps, note_steps
+from knowledge.trail import record_about
 from tenants.models import Tenant
 
 log = structlog.get_logger(__name__)
@@ -168,20 +167,14 @@ def _tell_drift(connection: Connection, steps: list[Step]) -> None:
     ]
     if not drifted:
         return
-    record(
-        Event(
-            Category.INTENT,
-            SyncEvent.DRIFT,
-            Outcome.SUCCESS,
-            object_type=OBJECT,
-            object_id=str(connection.pk),
-            object_label=connection.name,
-            detail={
-                "objects": len(drifted),
-                "named": [
-                    {"kind": step.kind, "name": step.label, "step": step.verb, "why": step.why}
-                    for step in drifted[:_MOST_NAMES]
-                ],
-            },
-        )
+    record_about(
+        SyncEvent.DRIFT,
+        connection,
+        detail={
+            "objects": len(drifted),
+            "named": [
+                {"kind": step.kind, "name": step.label, "step": step.verb, "why": step.why}
+                for step in drifted[:_MOST_NAMES]
+            ],
+        },
     )

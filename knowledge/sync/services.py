@@ -1,6 +1,6 @@
 """Verbs of keeping in step."""
 
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from django.utils import timezone
@@ -11,13 +11,13 @@ from knowledge.models import Connection, Decision, RemoteObject, Sync, SyncState
 from knowledge.sync.events import SyncEvent
 from knowledge.sync.selectors import get_remote_object
 from knowledge.sync.wakes import wake
+from knowledge.trail import intent_about
 from portal.core.actors import Context
 from portal.core.errors import Conflict, Invalid
 from portal.core.tenancy import tenant_scope
 from tenants.permissions import Action, require
 from tenants.services.checks import require_tenant
 
-CONNECTION: Final = "knowledge.connection"
 REMOTE_OBJECT: Final = "knowledge.remoteobject"
 
 
@@ -33,7 +33,7 @@ def sync_now(*, context: Context, connection_id: UUID) -> Sync:
     require_tenant(context)
     with tenant_scope(context):
         connection = get_connection(connection_id)
-        with _intent(SyncEvent.RUN, connection):
+        with intent_about(SyncEvent.RUN, connection):
             sync = _sync_of(connection)
             if sync.paused:
                 raise Conflict("The connection is paused: have it go on first.")
@@ -58,7 +58,7 @@ def set_paused(*, context: Context, connection_id: UUID, paused: bool) -> Sync:
         connection = get_connection(connection_id)
         sync = _sync_of(connection)
         if sync.paused != paused:
-            with _intent(SyncEvent.PAUSE if paused else SyncEvent.RESUME, connection):
+            with intent_about(SyncEvent.PAUSE if paused else SyncEvent.RESUME, connection):
                 sync.paused = paused
                 sync.save(update_fields=["paused"])
                 if not paused:
@@ -103,12 +103,3 @@ def decide(*, context: Context, remote_object_id: UUID, decision: str) -> Remote
 def _sync_of(connection: Connection) -> Sync:
     wake(connection.pk)
     return Sync.objects.get(tenant_id=connection.tenant_id, connection_id=connection.pk)
-
-
-def _intent(event: SyncEvent, connection: Connection) -> Any:
-    return intent(
-        event,
-        object_type=CONNECTION,
-        object_id=connection.pk,
-        object_label=connection.name,
-    )

@@ -11,8 +11,6 @@ from uuid import UUID
 import msgspec
 from django.utils import timezone
 
-from audit.models import Category, Outcome
-from audit.services import Event, record
 from inference.batches.refusals import passes
 from inference.jobs.results import Gone, read_result
 from inference.jobs.submission import JobRequest, submit
@@ -26,6 +24,7 @@ from knowledge.applications.selectors import published_version
 from knowledge.applications.spec import check_inputs, read_spec
 from knowledge.models import App, AppMode, AppVersion, Trigger, TriggerRun, TriggerRunState
 from knowledge.runner.runner import prepare
+from knowledge.trail import record_about
 from knowledge.triggers.events import TriggerEvent
 from knowledge.triggers.inputs import Inputs
 from knowledge.triggers.rules import holds, read_condition
@@ -38,7 +37,6 @@ from tenants.models import ApiKey
 RECORD_DAYS: Final = 365
 """So long it is kept that a run was; what it held is kept as its trigger says."""
 
-OBJECT: Final = "knowledge.trigger"
 _RESULT_SECONDS: Final = 3600
 _LOOK_AGAIN: Final = timedelta(seconds=0.5)
 _MOST_REST_SECONDS: Final = 60.0
@@ -168,17 +166,7 @@ def _end(run: TriggerRun, state: TriggerRunState, error: str = "") -> None:
 def _tell(run: TriggerRun, job_id: UUID) -> None:
     """Tells the trail, and the receiver if there is one: a webhook of the job that found it."""
     trigger = run.trigger
-    record(
-        Event(
-            Category.INTENT,
-            TriggerEvent.ALERT,
-            Outcome.SUCCESS,
-            object_type=OBJECT,
-            object_id=str(trigger.pk),
-            object_label=trigger.name,
-            detail={"run": str(run.pk), "job": str(job_id)},
-        )
-    )
+    record_about(TriggerEvent.ALERT, trigger, detail={"run": str(run.pk), "job": str(job_id)})
     if trigger.sealed_url is not None:
         url = url_of(
             trigger.tenant_id, trigger.data_key_version, trigger.pk, bytes(trigger.sealed_url)

@@ -8,7 +8,6 @@ from uuid import UUID
 import msgspec
 from django.db import IntegrityError, transaction
 
-from audit.services import intent
 from inference.webhooks.services import NoSigningSecret, has_signing_secret
 from inference.webhooks.targets import clean_url, targets
 from knowledge.accounts import TRIGGERS, own_key
@@ -17,12 +16,12 @@ from knowledge.applications.spec import check_inputs, read_spec
 from knowledge.models import App, AppMode, Trigger, TriggerKind, TriggerRun
 from knowledge.models.triggers import MOST_KEEP_DAYS
 from knowledge.schedules import clean_schedule
+from knowledge.trail import intent_about
 from knowledge.triggers.events import TriggerEvent
 from knowledge.triggers.inputs import check_expressions
 from knowledge.triggers.intake import clean_stream
 from knowledge.triggers.matching import set_next, start_run
 from knowledge.triggers.rules import MOST_MINUTES, read_condition, read_rules
-from knowledge.triggers.running import OBJECT
 from knowledge.triggers.vault import newest_cipher, seal_url
 from portal.core.actors import Context
 from portal.core.errors import Conflict, Invalid, NotFound
@@ -73,7 +72,7 @@ def create_trigger(
         trigger = Trigger(tenant_id=tenant_id, app=app, kind=kind, created_by_id=context.user_id)
         _apply(trigger, {"name": name, **settings})
         _complete(context, trigger)
-        with _intent(TriggerEvent.CREATE, trigger):
+        with intent_about(TriggerEvent.CREATE, trigger):
             _write(trigger, force_insert=True)
     return trigger
 
@@ -99,7 +98,7 @@ def edit_trigger(*, context: Context, trigger_id: UUID, **changes: Any) -> Trigg
         trigger = locked_trigger(trigger_id)
         _apply(trigger, changes)
         _complete(context, trigger)
-        with _intent(TriggerEvent.EDIT, trigger):
+        with intent_about(TriggerEvent.EDIT, trigger):
             _write(trigger)
     return trigger
 
@@ -115,7 +114,7 @@ def delete_trigger(*, context: Context, trigger_id: UUID) -> None:
     require_tenant(context)
     with tenant_scope(context):
         trigger = locked_trigger(trigger_id)
-        with _intent(TriggerEvent.DELETE, trigger):
+        with intent_about(TriggerEvent.DELETE, trigger):
             Trigger.objects.filter(pk=trigger.pk).delete()
 
 
@@ -138,7 +137,7 @@ def start_trigger(
             raise Invalid(f"No version of the app '{app.name}' is published.", param="app")
         given = dict(inputs or {})
         check_inputs(read_spec(get_version(app, app.published).spec), given)
-        with _intent(TriggerEvent.START, trigger):
+        with intent_about(TriggerEvent.START, trigger):
             return start_run(trigger, cause=uuid7().hex, inputs=given)
 
 
@@ -153,10 +152,6 @@ def locked_trigger(trigger_id: UUID) -> Trigger:
     if found is None:
         raise NotFound("There is no such trigger.")
     return found
-
-
-def _intent(event: TriggerEvent, trigger: Trigger) -> Any:
-    return intent(event, object_type=OBJECT, object_id=trigger.pk, object_label=trigger.name)
 
 
 def _write(trigger: Trigger, *, force_insert: bool = False) -> None:

@@ -1,10 +1,7 @@
 """Verbs of apps on Dify: put there, and taken back."""
 
-from contextlib import AbstractContextManager
-from typing import Final
 from uuid import UUID
 
-from audit.services import intent
 from knowledge.applications.dify.deployed import check_publishable, deployment_of
 from knowledge.applications.dify.dsl import dsl_version
 from knowledge.applications.dify.portal import portal_url
@@ -14,13 +11,12 @@ from knowledge.applications.spec import read_spec
 from knowledge.connections.selectors import get_connection
 from knowledge.models import App, AppDeployment, Connection
 from knowledge.sync.wakes import wake
+from knowledge.trail import intent_about
 from portal.core.actors import Context
 from portal.core.errors import Conflict
 from portal.core.tenancy import tenant_scope
 from tenants.permissions import Action, require
 from tenants.services.checks import require_tenant
-
-OBJECT: Final = "knowledge.app"
 
 
 class NoPlugin(Conflict):
@@ -59,7 +55,7 @@ def deploy_app(*, context: Context, app_id: UUID, connection_id: UUID) -> AppDep
             connection=connection,
             created_by_id=context.user_id,
         )
-        with _intent(AppEvent.DEPLOY, app, connection):
+        with intent_about(AppEvent.DEPLOY, app, connection=connection.name):
             row.save(force_insert=True)
             if app.published:
                 check_publishable(app, read_spec(published_version(app).spec))
@@ -84,7 +80,7 @@ def undeploy_app(*, context: Context, app_id: UUID) -> None:
         row = deployment_of(app)
         if row is None:
             raise Conflict("The app runs in the portal already.")
-        with _intent(AppEvent.UNDEPLOY, app, row.connection):
+        with intent_about(AppEvent.UNDEPLOY, app, connection=row.connection.name):
             row.delete()
         wake(row.connection_id)
 
@@ -99,13 +95,3 @@ def _check(app: App, connection: Connection) -> None:
     if not connection.capabilities["gateway_provider"]:
         raise NoPlugin
     portal_url()
-
-
-def _intent(event: AppEvent, app: App, connection: Connection) -> AbstractContextManager[UUID]:
-    return intent(
-        event,
-        object_type=OBJECT,
-        object_id=app.pk,
-        object_label=app.name,
-        detail={"connection": connection.name},
-    )
