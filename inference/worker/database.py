@@ -15,21 +15,18 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from inference.fair_order import earliest_tag
 from inference.fallback import Move, move_of, moved, send_moves
 from inference.pipelining import Answer, Pipe
 from inference.settlement import Settled, Settlement, settle, settled
 from inference.worker import claims
 from inference.worker.claims import Claimed, Progress
+from inference.worker.floor import LOOK_SECONDS, Floor
 
 log = structlog.get_logger(__name__)
 
 # Kept answers that one statement settles; PostgreSQL takes no value of a gibibyte.
 _MOST_ANSWER_CHARS: Final = 64_000_000
-_LOOK_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 0.2
-# How far behind the clock a claim still looks; see ``claims.CLAIM``.
-_FLOOR_LAG_SECONDS: Final = 2.0
 _MAX_CLAIM: Final = 128
 
 
@@ -88,8 +85,7 @@ class Queue:
         self._stopped = False
         # After a refused statement the settlements go one by one, to find the one at fault.
         self._singly = False
-        self._floors: deque[tuple[float, int]] = deque()
-        self._look_at = 0.0
+        self._floor = Floor()
         self._thread = threading.Thread(target=self._run, name="queue", daemon=True)
 
     def start(self) -> None:
@@ -157,7 +153,7 @@ class Queue:
 
     def _run(self) -> None:
         while True:
-            self._turn.wait(timeout=_LOOK_SECONDS)
+            self._turn.wait(timeout=LOOK_SECONDS)
             self._turn.clear()
             with self._gate:
                 fault = self._guarded_turn()
@@ -247,8 +243,7 @@ class Queue:
         """How many to claim: none unless something says there may be work."""
         if not self._claiming:
             return 0
-        due = monotonic() >= self._look_at
-        if not (self._rung or due):
+        if not (self._rung or self._floor.due(monotonic())):
             return 0
         limit = min(self._capacity() + len(self._settlements), _MAX_CLAIM)
         if limit > 0:
@@ -295,24 +290,12 @@ class Queue:
             worker=self._worker,
             limit=limit,
             lease_seconds=self._lease_seconds,
-            floor=self._floor(),
+            floor=self._floor.next(monotonic()),
             lightly=lightly,
         )
 
-    def _floor(self) -> int:
-        """The start tag claimed about two seconds ago; none at all once a second."""
-        now = monotonic()
-        if now >= self._look_at:
-            self._look_at = now + _LOOK_SECONDS
-            return 0
-        while len(self._floors) > 1 and self._floors[1][0] < now - _FLOOR_LAG_SECONDS:
-            self._floors.popleft()
-        if not self._floors or self._floors[0][0] > now - _FLOOR_LAG_SECONDS:
-            return 0
-        return earliest_tag(self._floors[0][1])
-
     def _note_claim(self, taken: list[Claimed], limit: int) -> None:
-        self._floors.append((monotonic(), taken[0].start_tag))
+        self._floor.note(taken[0].start_tag, monotonic())
         if len(taken) >= limit:
             # More may wait: for this worker when a slot is free, for others now.
             self._rung = True
