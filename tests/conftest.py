@@ -27,6 +27,8 @@ django.setup()
 from django.conf import settings  # noqa: E402
 
 settings.PASSWORD_HASHERS = ["tests.hashers.QuickScrypt"]
+# The name by which Django's test client calls.
+settings.ALLOWED_HOSTS = [*settings.ALLOWED_HOSTS, "testserver"]
 
 import redis as redis_client  # noqa: E402
 from django.db import connection  # noqa: E402

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from django.conf import settings
 from django.test import Client
 from django.utils import translation
 
@@ -20,12 +19,9 @@ LIST = "/admin/knowledge/documentsource/"
 
 
 @pytest.fixture(autouse=True)
-def _test_host(database: None) -> Iterator[None]:
-    hosts = settings.ALLOWED_HOSTS
-    settings.ALLOWED_HOSTS = [*hosts, "testserver"]
+def _english(database: None) -> Iterator[None]:
     with translation.override("en"):
         yield
-    settings.ALLOWED_HOSTS = hosts
 
 
 @pytest.fixture

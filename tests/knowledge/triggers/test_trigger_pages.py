@@ -23,12 +23,9 @@ LIST = "/admin/knowledge/trigger/"
 
 
 @pytest.fixture(autouse=True)
-def _test_host(database: None) -> Iterator[None]:
-    hosts = settings.ALLOWED_HOSTS
-    settings.ALLOWED_HOSTS = [*hosts, "testserver"]
+def _english(database: None) -> Iterator[None]:
     with translation.override("en"):
         yield
-    settings.ALLOWED_HOSTS = hosts
 
 
 def client_of(member: Member) -> Client:
