@@ -152,9 +152,11 @@ class Heartbeat:
             self._connection.close()
 
     def _beat(self) -> None:
+        # Read in this order: who says that it is drained has nothing running any more.
+        said = dict(self._presence.row)
         jobs = self._running.all()
         try:
-            still = self._renew(jobs)
+            still = self._renew(said, jobs)
         except psycopg.Error as fault:
             log.warning("heartbeat.failed", error=str(fault))
             if self._connection is not None:
@@ -171,18 +173,19 @@ class Heartbeat:
                     self._on_cancel(job)
         self._look_for_gateways(jobs)
 
-    def _renew(self, jobs: list[RunningJob]) -> dict[UUID, bool]:
+    def _renew(self, said: dict[str, Any], jobs: list[RunningJob]) -> dict[UUID, bool]:
         if self._connection is None:
             self._connection = psycopg.connect(
                 self._url, autocommit=True, application_name="worker-heartbeat", connect_timeout=5
             )
-        measured = {
+        row = {
+            **said,
             **self._figures(),
             "running": len(jobs),
             "pace": self._pace.tokens_per_second,
             "counts": Jsonb(self._counts.row()),
         }
-        self._register(self._connection, measured)
+        self._register(self._connection, row)
         if not jobs:
             return {}
         cursor = claims.send_renewal(
@@ -190,17 +193,17 @@ class Heartbeat:
         )
         return claims.renewed(cursor)
 
-    def _register(self, connection: psycopg.Connection[Any], measured: dict[str, Any]) -> None:
-        row = self._presence.row
+    def _register(self, connection: psycopg.Connection[Any], row: dict[str, Any]) -> None:
         if not self._succeeded:
             taken = take_over(connection, deployment_id=row["deployment"], name=row["name"])
             if taken is not None:
                 row["desired_state"], row["load_generation"] = taken
             self._succeeded = True
-        desired = connection.execute(_REGISTER, {**row, **measured}).fetchone()
+        desired = connection.execute(_REGISTER, row).fetchone()
         assert desired is not None
         # Kept, should the row be swept away while the database can't be reached.
-        row["desired_state"], row["load_generation"] = desired
+        kept = self._presence.row
+        kept["desired_state"], kept["load_generation"] = desired
         self._on_desired(DesiredState(desired[0]), desired[1])
 
     def _look_for_gateways(self, jobs: list[RunningJob]) -> None:

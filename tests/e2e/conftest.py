@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from portal.core.actors import PlatformRole, TenantRole
 from tenants.services import add_member, create_user
@@ -15,6 +15,7 @@ from tests.live import LivePortal
 from tests.servers import SessionServers, manage
 
 CHROMIUM = "/usr/bin/chromium"
+expect.set_options(timeout=20_000)
 
 
 @dataclass(frozen=True, slots=True)

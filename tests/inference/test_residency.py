@@ -107,6 +107,27 @@ def test_drained_worker_finishes_what_runs_claims_no_more_and_resumes(
     assert row(runtime).state == WorkerState.READY
 
 
+def test_beat_during_which_the_last_job_ends_does_not_call_it_running_and_the_worker_drained(
+    bench: Bench, tenant_a: Organisation, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = start()
+    wait_for(runtime, WorkerState.READY)
+    heartbeat, presence = runtime._heartbeat, runtime._presence
+    figures = heartbeat._figures
+
+    def slow_figures() -> dict[str, Any]:
+        if presence.state == WorkerState.DRAINING:
+            eventually(lambda: presence.state == WorkerState.DRAINED, what="all jobs end")
+        return figures()
+
+    monkeypatch.setattr(heartbeat, "_figures", slow_figures)
+    bench.admit(credential(factories.api_key(tenant_a)), 2, max_tokens=200)
+    runtime.wake()
+    eventually(lambda: len(runtime._running) == 2, what="both jobs run")
+    tell(runtime, WorkerOrder.DRAIN)
+    assert wait_for(runtime, WorkerState.DRAINED).running == 0
+
+
 def test_unloaded_worker_holds_nothing_and_loads_what_was_edited_meanwhile(
     bench: Bench, tenant_a: Organisation, start: Start, deployment: Deployment
 ) -> None:
