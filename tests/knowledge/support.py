@@ -11,7 +11,6 @@ from uuid import UUID
 import psycopg
 from django.utils import timezone
 
-import portal.celery  # noqa: F401  (makes it the current Celery app, which rings)
 from inference.engines.vectors import Vector, dot, pack_vectors, unit
 from inference.models import Deployment, JobState, Task
 from inference.payloads import Ciphers, unpack_prompt

@@ -7,7 +7,6 @@ from typing import Any
 
 import psycopg
 
-import portal.celery  # noqa: F401  (makes it the current Celery app, which rings)
 from inference.models import Deployment, JobState
 from inference.payloads import Ciphers, Prompt, unpack_prompt
 from inference.settlement import Settlement, settle
