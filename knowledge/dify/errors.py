@@ -115,6 +115,14 @@ class UnexpectedAnswer(DifyFault):
     sentence = "Dify answered in a way that this portal does not know; check its version."
 
 
+class StillThere(DifyFault):
+    """Dify says that it has deleted something, and has it still."""
+
+    code = "dify_still_there"
+    sentence = "Dify said that it deleted this, and has it still; it is deleted again."
+    retryable = True
+
+
 class TooLarge(DifyFault):
     code = "dify_answer_too_large"
     sentence = "Dify's answer is larger than the portal takes."

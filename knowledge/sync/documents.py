@@ -17,7 +17,7 @@ from knowledge.models import (
     RemoteObject,
 )
 from knowledge.services.documents import add_text, edit_document
-from knowledge.sync.kinds import Facts, Progress, Seen, Sent, Session, Want, is_gone_after
+from knowledge.sync.kinds import Facts, Progress, Seen, Sent, Session, Want, delete_for_good
 from knowledge.sync.knowledge_bases import TECHNIQUE
 from knowledge.sync.users import KNOWLEDGE_BASE
 from portal.core.actors import Context
@@ -162,14 +162,13 @@ class DocumentKind:
             return Progress(done=status.indexed)
         raise Missing
 
-    def delete(self, session: Session, link: RemoteObject, *, force: bool) -> bool:
+    def delete(self, session: Session, link: RemoteObject, *, force: bool) -> None:
         dataset_id = session.remote.get((KNOWLEDGE_BASE, link.parent_id or UUID(int=0)))
-        if dataset_id is None:
-            return True
-        return is_gone_after(
-            lambda: session.dify.knowledge.delete_document(dataset_id, link.remote_id),
-            lambda: session.dify.knowledge.get_document(dataset_id, link.remote_id),
-        )
+        if dataset_id is not None:
+            delete_for_good(
+                lambda: session.dify.knowledge.delete_document(dataset_id, link.remote_id),
+                lambda: session.dify.knowledge.get_document(dataset_id, link.remote_id),
+            )
 
     def fetch(self, session: Session, link: RemoteObject) -> Any:
         if link.gone:

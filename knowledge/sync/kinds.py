@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from knowledge.dify.client import Dify
-from knowledge.dify.errors import Missing, NoRoute
+from knowledge.dify.errors import Missing, NoRoute, StillThere
 from knowledge.models import Connection, RemoteObject
 from portal.core.actors import Context
 
@@ -109,16 +109,20 @@ class Session:
         return self.remote[kind, local_id]
 
 
-def is_gone_after(delete: Callable[[], Any], ask: Callable[[], Any]) -> bool:
-    """Deletes something, and asks for it: whether Dify says that there is no such object."""
+def delete_for_good(delete: Callable[[], Any], ask: Callable[[], Any]) -> None:
+    """Deletes something, and asks for it until Dify says that there is no such object.
+
+    Raises:
+        StillThere: Dify answers as if it had deleted it, and has it.
+    """
     for call in (delete, ask):
         try:
             call()
         except NoRoute:
             raise
         except Missing:
-            return True
-    return False
+            return
+    raise StillThere
 
 
 class Kind(Protocol):
@@ -154,14 +158,15 @@ class Kind(Protocol):
     def follow(self, session: Session, link: RemoteObject) -> Progress:
         """How far it is indexed."""
 
-    def delete(self, session: Session, link: RemoteObject, *, force: bool) -> bool:
-        """Deletes it, and says whether Dify confirms that it is gone.
+    def delete(self, session: Session, link: RemoteObject, *, force: bool) -> None:
+        """Deletes it; Dify has confirmed that it is gone.
 
         Args:
             force: even where somebody uses it.
 
         Raises:
             InUse: naming by what.
+            StillThere: Dify does not confirm it.
         """
 
     def fetch(self, session: Session, link: RemoteObject) -> Any:

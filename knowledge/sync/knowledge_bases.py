@@ -14,7 +14,7 @@ from knowledge.sync.kinds import (
     Sent,
     Session,
     Want,
-    is_gone_after,
+    delete_for_good,
 )
 from knowledge.sync.names import mark_of, name_in_dify, name_in_portal, tag_of
 from knowledge.sync.users import KNOWLEDGE_BASE, refuse_if_used_there
@@ -123,10 +123,10 @@ class KnowledgeBaseKind:
     def follow(self, session: Session, link: RemoteObject) -> Progress:
         return Progress(done=True)
 
-    def delete(self, session: Session, link: RemoteObject, *, force: bool) -> bool:
+    def delete(self, session: Session, link: RemoteObject, *, force: bool) -> None:
         if not force:
             refuse_if_used_there(session.dify.console, link)
-        return is_gone_after(
+        delete_for_good(
             lambda: session.dify.knowledge.delete_dataset(link.remote_id),
             lambda: session.dify.knowledge.get_dataset(link.remote_id),
         )

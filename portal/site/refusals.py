@@ -234,6 +234,7 @@ SENTENCES: Final = (
     _("The address answers with a redirect, which is not followed; give the final address."),
     _("Dify answered in a way that this portal does not know; check its version."),
     _("Dify's answer is larger than the portal takes."),
+    _("Dify said that it deleted this, and has it still; it is deleted again."),
     _("Dify refused the call."),
     _("Dify denies the call."),
     _("Dify has no such object."),

@@ -21,7 +21,7 @@ from knowledge.applications.services import edit_app, withdraw_app
 from knowledge.dify.errors import DifyFault, Missing, NoRoute
 from knowledge.dify.shapes import AppDetail
 from knowledge.models import AppDeployment, Connection, RemoteObject
-from knowledge.sync.kinds import Facts, Progress, Seen, Sent, Session, Want, is_gone_after
+from knowledge.sync.kinds import Facts, Progress, Seen, Sent, Session, Want, delete_for_good
 from knowledge.sync.names import mark_of, name_in_portal
 from portal.core.actors import Context
 from portal.core.errors import Conflict
@@ -144,14 +144,12 @@ class AppKind:
     def follow(self, session: Session, link: RemoteObject) -> Progress:
         return Progress(done=True)
 
-    def delete(self, session: Session, link: RemoteObject, *, force: bool) -> bool:
+    def delete(self, session: Session, link: RemoteObject, *, force: bool) -> None:
         console = session.dify.console
-        gone = is_gone_after(
+        delete_for_good(
             lambda: console.delete_app(link.remote_id), lambda: console.get_app(link.remote_id)
         )
-        if gone:
-            _forget_datasets(session, link)
-        return gone
+        _forget_datasets(session, link)
 
     def fetch(self, session: Session, link: RemoteObject) -> Any:
         if link.gone:

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from knowledge.connections.services import delete_connection, edit_connection
 from knowledge.models import Sync, SyncState
-from knowledge.services import delete_knowledge_base
+from knowledge.services import delete_document, delete_knowledge_base
 from knowledge.services.bases import edit_knowledge_base
 from knowledge.sync.lease import LostLease
 from knowledge.sync.names import mark_of, name_in_dify
@@ -43,6 +43,26 @@ def test_call_that_goes_wrong_is_made_good(bench: Bench, kind: Kind, path: str) 
     bench.settle(look=True)
     assert bench.in_dify() == {"Handbook": {"a.txt": "two"}}
     assert bench.in_step()
+
+
+def test_deletion_that_dify_only_says_it_made_is_made_again(bench: Bench) -> None:
+    base = bench.base()
+    document = bench.text(base, "a.txt")
+    bench.text(base, "b.txt")
+    bench.settle()
+    bench.double.fail("nonsense", method="DELETE", times=1)
+    delete_document(context=bench.context, document_id=document.pk)
+    bench.run()
+    link = bench.link(document.pk)
+    assert link.error.startswith("Dify said that it deleted this, and has it still")
+    assert bench.receipts() == []
+    bench.settle()
+    assert bench.in_dify() == {"Handbook": {"b.txt": "Twenty days."}}
+    bench.double.fail("nonsense", method="DELETE", times=1)
+    delete_knowledge_base(context=bench.context, knowledge_base_id=base.pk)
+    bench.settle()
+    assert bench.in_dify() == {}
+    assert [receipt.verified_at is not None for receipt in bench.receipts()] == [True, True]
 
 
 @pytest.mark.parametrize("after", [False, True])
