@@ -1,7 +1,7 @@
 """Evaluations: a labelled set through an app, as real jobs, and what came of it written down."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -51,7 +51,12 @@ class _Asked:
 
 
 def evaluate(
-    *, context: Context, slug: str, number: int | None = None, most: int | None = None
+    *,
+    context: Context,
+    slug: str,
+    number: int | None = None,
+    most: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
     """Runs a scenario's labelled set through its app in the context's tenant, and keeps the scores.
 
@@ -60,6 +65,7 @@ def evaluate(
     Args:
         number: of the app's version; the newest if it is left out.
         most: so many cases, spread over the set; all if it is left out.
+        progress: told, a few cases at a time, how many are answered of how many.
 
     Raises:
         Forbidden: the caller may not.
@@ -85,6 +91,8 @@ def evaluate(
             text, sku = _answer(context, key, one.job_id)
             skus.add(sku)
             judged.append(_judged(one, text, version))
+        if progress is not None:
+            progress(len(judged), len(cases))
     made = Evaluation(
         tenant_id=tenant_id,
         app=app,

@@ -130,9 +130,16 @@ def test_evaluate_scores_what_was_said_against_the_labels(
 ) -> None:
     context = tenant_a.owner.context
     install_scenario(context=context, slug="financial-risk", model=writer.model)
+    told = []
     with answering(writer, json.dumps(LOW)) as asked:
-        made = evaluate(context=context, slug="financial-risk", most=14)
+        made = evaluate(
+            context=context,
+            slug="financial-risk",
+            most=14,
+            progress=lambda done, of: told.append((done, of)),
+        )
     assert len(asked) == made.cases == 14
+    assert told == [(8, 14), (14, 14)]
     found = made.scores["rules_and_model"]["classes"]
     assert made.scores["valid"] == 1
     assert found["low"]["recall"] == 1

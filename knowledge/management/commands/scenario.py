@@ -48,7 +48,11 @@ class Command(BaseCommand):
             self.stdout.write(f"Installed: app '{made.app.slug}', trigger '{made.trigger.name}'.")
             return
         made_evaluation = evaluate(
-            context=context, slug=slug, number=options["number"], most=options["cases"]
+            context=context,
+            slug=slug,
+            number=options["number"],
+            most=options["cases"],
+            progress=lambda done, of: self.stderr.write(f"{done} of {of} cases are answered"),
         )
         self.stdout.write(
             f"{made_evaluation.cases} cases, version {made_evaluation.app_version}, "
