@@ -7,6 +7,7 @@ class PortalAdminConfig(AdminConfig):
     default_site = "portal.site.admin.PortalAdminSite"
 
     def ready(self) -> None:
+        import portal.celery  # noqa: F401  (makes it the current Celery app, of commands too)
         from audit.admin import on_key_holder
         from portal.core.pages import on_page_permission, on_refusal
         from portal.site.navigation import allowed_by_name
