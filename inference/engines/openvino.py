@@ -9,6 +9,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -36,9 +37,11 @@ from inference.engines.base import (  # noqa: E402
     Token,
     TokenLogprob,
 )
+from inference.engines.grammar import Grammars, StructureMask  # noqa: E402
 from inference.engines.options import parse_options  # noqa: E402
 from inference.engines.schemas import checked_schema, schema_of  # noqa: E402
 from inference.engines.stepping import RequestRefused, StepEngine  # noqa: E402
+from inference.engines.string_bounds import without_long_bounds  # noqa: E402
 from inference.engines.structural_tags import structural_tag  # noqa: E402
 from inference.engines.text import Detokenizer, Piece, TokenBytes, taken  # noqa: E402
 from portal.core.errors import Invalid  # noqa: E402
@@ -46,6 +49,7 @@ from portal.core.errors import Invalid  # noqa: E402
 _BLOCK_TOKENS = 32  # of OpenVINO's paged attention on CPU
 _SCALE_BYTES = 8  # scale and zero point of a quantized group
 _BATCHED_TOKENS = 256  # a step's most; long prompts are split, so that others keep generating
+_BOUNDED_CHARACTERS = 128  # of texts in a schema, that OpenVINO holds an answer to itself
 _FAILURES_OF_A_REQUEST = (RuntimeError, ValueError, TypeError)
 
 
@@ -73,7 +77,9 @@ def block_bytes(geometry: KvGeometry) -> int:
 class _Run:
     """One request inside the pipeline."""
 
-    __slots__ = ("blocks", "generated", "handle", "logprobs", "prompt_tokens", "table", "text")
+    __slots__ = (
+        "blocks", "generated", "handle", "logprobs", "prompt_tokens", "table", "text", "watch",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -81,8 +87,10 @@ class _Run:
         table: TokenBytes,
         request: GenerationRequest,
         blocks: int,
+        watch: StructureMask | None,
     ) -> None:
         self.handle = handle
+        self.watch = watch
         self.table = table
         self.text = Detokenizer(table, request.sampling.stop, continues=_is_raw(request))
         self.prompt_tokens = len(request.prompt_ids)
@@ -92,26 +100,42 @@ class _Run:
         told = request.sampling.logprobs is not None
         self.logprobs: list[TokenLogprob] | None = [] if told else None
 
+    def within(self, token_ids: Sequence[int]) -> int:
+        """How many of the next tokens keep the answer within what is watched."""
+        if self.watch is not None:
+            for number, token_id in enumerate(token_ids):
+                try:
+                    self.watch.accept(token_id)
+                except RequestRefused:
+                    return number
+        return len(token_ids)
+
 
 def _is_raw(request: GenerationRequest) -> bool:
     """Whether the prompt is a text that is continued, which no template touched."""
     return len(request.messages) == 1 and not request.messages[0].role
 
 
-def _structured(structure: Structure) -> ov_genai.StructuredOutputConfig:
-    structured = ov_genai.StructuredOutputConfig()
-    # A schema that can't be compiled would end the pipeline for all requests, not this one: what
-    # comes here was looked over by ``inference.engines.schemas``.
+def _checked(structure: Structure) -> Structure:
+    """A structure that can be compiled: else it would end the pipeline for all requests."""
     try:
         if structure.calls is None:
-            structured.json_schema = checked_schema(schema_of(structure), "response_format")
-        else:
-            for tag in structure.calls.tags:
-                checked_schema(tag.schema, "tools")
-            tags = msgspec.json.encode(structural_tag(structure.calls)).decode()
-            structured.structural_tags_config = tags
+            schema = checked_schema(schema_of(structure), "response_format")
+            return Structure("json_schema", schema)
+        for tag in structure.calls.tags:
+            checked_schema(tag.schema, "tools")
     except Invalid as fault:
         raise RequestRefused(fault.message) from fault
+    return structure
+
+
+def _structured(structure: Structure) -> ov_genai.StructuredOutputConfig:
+    structured = ov_genai.StructuredOutputConfig()
+    if structure.calls is None:
+        structured.json_schema = structure.schema
+    else:
+        tags = msgspec.json.encode(structural_tag(structure.calls)).decode()
+        structured.structural_tags_config = tags
     return structured
 
 
@@ -223,11 +247,12 @@ class OpenVINOEngine(StepEngine):
             )
         try:
             config = self._config(request.sampling)
+            watch = self._hold(config, request.sampling.structure)
             handle = self._add(self._pipeline, request.prompt_ids, config)
         except _FAILURES_OF_A_REQUEST as fault:
             raise RequestRefused(f"OpenVINO refused the request: {fault}") from fault
         table = self._table.for_tools(request.tools)
-        self._runs[request.id] = _Run(handle, table, request, needed)
+        self._runs[request.id] = _Run(handle, table, request, needed, watch)
         self._free_blocks -= needed
 
     def _config(self, sampling: Sampling) -> ov_genai.GenerationConfig:
@@ -252,8 +277,21 @@ class OpenVINOEngine(StepEngine):
             config.min_new_tokens = min(sampling.min_tokens, sampling.max_tokens)
         if sampling.logprobs is not None:
             config.logprobs = 1  # It knows of no more than the token that was chosen.
-        if sampling.structure is not None:
-            config.structured_output_config = _structured(sampling.structure)
+
+    def _hold(
+        self, config: ov_genai.GenerationConfig, structure: Structure | None
+    ) -> StructureMask | None:
+        """Holds an answer to its structure; gives what watches over the rest of it, if any."""
+        if structure is None:
+            return None
+        exact = _checked(structure)
+        held = without_long_bounds(exact, _BOUNDED_CHARACTERS)
+        config.structured_output_config = _structured(held)
+        return None if held is exact else self._grammars.mask(exact)
+
+    @cached_property
+    def _grammars(self) -> Grammars:
+        return Grammars(self._artefact_dir)
 
     def _is_busy(self) -> bool:
         return self._pipeline is not None and self._pipeline.has_non_finished_requests()
@@ -275,12 +313,16 @@ class OpenVINOEngine(StepEngine):
                 events.append(Failed(request_id, "request_refused", message))
             return
         (output,) = run.handle.read().values()
-        run.generated += len(output.generated_ids)
+        within = run.within(output.generated_ids)
+        token_ids = output.generated_ids[:within]
+        run.generated += within
         if run.logprobs is not None:
-            told = zip(output.generated_ids, output.generated_log_probs, strict=True)
+            told = zip(token_ids, output.generated_log_probs, strict=False)
             run.logprobs += (TokenLogprob(run.table[i], logprob) for i, logprob in told)
-        piece = run.text.push(output.generated_ids)
-        reason = self._reason(output.finish_reason, piece)
+        piece = run.text.push(token_ids)
+        # An answer that outgrows its structure is cut, as one that needs more tokens is.
+        outgrown = within < len(output.generated_ids) and not piece.stopped
+        reason = "length" if outgrown else self._reason(output.finish_reason, piece)
         if reason is not None and not piece.stopped:
             rest = run.text.finish()
             piece = Piece(piece.text + rest.text, piece.tokens + rest.tokens, rest.stop)

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -309,6 +310,30 @@ def test_answer_within_bounds_of_an_integer_stays_within(
     for seed in range(16):
         if sink.done(f"n{seed}").reason == "stop":
             check_answer(sink.text(f"n{seed}"), schema)
+
+
+def test_answer_that_outgrows_a_long_bound_is_cut_right_there(
+    engine: Engine, sink: Sink, capital: list[int]
+) -> None:
+    members = {"kind": {"enum": ["a", "b"]}, "said": {"type": "string", "maxLength": 150}}
+    schema = {"type": "object", "properties": members, "required": ["kind", "said"]}
+    structure = Structure("json_schema", checked_schema(json.dumps(schema), "response_format"))
+    names = [f"long{seed}" for seed in range(8)]
+    for seed, name in enumerate(names):
+        sampling = {"seed": seed, "temperature": 1.2, "max_tokens": 200}
+        engine.submit(generation(name, capital, structure=structure, **sampling))
+    cut = 0
+    for name in names:
+        done, text = sink.done(name), sink.text(name)
+        if done.reason == "stop":
+            check_answer(text, schema)
+        elif done.completion_tokens < 200:
+            cut += 1
+            end = '\\"}' if text.endswith("\\") else '"}'
+            check_answer(text + end, schema)
+            with pytest.raises(jsonschema.ValidationError):
+                check_answer(text + "." * 20 + end, schema)
+    assert cut
 
 
 @pytest.mark.parametrize(
