@@ -14,6 +14,7 @@ _ERASED: Final = (
     "knowledge_document",
     "knowledge_documentversion",
     "knowledge_chunk",
+    "knowledge_chunkvector",
     "knowledge_app",
     "knowledge_appversion",
     "knowledge_appdeployment",

@@ -21,7 +21,7 @@ from knowledge.accounts import NoKey, spending_context, usable_key
 from knowledge.chunking import passages
 from knowledge.extraction.checks import Unreadable
 from knowledge.extraction.reading import READ_SECONDS, read_text
-from knowledge.models import Chunk, Document, DocumentState, DocumentVersion
+from knowledge.models import Chunk, ChunkVector, Document, DocumentState, DocumentVersion
 from knowledge.passages import set_vectors, write_passages
 from knowledge.sync.wakes import wake
 from portal.core.actors import Context
@@ -187,7 +187,7 @@ def _collect(document: Document, job_id: UUID) -> bool:
     document.job_id, document.attempts = None, 0
     if document.maker not in ("", numbers.sku):
         # The model was exchanged meanwhile, and vectors of two can't be compared.
-        _unembedded(document, all_of_them=True).update(embedding=None)
+        ChunkVector.objects.filter(chunk__in=_newest(document)).delete()
         document.parts_done, document.maker = 0, ""
         return True
     positions = [row.position for row in _unembedded(document)[: len(numbers.vectors)]]
@@ -232,11 +232,12 @@ def _shorten(texts: list[str], refusal: PortalError) -> None:
     texts[place] = texts[place][: max(1, 2 * len(texts[place]) // 3)]
 
 
-def _unembedded(document: Document, *, all_of_them: bool = False) -> QuerySet[Chunk]:
-    found = Chunk.objects.filter(document_id=document.pk, version=document.latest)
-    if not all_of_them:
-        found = found.filter(embedding=None)
-    return found.only("position", "text").order_by("position")
+def _newest(document: Document) -> QuerySet[Chunk]:
+    return Chunk.objects.filter(document_id=document.pk, version=document.latest)
+
+
+def _unembedded(document: Document) -> QuerySet[Chunk]:
+    return _newest(document).filter(vector=None).only("position", "text").order_by("position")
 
 
 def _wait(document: Document, refusal: PortalError) -> None:

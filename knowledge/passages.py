@@ -24,9 +24,13 @@ SELECT id, %(tenant)s, %(base)s, %(document)s, %(version)s, position, text,
               %(pairs)s::text[]) AS given (id, position, text, plain, pairs)
 """
 _SET_VECTORS: Final = """
-UPDATE knowledge_chunk c SET embedding = given.vector::vector
+INSERT INTO knowledge_chunkvector (chunk_id, tenant_id, knowledge_base_id, document_id, version,
+                                   embedding)
+SELECT c.id, c.tenant_id, c.knowledge_base_id, c.document_id, c.version,
+       l2_normalize(given.vector::vector)::halfvec
   FROM unnest(%s::integer[], %s::text[]) AS given (position, vector)
- WHERE c.tenant_id = %s AND c.document_id = %s AND c.version = %s AND c.position = given.position
+  JOIN knowledge_chunk c ON c.position = given.position
+ WHERE c.tenant_id = %s AND c.document_id = %s AND c.version = %s
 """
 
 

@@ -13,6 +13,7 @@ from knowledge.models.deployments import AppDeployment, PortalInDify
 from knowledge.models.documents import (
     UNDER_WAY,
     Chunk,
+    ChunkVector,
     Document,
     DocumentState,
     DocumentVersion,
@@ -45,6 +46,7 @@ __all__ = [
     "AppUsage",
     "AppVersion",
     "Chunk",
+    "ChunkVector",
     "Connection",
     "Conversation",
     "Decision",

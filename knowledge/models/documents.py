@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from knowledge.models.bases import KnowledgeBase
-from knowledge.models.fields import VectorField
+from knowledge.models.fields import HalfVectorField
 from portal.core.tenancy.models import IdModel, TenantModel
 from tenants.models import Tenant, User
 
@@ -146,7 +146,7 @@ class DocumentVersion(IdModel, TenantModel):
 class Chunk(IdModel, TenantModel):
     """One passage of a version: what is found, and what is shown to a model.
 
-    ``words`` are made by ``knowledge.words``; ``embedding`` is null where there is none (yet).
+    ``words`` are made by ``knowledge.words``.
     """
 
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_index=False)
@@ -160,7 +160,6 @@ class Chunk(IdModel, TenantModel):
     position = models.PositiveIntegerField()
     text = models.TextField()
     words = SearchVectorField()
-    embedding = VectorField(null=True)
 
     class Meta:
         ordering = ["document", "position"]
@@ -168,8 +167,32 @@ class Chunk(IdModel, TenantModel):
             models.UniqueConstraint(
                 fields=["tenant", "document", "version", "position"], name="one_chunk_a_position"
             ),
+            models.UniqueConstraint(fields=["tenant", "id"], name="chunk_in_tenant"),
         ]
         indexes = [models.Index(fields=["tenant", "knowledge_base"], name="chunk_of_base")]
 
     def __str__(self) -> str:
         return f"{self.document_id} {self.position}"
+
+
+class ChunkVector(TenantModel):
+    """The vector of a passage, of length 1.
+
+    A search by meaning reads all of a knowledge base, so what it reads is small: 16 bits a number,
+    and beside it only copies of what says whether the passage is searched.
+    """
+
+    chunk = models.OneToOneField(
+        Chunk, models.DO_NOTHING, primary_key=True, related_name="vector", db_constraint=False
+    )
+    tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_index=False)
+    knowledge_base_id = models.UUIDField()
+    document_id = models.UUIDField()
+    version = models.PositiveIntegerField()
+    embedding = HalfVectorField()
+
+    class Meta:
+        indexes = [models.Index(fields=["tenant", "knowledge_base_id"], name="vector_of_base")]
+
+    def __str__(self) -> str:
+        return str(self.chunk_id)

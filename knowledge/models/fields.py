@@ -11,3 +11,10 @@ class VectorField(models.Field[Any, Any]):
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str:
         return "vector"
+
+
+class HalfVectorField(VectorField):
+    """A vector of numbers of 16 bits."""
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:
+        return "halfvec"

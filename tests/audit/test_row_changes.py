@@ -48,6 +48,7 @@ UNGOVERNED = {
     "inference_worker": "heartbeats",
     "inference_modelcheck": "how far a check of files is; that it was asked for is an event",
     "knowledge_chunk": "passages of documents never enter the trail",
+    "knowledge_chunkvector": "made of passages, which never enter the trail",
     "knowledge_conversation": "what was said never enters the trail",
     "knowledge_appmessage": "what was said never enters the trail",
     "knowledge_evaluation": "never changed; scenario.evaluate tells of each",

@@ -214,6 +214,10 @@ def new_row(table: str, organisation: Organisation, references: dict[str, UUID])
             "document_id": references.get("document_id"), "version": 1, "position": 0,
             "text": "seen", "words": "seen",
         },
+        "knowledge_chunkvector": {
+            "chunk_id": references.get("chunk_id"), "knowledge_base_id": uuid7(),
+            "document_id": uuid7(), "version": 1, "embedding": "[1]",
+        },
         "knowledge_app": {
             "id": uuid7(), "slug": "seen", "name": "seen", "description": "", "mode": "chat",
             "latest": 1, "published": 1, "allowed_keys": [], "keep_days": 30, "created_at": now,
@@ -356,6 +360,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
         "id",
         {"knowledge_base_id": "knowledge_knowledgebase", "document_id": "knowledge_document"},
     ),
+    "knowledge_chunkvector": ("chunk_id", {"chunk_id": "knowledge_chunk"}),
     "knowledge_app": ("id", {}),
     "knowledge_appversion": ("id", {"app_id": "knowledge_app"}),
     "knowledge_appdeployment": (

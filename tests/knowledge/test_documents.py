@@ -42,7 +42,7 @@ def chunks(tenant: Organisation, document: Document) -> list[tuple[int, str, boo
         found = Chunk.objects.filter(document_id=document.pk).order_by("version", "position")
         return [
             (version, text, vector is not None)
-            for version, text, vector in found.values_list("version", "text", "embedding")
+            for version, text, vector in found.values_list("version", "text", "vector")
         ]
 
 

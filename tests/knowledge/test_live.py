@@ -86,7 +86,8 @@ def test_documents_whose_io_worker_is_killed_are_indexed_by_the_next_and_paid_fo
             lambda: told()["state"] == "ready", within=60, every=0.2, what=lambda: str(told())
         )
     vectors = owner_sql.execute(
-        "SELECT count(*), count(embedding) FROM knowledge_chunk WHERE document_id = %s",
+        "SELECT count(*), count(v.chunk_id) FROM knowledge_chunk c "
+        "LEFT JOIN knowledge_chunkvector v ON v.chunk_id = c.id WHERE c.document_id = %s",
         [made["id"]],
     ).fetchone()
     assert vectors == (left["parts"], left["parts"])

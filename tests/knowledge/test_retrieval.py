@@ -1,20 +1,24 @@
 """What is found: by meaning, by words, by both; in Chinese and English; in one's own tenant."""
 
 from collections.abc import Sequence
+from random import Random
 
 import psycopg
 import pytest
 
+from inference.engines.vectors import Vector, dot, unit
 from inference.models import Deployment
 from inference.services import set_deployment_enabled
 from knowledge.filters import Condition
-from knowledge.models import KnowledgeBase, Method
+from knowledge.models import Document, KnowledgeBase, Method
+from knowledge.passages import set_vectors, write_passages
 from knowledge.retrieval import Found, Question, fused, retrieve
 from knowledge.services import add_text, create_knowledge_base, edit_document
 from portal.core.errors import Forbidden, Invalid, NotFound, PortalError
 from portal.core.ids import uuid7
+from portal.core.tenancy import tenant_scope
 from tests.factories import TESTS, Organisation
-from tests.knowledge.support import Embedder, index
+from tests.knowledge.support import Embedder, index, vector_of
 from tests.servers import SessionServers
 
 DOCUMENTS = {
@@ -232,14 +236,54 @@ def test_ask_wrongly_names_what_is_wrong(
 
 
 def test_fuse_puts_first_what_stands_high_in_both() -> None:
+    a, b, c, d = uuid7(), uuid7(), uuid7(), uuid7()
+    nearest = {a: 0.92, b: 0.91, d: 0.82}
+    assert list(fused(nearest, {b: 1.0, c: 0.9})) == [b, a, c, d]
+    assert fused({a: 0.1}, {a: 1.0}) == {a: pytest.approx(1.0)}
+
+
+def test_fuse_does_not_depend_on_what_cosines_a_model_gives() -> None:
     a, b, c = uuid7(), uuid7(), uuid7()
-    assert list(fused({a: 0.9, b: 0.8}, {b: 1.0, c: 0.9})) == [b, a, c]
-    assert fused({a: 0.1}, {a: 1.0}) == {a: 1.0}
+    words = {c: 0.6}
+    wide = fused({a: 0.9, b: 0.5, c: 0.1}, words)
+    narrow = fused({a: 0.89, b: 0.87, c: 0.85}, words)
+    assert wide == {passage: pytest.approx(score) for passage, score in narrow.items()}
 
 
 def test_fuse_puts_what_means_the_same_before_what_shares_a_common_word() -> None:
     means, both, words = uuid7(), uuid7(), uuid7()
     nearest = {means: 0.9, **{uuid7(): 0.8 for _ in range(30)}, both: 0.7}
-    assert next(iter(fused(nearest, {both: 0.1, words: 0.1}))) == means
-    exact = fused(nearest, {words: 1.0})
-    assert list(exact)[:2] == [means, words]
+    assert next(iter(fused(nearest, {both: 0.3, words: 0.3}))) == means
+
+
+def test_fuse_puts_what_has_every_word_before_what_is_a_little_nearer() -> None:
+    nearer, exact = uuid7(), uuid7()
+    nearest = {nearer: 0.86, exact: 0.85, **{uuid7(): 0.8 - n / 100 for n in range(10)}}
+    assert next(iter(fused(nearest, {exact: 1.0}))) == exact
+
+
+def test_fuse_without_vectors_is_what_words_found() -> None:
+    a = uuid7()
+    assert fused({}, {a: 0.8}) == {a: 0.8}
+
+
+def test_nearest_passages_are_the_exact_ones(tenant_a: Organisation, embedder: Embedder) -> None:
+    base = create_knowledge_base(
+        context=tenant_a.context, name="many", embedding_model=embedder.model
+    )
+    add_text(context=tenant_a.context, knowledge_base_id=base.pk, name="m.txt", text="pump")
+    index(tenant_a)
+    chance = Random(5)
+    vectors = [unit([chance.gauss(0, 1) for _ in range(5)]) for _ in range(2000)]
+    with tenant_scope(tenant_a.context):
+        document = Document.objects.get(knowledge_base_id=base.pk)
+        write_passages(document, [str(n) for n in range(len(vectors))])
+        # A model's vectors need not have the length 1.
+        longer = [Vector("f", [3 * number for number in vector]) for vector in vectors]
+        set_vectors(document, range(len(vectors)), longer)
+    asked = vector_of("a car and a pump")
+    exact = sorted(range(len(vectors)), key=lambda n: -dot(asked, vectors[n]))[:50]
+    found = ask(tenant_a, base, "a car and a pump", method=Method.SEMANTIC, top_k=50).passages
+    assert [passage.text for passage in found] == [str(n) for n in exact]
+    expected = [dot(asked, vectors[n]) for n in exact]
+    assert [passage.score for passage in found] == pytest.approx(expected, abs=1e-3)
