@@ -2,8 +2,8 @@
 
 import json
 from typing import Any
+from uuid import UUID
 
-from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -12,10 +12,12 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from knowledge.admin.base_forms import EmptyForm
+from knowledge.admin.trigger_forms import EditTriggerForm, StartForm, TriggerForm
+from knowledge.admin.trigger_words import condition_in_words
 from knowledge.models import Trigger, TriggerKind, TriggerRunState
 from knowledge.triggers import selectors, services
+from knowledge.triggers.rules import read_condition, read_rules
 from portal.core.pages import (
-    INPUT,
     STATUS_KINDS,
     FormPage,
     PortalModelAdmin,
@@ -36,26 +38,18 @@ _RUN_KINDS = {
 }
 
 
-class StartForm(EmptyForm):
-    """What the app is given when it is started by hand."""
-
-    inputs = forms.JSONField(
-        label=_("Inputs"),
-        required=False,
-        initial=dict,
-        help_text=_("A JSON object: the app's inputs by their names."),
-        widget=forms.Textarea(attrs={**INPUT, "rows": 5, "spellcheck": "false"}),
-    )
-
-    def clean_inputs(self) -> dict[str, Any]:
-        given = self.cleaned_data["inputs"] or {}
-        if not isinstance(given, dict):
-            raise forms.ValidationError(_("It must be a JSON object."))
-        return given
-
-
 def _page(trigger: Trigger) -> str:
     return reverse("admin:knowledge_trigger_change", args=[trigger.pk])
+
+
+def _create(request: HttpRequest, _subject: None, data: dict[str, Any]) -> str:
+    given = {**data, "app_id": UUID(data["app_id"])}
+    return _page(services.create_trigger(context=context_of(request), **given))
+
+
+def _edit(request: HttpRequest, trigger: Trigger, data: dict[str, Any]) -> str:
+    services.edit_trigger(context=context_of(request), trigger_id=trigger.pk, **data)
+    return _page(trigger)
 
 
 def _start(request: HttpRequest, trigger: Trigger, data: dict[str, Any]) -> str:
@@ -86,12 +80,24 @@ class TriggerAdmin(PortalModelAdmin):
     detail_template = "site/trigger.html"
     list_text = _("What starts apps by itself: a schedule, or events about which rules decide.")
     empty_title = _("No trigger yet")
-    empty_text = _("Make one with POST /api/v1/triggers, for an app of the mode 'run'.")
+    empty_text = _("Make one for an app of the mode 'run': its runs are listed here.")
     list_display = ("name", "state_label", "kind_label", "app_name", "last_run", "failures")
     search_fields = ("name",)
     ordering = ("name",)
     sortable_by = ()
+    add_page = FormPage(
+        "add", Action.APP_EDIT, _("New trigger"), TriggerForm, _create, button=_("Create trigger")
+    )
     pages = (
+        FormPage(
+            "edit",
+            Action.APP_EDIT,
+            _("Edit"),
+            EditTriggerForm,
+            _edit,
+            button=_("Save"),
+            done=_("The trigger is saved."),
+        ),
         FormPage(
             "start",
             Action.APP_EDIT,
@@ -162,7 +168,10 @@ class TriggerAdmin(PortalModelAdmin):
         return {
             "state": _state(obj),
             "facts": _facts(obj),
-            "rules": [(r["name"], r["weight"], _json(r["when"])) for r in obj.rules],
+            "rules": [
+                (rule.name, f"{rule.weight:g}", condition_in_words(rule.when))
+                for rule in read_rules(obj.rules)
+            ],
             "runs": [
                 {
                     "run": run,
@@ -204,12 +213,18 @@ def _facts(trigger: Trigger) -> list[tuple[Text, Any]]:
         (_("App"), trigger.app.name),
         *started,
         (_("Inputs"), _json(trigger.inputs)),
-        (_("Alert when"), _json(trigger.alert_when) if trigger.alert_when else None),
+        (_("Alert when"), _alert(trigger)),
         (_("Alerts are told to"), trigger.receiver),
         (_("Failures"), _failures(trigger)),
         (_("Days that contents are kept"), str(trigger.keep_days)),
         (_("Id"), trigger.pk),
     ]
+
+
+def _alert(trigger: Trigger) -> str | None:
+    if not trigger.alert_when:
+        return None
+    return condition_in_words(read_condition(trigger.alert_when, "alert_when"))
 
 
 def _json(value: Any) -> str:

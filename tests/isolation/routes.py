@@ -217,9 +217,10 @@ CONTROL_PLANE: dict[str, Shows] = {
         )
     },
     "admin/knowledge/trigger/": LISTING,
+    "admin/knowledge/trigger/add/": LISTING,
     **{
         f"admin/knowledge/trigger/<uuid:object_id>/{page}": TRIGGER
-        for page in ("", "start/", "pause/", "resume/", "delete/")
+        for page in ("", "edit/", "start/", "pause/", "resume/", "delete/")
     },
     "admin/knowledge/documentsource/": LISTING,
     **{

@@ -52,6 +52,18 @@ document.addEventListener("alpine:initialized", () => {
     requestAnimationFrame(() => document.querySelector("[autofocus]")?.focus());
 });
 
+// Fields that belong to one choice alone, such as a schedule's: the others are out of sight.
+document.addEventListener("DOMContentLoaded", () => {
+    document.querySelectorAll("[data-chooses]").forEach((select) => {
+        const show = () => document.querySelectorAll("[data-chosen]").forEach((field) => {
+            const [name, value] = field.dataset.chosen.split(":");
+            if (name === select.dataset.chooses) field.closest(".fh-field").hidden = value !== select.value;
+        });
+        select.addEventListener("change", show);
+        show();
+    });
+});
+
 // A page taken from the browser's history must not keep its button busy.
 window.addEventListener("pageshow", (event) => { if (event.persisted) window.location.reload(); });
 
