@@ -43,15 +43,17 @@ SECONDS: Final = 4.0
 _WAIT_SECONDS: Final = 4
 
 _NEAREST: Final = """
-WITH asked AS (SELECT l2_normalize(%(vector)s::vector)::halfvec AS vector)
-SELECT v.chunk_id, greatest(0, least(1, -(v.embedding <#> (SELECT vector FROM asked))))
-  FROM knowledge_chunkvector v
-  JOIN knowledge_document d
-    ON d.tenant_id = v.tenant_id AND d.id = v.document_id AND d.version = v.version
- WHERE v.tenant_id = %(tenant)s AND v.knowledge_base_id = %(base)s
-   AND d.enabled AND d.archived_at IS NULL AND d.embedded_by = %(maker)s
-   AND (%(documents)s::uuid[] IS NULL OR d.id = ANY(%(documents)s::uuid[]))
- ORDER BY v.embedding <#> (SELECT vector FROM asked) LIMIT %(most)s
+WITH asked AS (SELECT l2_normalize(%(vector)s::vector)::halfvec AS vector),
+     nearest AS (
+         SELECT v.chunk_id, v.embedding <#> (SELECT vector FROM asked) AS distance
+           FROM knowledge_chunkvector v
+           JOIN knowledge_document d
+             ON d.tenant_id = v.tenant_id AND d.id = v.document_id AND d.version = v.version
+          WHERE v.tenant_id = %(tenant)s AND v.knowledge_base_id = %(base)s
+            AND d.enabled AND d.archived_at IS NULL AND d.embedded_by = %(maker)s
+            AND (%(documents)s::uuid[] IS NULL OR d.id = ANY(%(documents)s::uuid[]))
+          ORDER BY distance LIMIT %(most)s)
+SELECT chunk_id, greatest(0, least(1, -distance)) FROM nearest ORDER BY distance
 """
 _MATCHING: Final = """
 SELECT chunk_id, score FROM knowledge_match(%(base)s, %(plain)s, %(pairs)s::text[],
