@@ -3,7 +3,14 @@
 import pytest
 
 from knowledge.indexing import MOST_READERS, PASSAGES_A_JOB, _claim, embed_step, read_step
-from knowledge.models import Chunk, Document, DocumentState, DocumentVersion, KnowledgeBase
+from knowledge.models import (
+    Chunk,
+    ChunkVector,
+    Document,
+    DocumentState,
+    DocumentVersion,
+    KnowledgeBase,
+)
 from knowledge.selectors import diff, get_version
 from knowledge.services import (
     add_file,
@@ -215,6 +222,36 @@ def test_another_embedding_model_indexes_anew(tenant_a: Organisation, embedder: 
     assert document_now(tenant_a, document).version == 1, "it is found meanwhile"
     index(tenant_a)
     assert chunks(tenant_a, document) == [(1, "a car", True)]
+
+
+def test_vectors_of_a_model_that_is_exchanged_meanwhile_are_made_anew(
+    tenant_a: Organisation, embedder: Embedder
+) -> None:
+    base = make_base(tenant_a, embedding_model=embedder.model)
+    text = "\n\n".join(f"{n} car " + "x" * 900 for n in range(PASSAGES_A_JOB + 3))
+    document = add(tenant_a, base, text)
+    while document_now(tenant_a, document).parts_done == 0:
+        step(tenant_a)
+    with tenant_scope(tenant_a.context):
+        Document.objects.filter(pk=document.pk).update(maker="another@1")
+    index(tenant_a)
+    now = document_now(tenant_a, document)
+    assert (now.state, now.embedded_by) == (DocumentState.READY, f"{embedder.model}@1")
+    assert now.parts_done == now.parts == len(chunks(tenant_a, document))
+    assert all(embedded for _, _, embedded in chunks(tenant_a, document))
+
+
+def test_vectors_go_with_their_passages(tenant_a: Organisation, embedder: Embedder) -> None:
+    base = make_base(tenant_a, embedding_model=embedder.model)
+    document = add(tenant_a, base, "a car")
+    index(tenant_a)
+    add(tenant_a, base, "another car")
+    index(tenant_a)
+    with tenant_scope(tenant_a.context):
+        assert [v.version for v in ChunkVector.objects.filter(document_id=document.pk)] == [2]
+    delete_document(context=tenant_a.context, document_id=document.pk)
+    with tenant_scope(tenant_a.context):
+        assert not ChunkVector.objects.filter(document_id=document.pk).exists()
 
 
 def test_turns_find_the_due_of_every_tenant(tenant_a: Organisation, tenant_b: Organisation) -> None:
