@@ -4,6 +4,7 @@ from knowledge.admin.apps import AppAdmin
 from knowledge.admin.bases import KnowledgeBaseAdmin
 from knowledge.admin.connections import ConnectionAdmin
 from knowledge.admin.documents import DocumentAdmin
+from knowledge.admin.scenarios import EvaluationAdmin
 from knowledge.admin.sources import DocumentSourceAdmin
 from knowledge.admin.sync import DeletionReceiptAdmin, RemoteObjectAdmin
 from knowledge.admin.triggers import TriggerAdmin
@@ -14,6 +15,7 @@ __all__ = [
     "DeletionReceiptAdmin",
     "DocumentAdmin",
     "DocumentSourceAdmin",
+    "EvaluationAdmin",
     "KnowledgeBaseAdmin",
     "RemoteObjectAdmin",
     "TriggerAdmin",

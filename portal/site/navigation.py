@@ -60,6 +60,9 @@ _TENANT = (
     ),
     _Item(_("Apps"), "admin:knowledge_app_changelist", "apps", Action.APP_READ, True),
     _Item(_("Triggers"), "admin:knowledge_trigger_changelist", "bolt", Action.APP_READ, True),
+    _Item(
+        _("Scenarios"), "admin:knowledge_evaluation_changelist", "science", Action.APP_READ, True
+    ),
     _Item(_("API keys"), "admin:tenants_apikey_changelist", "key", Action.KEY_READ, True),
     _Item(_("Jobs"), "admin:inference_job_changelist", "list_alt", Action.JOB_READ, True),
     _Item(_("Batches"), "admin:inference_batch_changelist", "inventory_2", Action.JOB_READ, True),

@@ -453,6 +453,8 @@ SENTENCES: Final = (
     _("The input '%(name)s' must be a text."),
     _("The input '%(name)s' names what there is not: %(wanted)s. There are %(n)s."),
     _("'stream' has 1 to %(n)s of a-z, 0-9 and hyphens, such as card-payments."),
+    _("There is an app '%(name)s' already: the scenario is installed."),
+    _("No model that generates is served yet."),
 )
 UNFOLD: Final = (
     _("Type to search"),

@@ -216,6 +216,9 @@ CONTROL_PLANE: dict[str, Shows] = {
             "database/",
         )
     },
+    "admin/knowledge/evaluation/": LISTING,
+    "admin/knowledge/evaluation/add/": LISTING,
+    "admin/knowledge/evaluation/<uuid:object_id>/": _object("knowledge_evaluation"),
     "admin/knowledge/trigger/": LISTING,
     "admin/knowledge/trigger/add/": LISTING,
     **{
