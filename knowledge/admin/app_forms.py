@@ -7,16 +7,21 @@ from uuid import UUID
 import msgspec
 from django import forms
 from django.http import HttpRequest
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from inference.models import Task
 from knowledge.admin.base_forms import EmptyForm
 from knowledge.applications.selectors import get_version, versions
 from knowledge.applications.spec import MOST_TEMPLATE_CHARS, AppSpec, Knowledge, read_spec
-from knowledge.models import App, AppMode, KnowledgeBase
+from knowledge.models import App, AppMode, KnowledgeBase, Method
 from knowledge.models.apps import MOST_KEEP_DAYS, MOST_SLUG_CHARS
+from knowledge.models.bases import MOST_TOP_K
 from knowledge.selectors import served_models
 from portal.core.pages import INPUT, ServiceForm
+from tenants.models import ApiKey
+from tenants.models.keys import ApiKeyKind
+from tenants.permissions import Scope
 
 _GROUNDED = (
     "Answer from these passages alone. If they do not hold the answer, say so.\n\n"
@@ -46,6 +51,93 @@ class SettingsForm(_NamedForm):
         initial=30,
         widget=forms.NumberInput(attrs=INPUT),
     )
+
+    allowed_keys = forms.TypedMultipleChoiceField(
+        label=_("API keys that may call it"),
+        required=False,
+        coerce=UUID,
+        help_text=_("None chosen: every key of the tenant that has the scope 'apps'."),
+        widget=forms.CheckboxSelectMultiple,
+    )
+
+    def __init__(self, request: HttpRequest, subject: App, **kwargs: Any) -> None:
+        super().__init__(request, subject, **kwargs)
+        able = ApiKey.objects.filter(
+            kind=ApiKeyKind.STANDARD, revoked_at=None, scopes__contains=[Scope.APPS.value]
+        )
+        listed = ApiKey.objects.filter(pk__in=subject.allowed_keys)
+        self.fields["allowed_keys"].choices = [  # type: ignore[attr-defined]
+            (str(key.pk), f"{key.name} ({key.public_id})")
+            for key in (able | listed).order_by("name")
+        ]
+
+    def initial_of(self, subject: App) -> dict[str, Any]:
+        return {**super().initial_of(subject), "allowed_keys": list(map(str, subject.allowed_keys))}
+
+
+class RetrievalForm(EmptyForm):
+    """How the app searches each of its knowledge bases; empty is as the knowledge base has it."""
+
+    def __init__(self, request: HttpRequest, subject: App, **kwargs: Any) -> None:
+        super().__init__(request, subject, **kwargs)
+        spec = _newest(subject)
+        assert spec is not None, "an app has a version"
+        self.spec = spec
+        found = KnowledgeBase.objects.in_bulk([one.knowledge_base_id for one in spec.knowledge])
+        for place, one in enumerate(spec.knowledge):
+            base = found.get(one.knowledge_base_id)
+            for name, field in _search_fields(one, base.name if base else "—").items():
+                self.fields[f"{name}_{place}"] = field
+
+    def document(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The newest version's specification, with this way of searching."""
+        knowledge = [
+            Knowledge(
+                one.knowledge_base_id,
+                method=data[f"method_{place}"] or None,
+                top_k=data[f"top_k_{place}"],
+                score_threshold=data[f"score_threshold_{place}"],
+                rerank=data[f"rerank_{place}"],
+            )
+            for place, one in enumerate(self.spec.knowledge)
+        ]
+        return {**msgspec.to_builtins(self.spec), "knowledge": msgspec.to_builtins(knowledge)}
+
+
+def _search_fields(one: Knowledge, base: str) -> dict[str, forms.Field]:
+    def label(text: str) -> str:
+        return f"{base}: {text}"
+
+    return {
+        "method": forms.ChoiceField(
+            label=label(gettext("Search by")),
+            choices=[("", _("As the knowledge base has it")), *Method.choices],
+            required=False,
+            initial=one.method or "",
+            widget=forms.Select(attrs=INPUT),
+        ),
+        "top_k": forms.IntegerField(
+            label=label(gettext("Passages")),
+            min_value=1,
+            max_value=MOST_TOP_K,
+            required=False,
+            initial=one.top_k,
+            widget=forms.NumberInput(attrs=INPUT),
+        ),
+        "score_threshold": forms.FloatField(
+            label=label(gettext("Least score")),
+            min_value=0,
+            max_value=1,
+            required=False,
+            initial=one.score_threshold,
+            widget=forms.NumberInput(attrs={**INPUT, "step": "0.05"}),
+        ),
+        "rerank": forms.BooleanField(
+            label=label(gettext("Reranked, where it has a model for that")),
+            required=False,
+            initial=one.rerank,
+        ),
+    }
 
 
 class SpecForm(ServiceForm):

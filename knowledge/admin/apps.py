@@ -7,7 +7,7 @@ from uuid import UUID
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
@@ -15,7 +15,14 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from knowledge.admin.app_deployment import DEPLOYMENT_PAGES, where_context
-from knowledge.admin.app_forms import NewAppForm, PublishForm, SettingsForm, SpecForm
+from knowledge.admin.app_forms import (
+    NewAppForm,
+    PublishForm,
+    RetrievalForm,
+    SettingsForm,
+    SpecForm,
+)
+from knowledge.admin.app_rating import rate
 from knowledge.admin.base_forms import EmptyForm
 from knowledge.applications import selectors, services
 from knowledge.applications.selectors import USAGE_FIELDS
@@ -49,6 +56,16 @@ def _draft(request: HttpRequest, app: App, data: dict[str, Any]) -> str:
     spec = SpecForm(request, app).document(data)
     services.add_version(context=context_of(request), app_id=app.pk, spec=spec, note=data["note"])
     return _page(app)
+
+
+def _search(request: HttpRequest, app: App, data: dict[str, Any]) -> str:
+    spec = RetrievalForm(request, app).document(data)
+    services.add_version(context=context_of(request), app_id=app.pk, spec=spec)
+    return _page(app)
+
+
+def _searches(app: App) -> bool:
+    return bool(read_spec(selectors.get_version(app, app.latest).spec).knowledge)
 
 
 def _edit(request: HttpRequest, app: App, data: dict[str, Any]) -> str:
@@ -97,6 +114,17 @@ class AppAdmin(PortalModelAdmin):
             button=_("Save as a new version"),
             intro=_("Callers get it once you publish it."),
             done=_("The version is saved."),
+        ),
+        FormPage(
+            "search",
+            Action.APP_EDIT,
+            _("Retrieval"),
+            RetrievalForm,
+            _search,
+            button=_("Save as a new version"),
+            intro=_("What is left empty is as the knowledge base has it."),
+            done=_("The version is saved."),
+            offered=_searches,
         ),
         FormPage(
             "publish",
@@ -149,6 +177,11 @@ class AppAdmin(PortalModelAdmin):
         return [
             *super().get_urls(),
             path("<uuid:object_id>/try/", view(self.try_view), name="knowledge_app_try"),
+            path(
+                "<uuid:object_id>/rate/<uuid:message_id>/",
+                view(self.rate_view),
+                name="knowledge_app_rate",
+            ),
         ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[App]:
@@ -208,10 +241,19 @@ class AppAdmin(PortalModelAdmin):
             "spec": read_spec(version.spec),
             "numbers": list(selectors.versions(app).values_list("number", flat=True)[:100]),
             "is_chat": app.mode == AppMode.CHAT,
+            "rate_url": f"{self.url('change', app)}rate/" if app.published else "",
             "url": f"/api/v1/apps/{app.slug}/{app.mode}",
             "words": _words(),
         }
         return TemplateResponse(request, "site/app_try.html", context).render()
+
+    def rate_view(self, request: HttpRequest, object_id: UUID, message_id: UUID) -> HttpResponse:
+        """Notes how an answer was liked, and says so in JSON."""
+        if not self.has_view_permission(request) or not may(request, Action.PLAYGROUND_USE):
+            raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        return rate(request, self.get_subject(request, object_id), message_id)
 
 
 def _state(app: App) -> tuple[str, str]:
@@ -267,4 +309,8 @@ def _words() -> dict[str, str]:
         "score": gettext("score {score}"),
         "left_out": gettext("{n} more had no room"),
         "yes": gettext("Yes"),
+        "like": gettext("Good answer"),
+        "dislike": gettext("Bad answer"),
+        "rated": gettext("Your rating is noted."),
+        "not_rated": gettext("The rating was not noted."),
     }

@@ -455,6 +455,7 @@ SENTENCES: Final = (
     _("'stream' has 1 to %(n)s of a-z, 0-9 and hyphens, such as card-payments."),
     _("There is an app '%(name)s' already: the scenario is installed."),
     _("No model that generates is served yet."),
+    _("'rating' must be 1, 0 or -1."),
 )
 UNFOLD: Final = (
     _("Type to search"),

@@ -186,6 +186,7 @@ CONTROL_PLANE: dict[str, Shows] = {
     "admin/inference/modelversion/<uuid:object_id>/verify/": PLATFORM,
     "admin/knowledge/app/": LISTING,
     "admin/knowledge/app/add/": LISTING,
+    "admin/knowledge/app/<uuid:object_id>/rate/<uuid:message_id>/": APP,
     **{
         f"admin/knowledge/app/<uuid:object_id>/{page}": APP
         for page in (

@@ -1,16 +1,19 @@
 """Pages of apps: made, changed, published, compared, tried, in both languages."""
 
 import re
+from uuid import UUID
 
 import pytest
 from django.test import Client
+from django.urls import reverse
 from django.utils import translation
 
 from knowledge.applications import selectors
 from knowledge.models import App
 from knowledge.services import create_knowledge_base
+from portal.core.ids import uuid7
 from portal.core.tenancy import tenant_scope
-from tests.factories import Organisation, unique
+from tests.factories import Organisation, api_key, unique
 from tests.knowledge.apps.support import make_app
 from tests.live import deploy
 from tests.servers import SessionServers
@@ -134,3 +137,74 @@ def test_pages_of_apps_speak_chinese(tenant_a: Organisation, client: Client, mod
         assert "版本" in text_of(client, f"{LIST}{app.pk}/")
         assert "保存为新版本" in text_of(client, f"{LIST}{app.pk}/draft/")
         assert "新对话" in text_of(client, f"{LIST}{app.pk}/try/")
+
+
+def test_keys_that_may_call_an_app_are_chosen(
+    tenant_a: Organisation, client: Client, model: str
+) -> None:
+    app = make_app(tenant_a, model)
+    chosen = api_key(tenant_a, scopes=["apps"], name="Till").api_key
+    api_key(tenant_a, scopes=["inference"], name="Another")
+    page = f"{LIST}{app.pk}/edit/"
+    shown = text_of(client, page)
+    assert ("Till (" in shown, "Another (" in shown) == (True, False)
+    fields = {"name": app.name, "keep_days": "30"}
+    assert client.post(page, fields | {"allowed_keys": [str(chosen.pk)]}).status_code == 302
+    assert allowed_keys(tenant_a, app) == [chosen.pk]
+    assert "checked" in text_of(client, page)
+    assert client.post(page, fields).status_code == 302
+    assert allowed_keys(tenant_a, app) == []
+
+
+def allowed_keys(tenant: Organisation, app: App) -> list[UUID]:
+    with tenant_scope(tenant.context):
+        return list(App.objects.get(pk=app.pk).allowed_keys)
+
+
+def test_way_of_searching_is_a_new_version(
+    tenant_a: Organisation, client: Client, model: str
+) -> None:
+    base = create_knowledge_base(context=tenant_a.context, name="Rules", embedding_model="")
+    app = make_app(tenant_a, model, base=base)
+    page = f"{LIST}{app.pk}/search/"
+    assert "Rules: Passages" in text_of(client, page)
+    wrong = client.post(page, {"top_k_0": "1000"})
+    assert wrong.status_code == 400
+    given = {"method_0": "keyword", "top_k_0": "3", "score_threshold_0": "0.5"}
+    assert client.post(page, given).status_code == 302
+    with tenant_scope(tenant_a.context):
+        (used,) = selectors.get_version(app, app.latest + 1).spec["knowledge"]
+    assert used == {
+        "knowledge_base_id": str(base.pk),
+        "method": "keyword",
+        "top_k": 3,
+        "score_threshold": 0.5,
+        "rerank": False,
+    }
+    assert 'value="0.5"' in text_of(client, page)
+    assert text_of(client, f"{LIST}{make_app(tenant_a, model).pk}/search/", 404)
+
+
+def test_rating_needs_the_sessions_own_key(
+    tenant_a: Organisation, client: Client, model: str
+) -> None:
+    app = make_app(tenant_a, model)
+    page = f"{LIST}{app.pk}/rate/{uuid7()}/"
+    made = client.post(reverse("admin:playground_key")).json()
+    other = api_key(tenant_a, scopes=["inference"]).token
+    assert client.get(page).status_code == 405
+    for token, status in (("", 401), (other, 403), (made["token"], 404)):
+        answer = client.post(
+            page,
+            {"rating": 1},
+            content_type="application/json",
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        assert answer.status_code == status, answer.content
+    wrong = client.post(
+        page,
+        "[]",
+        content_type="application/json",
+        headers={"Authorization": f"Bearer {made['token']}"},
+    )
+    assert (wrong.status_code, "must be 1, 0 or -1" in wrong.json()["detail"]) == (400, True)

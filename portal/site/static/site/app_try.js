@@ -63,6 +63,34 @@ function cite(found) {
     append(box);
 }
 
+// Two buttons under an answer; the one that is pressed takes its rating back.
+function rating(message) {
+    const row = made("div", "fh-rating");
+    const buttons = [["like", 1], ["dislike", -1]].map(([name, value]) => {
+        const button = made("button", "fh-button fh-button-small", words[name]);
+        button.type = "button";
+        button.setAttribute("aria-pressed", "false");
+        button.addEventListener("click", () => rate(message, buttons, button, value));
+        return button;
+    });
+    row.append(...buttons);
+    append(row);
+}
+
+async function rate(message, buttons, pressed, value) {
+    const taken = pressed.getAttribute("aria-pressed") === "true";
+    try {
+        await post(`${root.dataset.rateUrl}${message}/`, { rating: taken ? 0 : value }, key, words);
+    } catch (fault) {
+        say(fault instanceof TypeError ? words.not_rated : fault.message);
+        return;
+    }
+    for (const button of buttons) {
+        button.setAttribute("aria-pressed", String(button === pressed && !taken));
+    }
+    say(words.rated);
+}
+
 function inputs() {
     const values = {};
     for (const field of form.querySelectorAll("[data-input]")) {
@@ -81,6 +109,7 @@ function spoken(text, values) {
 function take(turn, answer, { name, data }) {
     const body = JSON.parse(data);
     if (name === "error") throw new Error(body.detail || words.broken);
+    if (name === "started") turn.message = body.message_id;
     if (name === "started" && root.dataset.mode === "chat") conversation = body.conversation_id;
     if (name === "sources") turn.sources = body;
     if (name === "usage") turn.usage = body;
@@ -116,7 +145,7 @@ async function ask(text, values) {
     bubble("user", spoken(text, values));
     const answer = bubble("assistant", "");
     answer.dataset.streaming = "";
-    const turn = { text: "", sources: null, usage: null, done: null, stopped: false };
+    const turn = { text: "", message: "", sources: null, usage: null, done: null, stopped: false };
     const body = { inputs: values, stream: true, version: Number(root.dataset.version) };
     if (text) body.query = text;
     if (conversation) body.conversation_id = conversation;
@@ -137,6 +166,7 @@ async function ask(text, values) {
     const said = facts(turn);
     if (said) append(made("p", "fh-message-facts", said));
     if (turn.sources) cite(turn.sources);
+    if (root.dataset.rateUrl && turn.done) rating(turn.message);
     if (failure) {
         bubble("failed", failure).setAttribute("role", "alert");
         if (!turn.text && input) input.value = text;
@@ -167,3 +197,5 @@ find("play-clear")?.addEventListener("click", () => {
     say(words.cleared);
     input.focus();
 });
+// Until now a press of the button would have left the page.
+send.disabled = false;

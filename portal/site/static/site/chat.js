@@ -52,7 +52,11 @@ export async function post(url, body, key, words, signal) {
         const response = await fetch(url, {
             method: "POST",
             credentials: "same-origin",
-            headers: { "Content-Type": "application/json", Authorization: `Bearer ${token}` },
+            headers: {
+                "Content-Type": "application/json",
+                Authorization: `Bearer ${token}`,
+                "X-CSRFToken": key.csrf,
+            },
             body: JSON.stringify(body),
             signal,
         });
