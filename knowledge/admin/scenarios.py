@@ -16,7 +16,9 @@ from django.utils.translation import gettext_lazy as _
 
 from inference.models import Task
 from knowledge.admin.base_forms import EmptyForm
-from knowledge.models import App, Evaluation, Trigger
+from knowledge.applications.selectors import get_version
+from knowledge.applications.spec import bases_of, read_spec
+from knowledge.models import App, Evaluation, KnowledgeBase, Trigger
 from knowledge.scenarios.catalogue import Scenario, scenarios
 from knowledge.scenarios.selectors import evaluations
 from knowledge.scenarios.services import install_scenario
@@ -164,6 +166,7 @@ class EvaluationAdmin(PortalModelAdmin):
             "description": gettext(scenario.description),
             "cases": len(scenario.cases),
             "app": app and reverse("admin:knowledge_app_change", args=[app.pk]),
+            "bases": [] if app is None else _bases(app),
             "trigger": trigger and reverse("admin:knowledge_trigger_change", args=[trigger.pk]),
             "install": f"{self.url('add')}?slug={scenario.slug}"
             if app is None and installable
@@ -198,6 +201,15 @@ class EvaluationAdmin(PortalModelAdmin):
             "classes": _classes(scores),
             "failures": [_failure(one) for one in obj.failures],
         }
+
+
+def _bases(app: App) -> list[str]:
+    """Links to the knowledge bases that the newest version of an app searches."""
+    spec = read_spec(get_version(app, app.latest).spec)
+    return [
+        reverse("admin:knowledge_knowledgebase_change", args=[base.pk])
+        for base in KnowledgeBase.objects.filter(pk__in=bases_of(spec)).order_by("name")
+    ]
 
 
 def right_share(scores: Mapping[str, Any]) -> float:

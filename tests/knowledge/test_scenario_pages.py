@@ -12,7 +12,7 @@ from django.utils import translation
 
 from inference.models import Deployment
 from inference.services import set_deployment_enabled
-from knowledge.models import App, Evaluation
+from knowledge.models import App, Evaluation, KnowledgeBase
 from knowledge.scenarios.services import install_scenario
 from portal.core.tenancy import tenant_scope
 from tests.factories import TESTS, Member, Organisation
@@ -92,6 +92,9 @@ def test_scenario_is_installed_from_the_page_once(tenant_a: Organisation, writer
     assert made["Location"].startswith("/admin/knowledge/app/")
     shown = text_of(client, LIST)
     assert made["Location"] in shown
+    with tenant_scope(tenant_a.owner.context):
+        base = KnowledgeBase.objects.get()
+    assert f'href="/admin/knowledge/knowledgebase/{base.pk}/"' in shown
     assert f"manage.py scenario evaluate manufacturing --tenant {tenant_a.tenant.slug}" in shown
     assert f"{LIST}add/?slug=manufacturing" not in shown
     again = client.post(f"{LIST}add/", given)
