@@ -13,7 +13,7 @@ from knowledge.models.triggers import MOST_KEEP_DAYS, MOST_STREAM_CHARS
 from knowledge.schedules import MOST_CHARS
 from knowledge.triggers.rules import MOST_MINUTES, MOST_NAME_CHARS
 from portal.core.outgoing import MOST_URL_CHARS
-from portal.core.pages import INPUT
+from portal.core.pages import INPUT, ServiceForm
 
 _WRONG_KIND = {
     dict: _("It must be a JSON object."),
@@ -54,7 +54,7 @@ class StartForm(EmptyForm):
     )
 
 
-class TriggerForm(EmptyForm):
+class TriggerForm(ServiceForm):
     """A trigger that is being made."""
 
     name = forms.CharField(

@@ -115,7 +115,12 @@ def test_trigger_is_made_and_changed_by_forms(tenant_a: Organisation, writer: Wr
     (trigger,) = [t for t in triggers_of(tenant_a) if t.name == "Payments"]
     assert (trigger.rules[1]["weight"], trigger.cooldown_minutes, trigger.schedule) == (0.5, 60, "")
     page = f"{made['Location']}edit/"
-    assert "&quot;minutes&quot;: 10" in text_of(client, page)
+    form = text_of(client, page)
+    typed = re.search(r'<textarea name="rules"[^>]*>(.*?)</textarea>', form)
+    assert typed is not None
+    assert json.loads(html.unescape(typed[1])) == trigger.rules
+    for name, value in (("name", "Payments"), ("stream", trigger.stream), ("keep_days", "7")):
+        assert re.search(f'<input[^>]* name="{name}" value="{value}"', form)
     kept = {name: given[name] for name in given.keys() - {"app_id", "kind", "schedule"}}
     saved = client.post(page, {**kept, "rules": "", "threshold": "1"})
     assert saved.status_code == 302, saved.content.decode()
