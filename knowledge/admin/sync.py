@@ -21,7 +21,7 @@ from knowledge.models import (
     SyncState,
 )
 from knowledge.sync import selectors, services
-from knowledge.sync.words import COLOURS, kind_words, what_of
+from knowledge.sync.words import COLOURS, aspect_words, kind_words, what_of
 from portal.core.pages import (
     STATUS_KINDS,
     FormPage,
@@ -230,7 +230,7 @@ def changes_of(link: RemoteObject) -> list[tuple[str, str, str]]:
         return []
     shown = link.shown if link.local_id is not None else {}
     return [
-        (aspect, _short(shown.get(aspect)), _short(value))
+        (aspect_words(aspect), _short(shown.get(aspect)), _short(value))
         for aspect, value in sorted(link.seen.items())
         if value != shown.get(aspect)
     ]
@@ -239,6 +239,11 @@ def changes_of(link: RemoteObject) -> list[tuple[str, str, str]]:
 def _short(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return gettext("Yes") if value else gettext("No")
+    if isinstance(value, dict) and "words" in value:
+        # A text is known by its length, and by an id that tells a reader nothing.
+        return gettext("%(n)s words") % {"n": value["words"]}
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text[:_SHOWN_CHARS]
 

@@ -23,7 +23,7 @@ from knowledge.dify.console_api import InnerApi
 from knowledge.dify.errors import AddressNotAllowed, DifyFault
 from knowledge.dify.probe import Report
 from knowledge.dify.shapes import Workspace
-from knowledge.models import Connection, DriftPolicy, KnowledgeBase, RemoteObject
+from knowledge.models import App, Connection, DriftPolicy, KnowledgeBase, RemoteObject
 from knowledge.sync.wakes import bring_forward
 from knowledge.trail import intent_about
 from portal.core.actors import Context
@@ -185,8 +185,8 @@ def delete_connection(*, context: Context, connection_id: UUID, forget: bool = F
     Raises:
         Forbidden: the caller may not.
         NotFound: no such connection here.
-        Conflict: other tenants have copies of it, knowledge bases stand there, or what stood
-            there has not been deleted yet.
+        Conflict: other tenants have copies of it, knowledge bases stand or apps run there, or what
+            stood there has not been deleted yet.
     """
     require(context, Action.CONNECTION_EDIT)
     require_tenant(context)
@@ -206,6 +206,13 @@ def _refuse_used(row: Connection, *, forget: bool) -> None:
         raise Conflict(
             f"Knowledge bases stand there: {', '.join(named)}. Take the connection out of their "
             "settings first.",
+            code="connection_in_use",
+        )
+    apps = App.objects.filter(deployments__connection_id=row.pk).order_by("name")
+    running = list(apps.values_list("name", flat=True)[:10])
+    if running:
+        raise Conflict(
+            f"Apps run there: {', '.join(running)}. Let them run in the portal first.",
             code="connection_in_use",
         )
     if not forget and stands_there(row):

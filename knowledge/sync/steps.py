@@ -16,7 +16,7 @@ from knowledge.sync.deleting import delete_object
 from knowledge.sync.failures import STOPS, backoff, note_object_failure
 from knowledge.sync.kinds import CREATE, Kind, Sent, Session, Want, kind_of
 from knowledge.sync.lease import Lease
-from knowledge.sync.planning import Step, Verb, edits_of
+from knowledge.sync.planning import Step, Verb, drift_of, edits_of
 from portal.core.errors import PortalError
 
 MOST_INDEXING: Final = 40
@@ -135,9 +135,12 @@ class Steps:
 
     def _sent(self, want: Want, link: RemoteObject, sent: Sent, *, adopted: bool = False) -> None:
         """Writes down what a call did."""
-        link.remote_id, link.asking, link.decision = sent.remote_id, [], ""
+        link.remote_id, link.asking = sent.remote_id, []
         link.sent = {**link.sent, **sent.sent}
         link.shown, link.seen = {**link.shown, **sent.shown}, {**link.seen, **sent.shown}
+        if not drift_of(link, want):
+            # A call puts back one thing; what was decided holds for all that was changed.
+            link.decision = ""
         link.attempts = link.attempts if link.error else 0
         follow = bool(sent.batch) or (adopted and bool(kind_of(link.kind).parent))
         if follow:
@@ -154,7 +157,7 @@ class Steps:
     def _settle(self, link: RemoteObject, want: Want | None) -> None:
         """An object that is not indexed: it is in step, or something of it is still to be sent."""
         now = timezone.now()
-        left = want is not None and bool(edits_of(link, want))
+        left = want is not None and bool(edits_of(link, want) or drift_of(link, want))
         link.state = SyncState.WAITING if left else SyncState.IN_STEP
         link.synced_at = link.synced_at if left else now
         link.waiting_since = link.waiting_since if left else None

@@ -32,6 +32,23 @@ _WHAT: Final[Mapping[tuple[Verb, Why], Promise]] = {
 KINDS: Final[Mapping[str, Promise]] = {
     "knowledge_base": _("knowledge base"),
     "document": _("document"),
+    "app": _("app"),
+}
+_ASPECTS: Final[Mapping[str, Promise]] = {
+    "name": _("name"),
+    "content": _("text"),
+    "metadata": _("metadata"),
+    "enabled": _("switched on"),
+    "archived": _("archived"),
+    "description": _("description"),
+    "retrieval": _("retrieval settings"),
+    "technique": _("how it is indexed"),
+    "tag": _("the portal's tag"),
+    "definition": _("what it does"),
+    "live": _("published version"),
+    "api": _("can be called"),
+    "key": _("key"),
+    "portal": _("the portal's model"),
 }
 COLOURS: Final[Mapping[str, str]] = {
     SyncState.WAITING: "info",
@@ -45,6 +62,11 @@ COLOURS: Final[Mapping[str, str]] = {
 def what_of(step: Step) -> str:
     """What becomes of a step's object, and why."""
     return str(_WHAT[step.verb, step.why])
+
+
+def aspect_words(aspect: str) -> str:
+    """What of an object an aspect is."""
+    return str(_ASPECTS.get(aspect, aspect))
 
 
 def kind_words(kind: str) -> str:

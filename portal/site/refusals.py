@@ -456,6 +456,7 @@ SENTENCES: Final = (
     _("There is an app '%(name)s' already: the scenario is installed."),
     _("No model that generates is served yet."),
     _("'rating' must be 1, 0 or -1."),
+    _("Apps run there: %(name)s. Let them run in the portal first."),
 )
 UNFOLD: Final = (
     _("Type to search"),

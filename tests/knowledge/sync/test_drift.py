@@ -16,6 +16,7 @@ from portal.core.tenancy import tenant_scope
 from tests.knowledge.dify.double import state
 from tests.knowledge.support import document_now, index
 from tests.knowledge.sync.bench import Bench
+from tests.knowledge.sync.moves import faults_of
 
 Change = Callable[[state.Dataset, state.Document], None]
 
@@ -140,6 +141,29 @@ def test_ask_changes_nothing_until_somebody_decides(
     assert bench.in_dify() == {"Handbook": {"a.txt": "Twenty days."}}
     with pytest.raises((Conflict, NotFound)):
         decide(context=bench.context, remote_object_id=link.pk, decision="ours")
+
+
+def test_what_was_decided_holds_for_all_that_was_changed(bench: Bench, placed: Document) -> None:
+    bench.policy("ask")
+
+    def change(own: state.Workspace) -> None:
+        (dataset,) = own.datasets.values()
+        (document,) = dataset.documents.values()
+        document.name, document.enabled, document.archived = "theirs.txt", False, True
+
+    bench.double.click(change)
+    bench.settle(look=True)
+    (link,) = bench.links(state=SyncState.CONFLICT)
+    decide(context=bench.context, remote_object_id=link.pk, decision="ours")
+    bench.settle()
+    assert bench.in_dify() == {"Handbook": {"a.txt": "Twenty days."}}
+    assert faults_of(bench) == []
+    (link,) = bench.links(local_id=placed.pk)
+    assert (link.state, link.decision) == (SyncState.IN_STEP, "")
+    # Decided once is not decided for good.
+    click(bench, rewrite)
+    bench.settle(look=True)
+    assert [one.pk for one in bench.links(state=SyncState.CONFLICT)] == [link.pk]
 
 
 def test_ask_takes_theirs_where_that_is_decided(bench: Bench, placed: Document) -> None:

@@ -13,6 +13,7 @@ from knowledge.applications.dify.dsl import Unrenderable
 from knowledge.applications.dify.secrets import open_key
 from knowledge.applications.dify.services import NoPlugin, deploy_app, undeploy_app
 from knowledge.applications.selectors import get_app, published_version
+from knowledge.connections.services import delete_connection
 from knowledge.models import App, AppDeployment, Connection, PortalInDify, SyncState
 from knowledge.sync.closing import erase_in_dify
 from knowledge.sync.steps import Steps
@@ -292,6 +293,17 @@ def test_deploy_refuses_what_can_not_run_there(
         deploy_app(context=bench.context, **ids)
     with tenant_scope(bench.context):
         assert not AppDeployment.objects.exists()
+
+
+def test_connection_at_which_an_app_is_to_run_is_not_deleted(bench: AppBench) -> None:
+    app = bench.app()
+    for forget in (False, True):
+        with pytest.raises(Conflict, match=rf"Apps run there: {app.name}\. Let them run in the po"):
+            delete_connection(
+                context=bench.context, connection_id=bench.connection.pk, forget=forget
+            )
+    undeploy_app(context=bench.context, app_id=app.pk)
+    delete_connection(context=bench.context, connection_id=bench.connection.pk, forget=True)
 
 
 def test_deploy_an_app_that_runs_in_dify_already_is_refused(bench: AppBench) -> None:
