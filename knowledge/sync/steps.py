@@ -183,6 +183,9 @@ class Steps:
         elif progress.again:
             self._make_again(link, kind, progress.error)
         else:
+            if _age(link) > _SLOW:
+                # It may stand in a long queue there, so it is not made again unasked.
+                link.error, link.error_code = _SLOW_WORDS, "dify_slow"
             link.next_at = timezone.now() + _poll_after(link)
         with self._lease.scope():
             link.save()
@@ -232,6 +235,11 @@ class Steps:
 
 
 _NOW: Final = timedelta(0)
+_SLOW: Final = timedelta(hours=1)
+_SLOW_WORDS: Final = (
+    "Dify has been indexing this for more than an hour: check that its worker runs. If it never "
+    "ends, delete the document in Dify, and it is made again."
+)
 _DO: Final = {
     Verb.CREATE: "_create",
     Verb.ADOPT: "_adopt",
@@ -245,8 +253,13 @@ _DO: Final = {
 
 def _poll_after(link: RemoteObject) -> timedelta:
     """The longer it takes, the more seldom it is asked about."""
-    age = timezone.now() - (link.waiting_since or timezone.now())
-    return min(max(age / 4, timedelta(seconds=0.5)), timedelta(seconds=30))
+    return min(max(_age(link) / 4, timedelta(seconds=0.5)), timedelta(seconds=30))
+
+
+def _age(link: RemoteObject) -> timedelta:
+    """How long something of it has been waited for."""
+    now = timezone.now()
+    return now - (link.waiting_since or now)
 
 
 def _forget_there(link: RemoteObject) -> None:

@@ -457,6 +457,10 @@ SENTENCES: Final = (
     _("No model that generates is served yet."),
     _("'rating' must be 1, 0 or -1."),
     _("Apps run there: %(name)s. Let them run in the portal first."),
+    _(
+        "Dify has been indexing this for more than an hour: check that its worker runs. If it "
+        "never ends, delete the document in Dify, and it is made again."
+    ),
 )
 UNFOLD: Final = (
     _("Type to search"),

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from knowledge.connections.services import delete_connection, edit_connection
-from knowledge.models import Sync, SyncState
+from knowledge.models import RemoteObject, Sync, SyncState
 from knowledge.services import delete_document, delete_knowledge_base
 from knowledge.services.bases import edit_knowledge_base
 from knowledge.sync.lease import LostLease
@@ -63,6 +63,28 @@ def test_deletion_that_dify_only_says_it_made_is_made_again(bench: Bench) -> Non
     bench.settle()
     assert bench.in_dify() == {}
     assert [receipt.verified_at is not None for receipt in bench.receipts()] == [True, True]
+
+
+def test_indexing_that_does_not_end_is_told_and_can_be_begun_again(bench: Bench) -> None:
+    bench.double.knowledge.indexing_reads = 10**6
+    document = bench.text(bench.base(), "a.txt")
+    bench.run()
+    bench.run()
+    assert bench.link(document.pk).error == ""
+    with tenant_scope(bench.context):
+        hours_ago = timezone.now() - timedelta(hours=2)
+        RemoteObject.objects.filter(local_id=document.pk).update(waiting_since=hours_ago)
+    bench.run()
+    link = bench.link(document.pk)
+    assert (link.state, link.error_code) == (SyncState.INDEXING, "dify_slow")
+    assert "check that its worker runs" in link.error
+    bench.double.knowledge.indexing_reads = 2
+    bench.double.click(lambda own: [d.documents.clear() for d in own.datasets.values()])
+    bench.settle(look=True)
+    bench.settle(look=True)
+    link = bench.link(document.pk)
+    assert (link.state, link.error) == (SyncState.IN_STEP, "")
+    assert bench.in_dify() == {"Handbook": {"a.txt": "Twenty days."}}
 
 
 @pytest.mark.parametrize("after", [False, True])
