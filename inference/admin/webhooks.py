@@ -178,7 +178,7 @@ class WebhookDeliveryAdmin(PortalModelAdmin):
 
     @display(description=_("Job"))
     def job_link(self, delivery: WebhookDelivery) -> str:
-        return str(delivery.job_id)
+        return str(delivery.job_id or delivery.event)
 
     @display(description=_("Next try"))
     def next_try(self, delivery: WebhookDelivery) -> str:
@@ -189,8 +189,9 @@ class WebhookDeliveryAdmin(PortalModelAdmin):
         return {
             "state_kind": STATE_KINDS[WebhookState(obj.state)],
             "error": in_words(obj.last_error),
-            "job": reverse("admin:inference_job_change", args=[obj.job_id]),
-            "may_job": may(request, Action.JOB_READ),
+            "job": reverse("admin:inference_job_change", args=[obj.job_id])
+            if obj.job_id and may(request, Action.JOB_READ)
+            else None,
             "facts": [
                 (_("State"), obj.get_state_display()),
                 (_("Receiver"), obj.origin),

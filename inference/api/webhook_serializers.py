@@ -16,7 +16,12 @@ class WebhookDeliverySerializer(serializers.ModelSerializer[WebhookDelivery]):
     """A job's callback. Of its URL only the origin is shown: the rest may be a secret."""
 
     webhook_id = serializers.SerializerMethodField(help_text="The same at every attempt.")
-    job_id = serializers.UUIDField()
+    job_id = serializers.UUIDField(
+        allow_null=True, help_text="Whose end it tells of; null where it tells of something else."
+    )
+    event = serializers.CharField(
+        allow_null=True, help_text="What else it tells of, such as trigger.alert; else null."
+    )
     receiver = serializers.CharField(source="origin")
     state = serializers.SerializerMethodField()
     next_attempt_at = serializers.DateTimeField(source="due_at", allow_null=True)
@@ -27,6 +32,7 @@ class WebhookDeliverySerializer(serializers.ModelSerializer[WebhookDelivery]):
             "id",
             "webhook_id",
             "job_id",
+            "event",
             "receiver",
             "state",
             "attempts",

@@ -53,6 +53,8 @@ class WebhookSecret(IdModel, TenantModel):
 class WebhookDelivery(IdModel, TenantModel):
     """The callback of one job: made with it, due when it has ended, then sent until it arrives.
 
+    One of no job tells of something else (``told``: type, time and data), and is due at once.
+
     A claim raises ``attempts``, which is the fence of its outcome, and puts ``due_at`` to where
     its lease ends: a sender that dies is followed by another. ``tries`` counts the attempts since
     the job ended, or since somebody asked for another delivery.
@@ -61,8 +63,14 @@ class WebhookDelivery(IdModel, TenantModel):
     tenant = models.ForeignKey(Tenant, models.PROTECT, related_name="+", db_index=False)
     # The database deletes these with their job.
     job = models.ForeignKey(
-        Job, models.DO_NOTHING, related_name="webhooks", db_constraint=False, db_index=False
+        Job,
+        models.DO_NOTHING,
+        related_name="webhooks",
+        null=True,
+        db_constraint=False,
+        db_index=False,
     )
+    told = models.JSONField(null=True)
     origin = models.CharField(_("receiver"), max_length=280)
     # Path and query of a callback are often credentials.
     data_key_version = models.PositiveIntegerField()
@@ -101,6 +109,11 @@ class WebhookDelivery(IdModel, TenantModel):
 
     def __str__(self) -> str:
         return str(self.id)
+
+    @property
+    def event(self) -> str | None:
+        """The type of what it tells, where that is no job's end."""
+        return None if self.told is None else str(self.told["type"])
 
 
 class WebhookAttempt(IdModel, TenantModel):

@@ -23,7 +23,7 @@ from inference.models.jobs import JobState
 from inference.models.webhooks import WebhookState
 from inference.payloads import Ciphers
 from inference.webhooks import signing, store
-from inference.webhooks.messages import job_message
+from inference.webhooks.messages import event_message, job_message
 from inference.webhooks.schedule import retry_seconds
 from inference.webhooks.sender import TOTAL_SECONDS, Outcome, send
 from inference.webhooks.store import Due
@@ -161,28 +161,35 @@ class Deliverer:
             # Never unsigned: the receiver could not tell it from a forgery.
             return Outcome(None, "The tenant has no signing secret that can be read.", 0)
         webhook_id = signing.message_id(due.id)
-        body = job_message(
-            webhook_id,
-            job_id=due.job_id,
-            state=due.state,
-            model=due.model,
-            finished_at=due.finished_at,
-            finish_reason=due.finish_reason,
-            prompt_tokens=due.prompt_tokens,
-            completion_tokens=due.completion_tokens,
-            error_code=due.error_code,
-            error_message=due.error_message,
-            metadata=due.metadata,
-        )
+        body = _body(webhook_id, due)
         headers = signing.signed_headers(
             secrets, webhook_id=webhook_id, timestamp=int(sent_at.timestamp()), body=body
         )
         return await send(url, headers, body, self._targets)
 
 
+def _body(webhook_id: str, due: Due) -> bytes:
+    if due.told is not None:
+        at = datetime.fromisoformat(due.told["at"])
+        return event_message(webhook_id, event=due.told["type"], at=at, data=due.told["data"])
+    assert due.job_id is not None, "a delivery tells of a job, or of something else"
+    return job_message(
+        webhook_id,
+        job_id=due.job_id,
+        state=JobState(due.state),
+        model=due.model,
+        finished_at=due.finished_at,
+        finish_reason=due.finish_reason,
+        prompt_tokens=due.prompt_tokens,
+        completion_tokens=due.completion_tokens,
+        error_code=due.error_code,
+        error_message=due.error_message,
+        metadata=due.metadata,
+    )
+
+
 def _due(row: Sequence[Any]) -> Due:
-    values = dict(zip(Due.__struct_fields__, row, strict=True))
-    return Due(**{**values, "state": JobState(values["state"])})
+    return Due(**dict(zip(Due.__struct_fields__, row, strict=True)))
 
 
 async def _write(

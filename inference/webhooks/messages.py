@@ -83,6 +83,11 @@ def job_message(
     return _encode(Message(f"job.{name}", webhook_id, finished_at, end))
 
 
+def event_message(webhook_id: str, *, event: str, at: datetime, data: dict[str, str]) -> bytes:
+    """The body that tells of something else than a job's end."""
+    return _encode(Message(event, webhook_id, at, data))
+
+
 def trial_message(webhook_id: str, at: datetime) -> bytes:
     """The body of an event that only tries whether the receiver is there."""
     return _encode(Message(TEST, webhook_id, at, {"text": "This is a test."}))

@@ -187,6 +187,29 @@ def register_callbacks(
     WebhookDelivery.objects.bulk_create(rows)
 
 
+def tell(*, tenant_id: UUID, url: httpx.URL, event: str, data: Mapping[str, str]) -> None:
+    """Tells a URL of something that is no job's end, in the open scope's transaction.
+
+    Args:
+        url: from ``clean_url``.
+        event: its type, such as ``trigger.alert``.
+        data: stands in clear in the database.
+    """
+    version, cipher = _tenant_cipher(tenant_id)
+    now = timezone.now()
+    row = WebhookDelivery(
+        tenant_id=tenant_id,
+        told={"type": event, "at": now.isoformat(), "data": dict(data)},
+        origin=origin_of(url),
+        data_key_version=version,
+        created_at=now,
+        state=WebhookState.PENDING,
+        due_at=now,
+    )
+    row.sealed_url = cipher.encrypt(str(url).encode(), row_id=row.id)
+    row.save(force_insert=True)
+
+
 def redeliver_webhook(*, context: Context, delivery_id: UUID) -> WebhookDelivery:
     """Makes a delivery due again, at once and with all its tries; it keeps its ``webhook-id``.
 

@@ -7,7 +7,6 @@ from uuid import UUID
 import msgspec
 
 from audit.batch import insert_bodies, insert_events
-from inference.models.jobs import JobState
 from inference.models.webhooks import WebhookState
 from inference.webhooks.events import WebhookEvent
 
@@ -47,13 +46,13 @@ WITH RECURSIVE tenants AS (
         lease_until = clock_timestamp() + %(lease)s * interval '1 second',
         due_at = clock_timestamp() + %(lease)s * interval '1 second'
      WHERE id = ANY(ARRAY(SELECT id FROM free))
-    RETURNING id, tenant_id, job_id, data_key_version, sealed_url, origin, attempts, tries
+    RETURNING id, tenant_id, job_id, told, data_key_version, sealed_url, origin, attempts, tries
 )
 SELECT c.id, c.tenant_id, c.job_id, c.data_key_version, k.wrapped, c.sealed_url, c.origin,
        c.attempts, c.tries, j.state, j.sku, j.finished_at, j.finish_reason, j.prompt_tokens,
-       j.watermark, j.error_code, j.error_message, j.parameters -> 'metadata'
+       j.watermark, j.error_code, j.error_message, j.parameters -> 'metadata', c.told
   FROM claimed c
-  JOIN inference_job j ON j.id = c.job_id
+  LEFT JOIN inference_job j ON j.id = c.job_id
   JOIN tenants_tenantdatakey k ON k.tenant_id = c.tenant_id AND k.version = c.data_key_version
 """
 
@@ -122,18 +121,22 @@ SELECT count(*) FROM moved
 
 
 class Due(msgspec.Struct, frozen=True):
-    """A claimed delivery, with what it tells of; columns of ``CLAIM``."""
+    """A claimed delivery, with what it tells of; columns of ``CLAIM``.
+
+    Attributes:
+        told: of no job; then everything of a job is None.
+    """
 
     id: UUID
     tenant_id: UUID
-    job_id: UUID
+    job_id: UUID | None
     data_key_version: int
     wrapped: bytes
     sealed_url: bytes
     origin: str
     attempt: int
     tries: int
-    state: JobState
+    state: int
     model: str
     finished_at: datetime
     finish_reason: str
@@ -142,3 +145,4 @@ class Due(msgspec.Struct, frozen=True):
     error_code: str
     error_message: str
     metadata: dict[str, Any] | None
+    told: dict[str, Any] | None

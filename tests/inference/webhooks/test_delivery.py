@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.test import Client
 
 from inference.models.jobs import JobState
 from inference.models.webhooks import WebhookState
@@ -15,7 +16,11 @@ from inference.settlement import Settlement, settle
 from inference.tasks import deliver_webhooks
 from inference.webhooks import store
 from inference.webhooks.schedule import MOST_TRIES
-from tests.inference.webhooks.hooks import Hooks
+from inference.webhooks.selectors import deliveries
+from inference.webhooks.services import tell
+from inference.webhooks.targets import clean_url
+from portal.core.tenancy import tenant_scope
+from tests.inference.webhooks.hooks import LOOPBACK, Hooks
 from tests.inference.webhooks.receiver import Receiver
 from tests.waiting import eventually
 
@@ -50,6 +55,31 @@ def test_end_job_delivers_how_it_ended_and_nothing_that_was_said(
     }
     assert hooks.state(job_id) == WebhookState.DELIVERED
     assert hooks.log(job_id) == [(1, 204, "")]
+
+
+def test_tell_delivers_something_else_than_a_jobs_end(hooks: Hooks, receiver: Receiver) -> None:
+    with tenant_scope(hooks.tenant.context):
+        tell(
+            tenant_id=hooks.tenant.id,
+            url=clean_url(receiver.url("/alerts"), LOOPBACK),
+            event="trigger.alert",
+            data={"run": "7"},
+        )
+    hooks.deliver()
+    (request,) = receiver.received
+    body = json.loads(request.body)
+    assert body.pop("timestamp")
+    assert body == {"type": "trigger.alert", "id": request.id, "data": {"run": "7"}}
+    with tenant_scope(hooks.tenant.context):
+        (delivery,) = deliveries()
+    assert (delivery.state, delivery.job_id) == (WebhookState.DELIVERED, None)
+    client = Client()
+    client.force_login(hooks.tenant.owner.user)
+    (item,) = client.get("/api/v1/webhooks/deliveries").json()["items"]
+    assert (item["event"], item["job_id"]) == ("trigger.alert", None)
+    page = client.get(f"/admin/inference/webhookdelivery/{delivery.pk}/")
+    assert (page.status_code, b"To the job" in page.content) == (200, False)
+    assert b"trigger.alert" in client.get("/admin/inference/webhookdelivery/").content
 
 
 def _by_worker(hooks: Hooks, job_id: Any) -> None:

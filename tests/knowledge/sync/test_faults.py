@@ -79,7 +79,12 @@ def test_indexing_that_does_not_end_is_told_and_can_be_begun_again(bench: Bench)
     assert (link.state, link.error_code) == (SyncState.INDEXING, "dify_slow")
     assert "check that its worker runs" in link.error
     bench.double.knowledge.indexing_reads = 2
-    bench.double.click(lambda own: [d.documents.clear() for d in own.datasets.values()])
+
+    def delete(own: state.Workspace) -> None:
+        for dataset in own.datasets.values():
+            dataset.documents.clear()
+
+    bench.double.click(delete)
     bench.settle(look=True)
     bench.settle(look=True)
     link = bench.link(document.pk)
