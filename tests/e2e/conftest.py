@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import pytest
+from django.db import connections
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from portal.core.actors import PlatformRole, TenantRole
@@ -72,6 +73,9 @@ def browser(house: House) -> Iterator[Browser]:
             chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             yield chromium
             chromium.close()
+            # Within Playwright's loop Django has connections of their own, which would be used
+            # again by the next module, whatever became of the server meanwhile.
+            connections.close_all()
     finally:
         del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 

@@ -29,6 +29,7 @@ PAGES = {
     "Document sources": "/admin/knowledge/documentsource/",
     "Apps": "/admin/knowledge/app/",
     "Triggers": "/admin/knowledge/trigger/",
+    "Scenarios": "/admin/knowledge/evaluation/",
     "Connections": "/admin/knowledge/connection/",
     "Models": "/admin/inference/model/",
     "Audit trail": "/admin/audit/auditevent/",
@@ -43,6 +44,7 @@ MENUS = {
     "owner": [
         *("Overview", "Playground", "Knowledge bases", "Document sources", "Apps", "Triggers"),
         *(
+            "Scenarios",
             "API keys",
             "Jobs",
             "Batches",
@@ -58,6 +60,7 @@ MENUS = {
     "developer": [
         *("Overview", "Playground", "Knowledge bases", "Document sources", "Apps", "Triggers"),
         *(
+            "Scenarios",
             "API keys",
             "Jobs",
             "Batches",
@@ -77,6 +80,7 @@ MENUS = {
             "Document sources",
             "Apps",
             "Triggers",
+            "Scenarios",
             "API keys",
             "Jobs",
             "Batches",

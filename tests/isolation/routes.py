@@ -193,6 +193,7 @@ CONTROL_PLANE: dict[str, Shows] = {
             "",
             "try/",
             "draft/",
+            "search/",
             "publish/",
             "edit/",
             "deploy/",

