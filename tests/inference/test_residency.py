@@ -113,7 +113,8 @@ def test_beat_during_which_the_last_job_ends_does_not_call_it_running_and_the_wo
     runtime = start()
     wait_for(runtime, WorkerState.READY)
     heartbeat, presence = runtime._heartbeat, runtime._presence
-    figures, waited = heartbeat._figures, []
+    figures = heartbeat._figures
+    waited: list[bool] = []
 
     def slow_figures() -> dict[str, Any]:
         if presence.state == WorkerState.DRAINING and not waited:
