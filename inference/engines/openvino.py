@@ -317,7 +317,7 @@ class OpenVINOEngine(StepEngine):
         token_ids = output.generated_ids[:within]
         run.generated += within
         if run.logprobs is not None:
-            told = zip(token_ids, output.generated_log_probs, strict=False)
+            told = zip(token_ids, output.generated_log_probs[:within], strict=True)
             run.logprobs += (TokenLogprob(run.table[i], logprob) for i, logprob in told)
         piece = run.text.push(token_ids)
         # An answer that outgrows its structure is cut, as one that needs more tokens is.

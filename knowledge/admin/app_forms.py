@@ -12,8 +12,8 @@ from django.utils.translation import gettext_lazy as _
 
 from inference.models import Task
 from knowledge.admin.base_forms import EmptyForm
-from knowledge.applications.selectors import get_version, versions
-from knowledge.applications.spec import MOST_TEMPLATE_CHARS, AppSpec, Knowledge, read_spec
+from knowledge.applications.selectors import newest_spec, searched_bases, versions
+from knowledge.applications.spec import MOST_TEMPLATE_CHARS, Knowledge
 from knowledge.models import App, AppMode, KnowledgeBase, Method
 from knowledge.models.apps import MOST_KEEP_DAYS, MOST_SLUG_CHARS
 from knowledge.models.bases import MOST_TOP_K
@@ -80,11 +80,9 @@ class RetrievalForm(EmptyForm):
 
     def __init__(self, request: HttpRequest, subject: App, **kwargs: Any) -> None:
         super().__init__(request, subject, **kwargs)
-        spec = _newest(subject)
-        assert spec is not None, "an app has a version"
-        self.spec = spec
-        found = KnowledgeBase.objects.in_bulk([one.knowledge_base_id for one in spec.knowledge])
-        for place, one in enumerate(spec.knowledge):
+        self.spec = newest_spec(subject)
+        found = {base.pk: base for base in searched_bases(self.spec)}
+        for place, one in enumerate(self.spec.knowledge):
             base = found.get(one.knowledge_base_id)
             for name, field in _search_fields(one, base.name if base else "—").items():
                 self.fields[f"{name}_{place}"] = field
@@ -219,7 +217,7 @@ class SpecForm(ServiceForm):
     )
 
     def __init__(self, request: HttpRequest, subject: App | None = None, **kwargs: Any) -> None:
-        self.before = _newest(subject)
+        self.before = None if subject is None else newest_spec(subject)
         super().__init__(request, subject, **kwargs)
         served = served_models(Task.GENERATE)
         kept = self.before.model if self.before is not None else ""
@@ -310,10 +308,6 @@ class PublishForm(EmptyForm):
             for v in versions(subject)
         ]
         self.fields["number"].initial = subject.latest
-
-
-def _newest(app: App | None) -> AppSpec | None:
-    return None if app is None else read_spec(get_version(app, app.latest).spec)
 
 
 def _json(text: str) -> Any:

@@ -26,8 +26,8 @@ from knowledge.admin.app_rating import rate
 from knowledge.admin.base_forms import EmptyForm
 from knowledge.applications import selectors, services
 from knowledge.applications.selectors import USAGE_FIELDS
-from knowledge.applications.spec import bases_of, read_spec
-from knowledge.models import App, AppMode, KnowledgeBase
+from knowledge.applications.spec import read_spec
+from knowledge.models import App, AppMode
 from portal.core.errors import NotFound
 from portal.core.pages import (
     STATUS_KINDS,
@@ -65,7 +65,7 @@ def _search(request: HttpRequest, app: App, data: dict[str, Any]) -> str:
 
 
 def _searches(app: App) -> bool:
-    return bool(read_spec(selectors.get_version(app, app.latest).spec).knowledge)
+    return bool(selectors.newest_spec(app).knowledge)
 
 
 def _edit(request: HttpRequest, app: App, data: dict[str, Any]) -> str:
@@ -208,7 +208,7 @@ class AppAdmin(PortalModelAdmin):
             "spec": spec,
             "bases": [
                 (base.name, reverse("admin:knowledge_knowledgebase_change", args=[base.pk]))
-                for base in KnowledgeBase.objects.filter(pk__in=bases_of(spec))
+                for base in selectors.searched_bases(spec)
             ],
             **where_context(obj),
             **_compared(request, obj),

@@ -16,9 +16,8 @@ from django.utils.translation import gettext_lazy as _
 
 from inference.models import Task
 from knowledge.admin.base_forms import EmptyForm
-from knowledge.applications.selectors import get_version
-from knowledge.applications.spec import bases_of, read_spec
-from knowledge.models import App, Evaluation, KnowledgeBase, Trigger
+from knowledge.applications.selectors import newest_spec, searched_bases
+from knowledge.models import App, Evaluation, Trigger
 from knowledge.scenarios.catalogue import Scenario, scenarios
 from knowledge.scenarios.selectors import evaluations
 from knowledge.scenarios.services import install_scenario
@@ -205,10 +204,9 @@ class EvaluationAdmin(PortalModelAdmin):
 
 def _bases(app: App) -> list[str]:
     """Links to the knowledge bases that the newest version of an app searches."""
-    spec = read_spec(get_version(app, app.latest).spec)
     return [
         reverse("admin:knowledge_knowledgebase_change", args=[base.pk])
-        for base in KnowledgeBase.objects.filter(pk__in=bases_of(spec)).order_by("name")
+        for base in searched_bases(newest_spec(app))
     ]
 
 

@@ -9,8 +9,8 @@ from uuid import UUID
 import msgspec
 from django.db.models import QuerySet
 
-from knowledge.applications.spec import bases_of, read_spec
-from knowledge.models import App, AppUsage, AppVersion
+from knowledge.applications.spec import AppSpec, bases_of, read_spec
+from knowledge.models import App, AppUsage, AppVersion, KnowledgeBase
 from portal.core.errors import NotFound
 
 
@@ -51,6 +51,16 @@ def get_version(app: App, number: int) -> AppVersion:
     if found is None:
         raise NotFound("There is no such version.")
     return found
+
+
+def newest_spec(app: App) -> AppSpec:
+    """What the newest version says, published or not."""
+    return read_spec(get_version(app, app.latest).spec)
+
+
+def searched_bases(spec: AppSpec) -> QuerySet[KnowledgeBase]:
+    """The knowledge bases of the scope's tenant that a version searches, by name."""
+    return KnowledgeBase.objects.filter(pk__in=bases_of(spec)).order_by("name")
 
 
 def published_version(app: App) -> AppVersion:

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from inference.webhooks.services import NoSigningSecret, has_signing_secret
 from inference.webhooks.targets import clean_url, targets
 from knowledge.accounts import TRIGGERS, own_key
-from knowledge.applications.selectors import get_app, get_version
+from knowledge.applications.selectors import get_app, get_version, newest_spec
 from knowledge.applications.spec import check_inputs, read_spec
 from knowledge.models import App, AppMode, Trigger, TriggerKind, TriggerRun
 from knowledge.models.triggers import MOST_KEEP_DAYS
@@ -202,7 +202,7 @@ def _known_key(trigger: Trigger) -> UUID | None:
 
 
 def _check_names(app: App, inputs: Mapping[str, str]) -> None:
-    known = {one.name for one in read_spec(get_version(app, app.latest).spec).inputs}
+    known = {one.name for one in newest_spec(app).inputs}
     unknown = sorted(set(inputs) - known)
     if unknown:
         raise Invalid(f"'{unknown[0][:80]}' is no input of this app.", param="inputs")
