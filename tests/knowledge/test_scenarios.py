@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from uuid import UUID
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
@@ -13,11 +14,12 @@ from inference.engines.base import Message
 from inference.models import Deployment, Job
 from inference.payloads import Prompt
 from inference.services import set_deployment_enabled
-from knowledge.models import Evaluation, KnowledgeBase
+from knowledge.models import Evaluation, KnowledgeBase, Method
 from knowledge.scenarios.catalogue import findings_of, get_scenario, happenings, scenarios
 from knowledge.scenarios.evaluating import evaluate
 from knowledge.scenarios.scoring import classes
 from knowledge.scenarios.services import install_scenario
+from knowledge.services import edit_knowledge_base
 from knowledge.triggers.intake import Incoming, accept_events
 from portal.core.errors import Conflict, Forbidden, NotFound
 from portal.core.tenancy import tenant_scope
@@ -61,6 +63,17 @@ def answering(writer: Writer, answer: str) -> Iterator[list[Message]]:
         thread.join()
 
 
+def by_words(organisation: Organisation, base_id: UUID) -> None:
+    """Has a knowledge base searched by words alone, whatever embeds here, and indexes it."""
+    edit_knowledge_base(
+        context=organisation.owner.context,
+        knowledge_base_id=base_id,
+        method=Method.FULL_TEXT,
+        embedding_model="",
+    )
+    index(organisation)
+
+
 def test_shipped_scenarios_are_these() -> None:
     assert tuple(scenarios()) == SLUGS
     with pytest.raises(NotFound, match="there are financial-risk"):
@@ -95,7 +108,7 @@ def test_install_makes_what_runs_for_the_sample(tenant_a: Organisation, writer: 
     context = tenant_a.developer.context
     scenario = get_scenario("financial-risk")
     installed = install_scenario(context=context, slug=scenario.slug, model=writer.model)
-    index(tenant_a)
+    by_words(tenant_a, installed.knowledge_base_id)
     now = datetime.now(UTC)
     last = scenario.samples[-1].minute
     for one in scenario.samples[:4]:
@@ -161,7 +174,7 @@ def test_evaluate_medical_records_measures_what_was_retrieved(
     context = tenant_a.owner.context
     installed = install_scenario(context=context, slug="medical-records", model=writer.model)
     assert (installed.trigger.keep_days, installed.app.keep_days) == (0, 1)
-    index(tenant_a)
+    by_words(tenant_a, installed.knowledge_base_id)
     with answering(writer, "{}"):
         made = evaluate(context=context, slug="medical-records", most=8)
     assert made.scores["retrieval_recall"] >= 0.75
