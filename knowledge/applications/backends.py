@@ -6,7 +6,9 @@ from typing import Protocol
 from uuid import UUID
 
 from knowledge.applications.spec import AppSpec, InputValue
+from knowledge.applications.template import QUERY, fill
 from knowledge.models import AppMode
+from knowledge.retrieval import MOST_QUERY_CHARS
 from portal.core.actors import Context
 
 
@@ -48,6 +50,24 @@ class AppCall:
     history: Sequence[Turn] = ()
     remote_conversation_id: str = ""
     session: bool = False
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What the places of its templates are filled with, but for the passages."""
+        empty = {one.name: "" for one in self.spec.inputs}
+        given = {name: _text(value) for name, value in self.inputs.items()}
+        return empty | given | {QUERY: self.query}
+
+    @property
+    def search(self) -> str:
+        """What knowledge bases are asked; empty where there are none."""
+        if not self.spec.knowledge:
+            return ""
+        return fill(self.spec.search, self.values)[:MOST_QUERY_CHARS].strip()
+
+
+def _text(value: InputValue) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True, slots=True)

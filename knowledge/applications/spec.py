@@ -222,10 +222,17 @@ def chat_body(spec: AppSpec, messages: Iterable[tuple[str, str]]) -> bytes:
     asked = [{"role": role, "content": content} for role, content in messages]
     body: dict[str, Any] = {"model": spec.model, "messages": asked}
     body |= {k: v for k, v in msgspec.to_builtins(spec.sampling).items() if v is not None}
-    if spec.schema is not None:
-        held = {"name": "answer", "schema": spec.schema, "strict": True}
+    held = answer_form(spec)
+    if held is not None:
         body["response_format"] = {"type": "json_schema", "json_schema": held}
     return msgspec.json.encode(body)
+
+
+def answer_form(spec: AppSpec) -> dict[str, Any] | None:
+    """The schema that an answer is held to, as ``/v1`` is told of it; None without one."""
+    if spec.schema is None:
+        return None
+    return {"name": "answer", "schema": spec.schema, "strict": True}
 
 
 def check_inputs(spec: AppSpec, given: Mapping[str, Any]) -> dict[str, InputValue]:

@@ -1,6 +1,6 @@
 """The messages that a call becomes, with as much of what was found as the model's context holds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,8 +8,8 @@ from inference.gateway.catalogue import Named, Routed, Served
 from inference.gateway.requests import encoded
 from inference.gateway.wire.request import parse_chat_request
 from knowledge.applications.backends import AppCall, Source, Turn
-from knowledge.applications.spec import AppSpec, InputValue, chat_body
-from knowledge.applications.template import CONTEXT, QUERY, fill
+from knowledge.applications.spec import AppSpec, chat_body
+from knowledge.applications.template import CONTEXT, fill
 from portal.core.errors import Invalid
 
 NOTHING_FOUND: Final = "(No passage was found.)"
@@ -29,11 +29,6 @@ class Fitted:
     body: bytes
     shown: Sequence[Source]
     left_out: int
-
-
-def search_text(call: AppCall) -> str:
-    """What knowledge bases are asked."""
-    return fill(call.spec.search, _values(call))
 
 
 def fit(call: AppCall, found: Sequence[Source], named: Named | None) -> Fitted:
@@ -86,7 +81,7 @@ def _narrowest(named: Named | None) -> Served | None:
 
 
 def _messages(call: AppCall, passages: Sequence[Source], turns: Sequence[Turn]) -> Messages:
-    values = _values(call) | {CONTEXT: context_text(passages)}
+    values = call.values | {CONTEXT: context_text(passages)}
     messages: Messages = []
     if call.spec.instructions.strip():
         messages.append(("system", fill(call.spec.instructions, values)))
@@ -99,16 +94,3 @@ def context_text(passages: Sequence[Source]) -> str:
     """What stands in the place of ``{{context}}``: passages by number, each under its document."""
     shown = [f"[{n}] {one.document}\n{one.text}" for n, one in enumerate(passages, 1)]
     return "\n\n".join(shown) or NOTHING_FOUND
-
-
-def _values(call: AppCall) -> dict[str, str]:
-    inputs = {one.name: "" for one in call.spec.inputs}
-    return inputs | _texts(call.inputs) | {QUERY: call.query}
-
-
-def _texts(inputs: Mapping[str, InputValue]) -> dict[str, str]:
-    return {name: _text(value) for name, value in inputs.items()}
-
-
-def _text(value: InputValue) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -22,8 +22,8 @@ from knowledge.applications.backends import (
     Sources,
 )
 from knowledge.applications.spec import Knowledge
-from knowledge.retrieval import MOST_QUERY_CHARS, Found, Question, retrieve
-from knowledge.runner.prompting import Fitted, fit, search_text
+from knowledge.retrieval import Found, Question, retrieve
+from knowledge.runner.prompting import Fitted, fit
 from portal.core.actors import Context
 from portal.core.env import env
 from portal.core.errors import Forbidden
@@ -71,10 +71,9 @@ class Runner:
         """The portal's own rows are all there is of it."""
 
     async def _found(self, call: AppCall) -> Sequence[Found]:
-        text = search_text(call)[:MOST_QUERY_CHARS] if call.spec.knowledge else ""
-        if not text.strip():
+        if not call.search:
             return []
-        asked = [partial(_search, call, one, text) for one in call.spec.knowledge]
+        asked = [partial(_search, call, one) for one in call.spec.knowledge]
         return await asyncio.gather(*map(self._live.on_thread, asked))
 
     def _begin(self, call: AppCall, sources: Sequence[Source]) -> tuple[Fitted, LiveJob]:
@@ -99,21 +98,20 @@ def prepare(call: AppCall) -> Fitted:
     Raises:
         PortalError: a knowledge base can't be asked.
     """
-    text = search_text(call)[:MOST_QUERY_CHARS] if call.spec.knowledge else ""
-    found = [_search(call, one, text) for one in call.spec.knowledge] if text.strip() else []
+    found = [_search(call, one) for one in call.spec.knowledge] if call.search else []
     with tenant_scope(call.context):
         named = named_models([call.spec.model]).get(call.spec.model)
     return fit(call, _sources(call, found), named)
 
 
-def _search(call: AppCall, knowledge: Knowledge, text: str) -> Found:
+def _search(call: AppCall, knowledge: Knowledge) -> Found:
     # Who may call the app may see what it shows, and nothing else of the knowledge base.
     reader = Context.system("app", tenant_id=call.context.tenant_id)
     return retrieve(
         context=replace(reader, request_id=call.context.request_id),
         knowledge_base_id=knowledge.knowledge_base_id,
         question=Question(
-            text,
+            call.search,
             method=knowledge.method,
             top_k=knowledge.top_k,
             score_threshold=knowledge.score_threshold,

@@ -26,6 +26,7 @@ from knowledge.applications.backends import AppCall
 from knowledge.applications.dify.deployed import deployment_of, standing_of
 from knowledge.applications.dify.faults import AppBusy, AppNotReady
 from knowledge.applications.dify.targets import target_of
+from knowledge.applications.dify.waiting import Answered
 from knowledge.applications.selectors import published_version
 from knowledge.applications.spec import check_inputs, read_spec
 from knowledge.models import (
@@ -139,7 +140,7 @@ def _start_there(
     return partial(remote.call, asked, target, then)
 
 
-def _take_answer(tenant_id: UUID, run_id: UUID, answered: remote.Answered) -> None:
+def _take_answer(tenant_id: UUID, run_id: UUID, answered: Answered) -> None:
     """Writes down what came of a call of Dify, unless the run has been given up."""
     with tenant_scope(Context.system("triggers", tenant_id=tenant_id)):
         running = TriggerRun.objects.filter(

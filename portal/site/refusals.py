@@ -243,13 +243,10 @@ SENTENCES: Final = (
     _("Dify failed while it worked on the call."),
     _("Dify refuses the key."),
     _(
-        "An app whose answer follows a schema runs in the portal: take the schema out, or "
-        "let it run there."
+        "In Dify the knowledge bases of a conversation are asked one value, such as {{query}}: "
+        "let 'search' be one place and nothing else."
     ),
-    _(
-        "In Dify knowledge bases are asked one value, such as {{query}}: let 'search' be "
-        "one place and nothing else."
-    ),
+    _("In Dify '%(name)s' is an input of the portal's own: name yours otherwise."),
     _("'%(field)s' holds '{{#', which Dify reads as its own."),
     _(
         "In Dify a knowledge base is searched as it is set up there: leave 'method' out, "

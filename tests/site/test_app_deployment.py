@@ -7,6 +7,7 @@ import pytest
 from django.test import Client
 
 from knowledge.applications.dify import portal
+from knowledge.applications.dify.dsl import SEARCH
 from tests.factories import Organisation, unique
 from tests.knowledge.apps.dify.bench import AppBench
 from tests.knowledge.dify.double import DifyDouble
@@ -62,11 +63,11 @@ def test_app_is_put_into_dify_followed_and_taken_back(bench: AppBench, client: C
 def test_app_that_dify_has_no_words_for_is_refused_on_the_form(
     bench: AppBench, client: Client
 ) -> None:
-    app = bench.app(deployed=False, schema={"type": "object"})
+    app = bench.app(deployed=False, inputs=[{"name": SEARCH}])
     page = f"/admin/knowledge/app/{app.pk}/"
     refused = client.post(f"{page}deploy/", {"connection_id": str(bench.connection.pk)})
     assert refused.status_code == 400
-    assert "follows a schema" in refused.content.decode()
+    assert "an input of the portal" in refused.content.decode()
 
 
 def test_app_whose_step_failed_says_why(bench: AppBench, client: Client) -> None:

@@ -24,6 +24,7 @@ from knowledge.applications.backends import (
     Sources,
 )
 from knowledge.applications.dify import faults
+from knowledge.applications.dify.dsl import SEARCH, fills_search
 from knowledge.applications.spec import InputValue
 from knowledge.dify import app_calls, errors
 from knowledge.dify import app_shapes as shapes
@@ -160,6 +161,9 @@ class DifyBackend:
 
 def _question(call: AppCall, user: str) -> app_calls.Call[Any]:
     inputs = {name: _input(value) for name, value in call.inputs.items()}
+    if fills_search(call.spec, call.mode):
+        # Dify fails a run that asks for nothing.
+        inputs[SEARCH] = call.search or "-"
     if call.mode == AppMode.RUN:
         return app_calls.run(inputs=inputs, user=user)
     conversation_id, _ = _read_conversation(call.remote_conversation_id)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from knowledge.applications.dify.dsl import check_renderable, dsl_version
 from knowledge.applications.spec import AppSpec
-from knowledge.models import App, AppDeployment, Connection, RemoteObject, SyncState
+from knowledge.models import App, AppDeployment, AppMode, Connection, RemoteObject, SyncState
 from knowledge.sync.wakes import wake
 
 
@@ -61,7 +61,7 @@ def check_publishable(app: App, spec: AppSpec) -> None:
     deployment = deployment_of(app)
     if deployment is not None:
         dsl_version(deployment.connection.version)
-        check_renderable(spec)
+        check_renderable(spec, AppMode(app.mode))
 
 
 def follow(app: App) -> None:

@@ -14,10 +14,11 @@ from typing import Any, Final
 import yaml
 
 from knowledge.applications.dify.graph import CHAT_ANSWER, Node, graph_of
-from knowledge.applications.spec import AppSpec, Input
+from knowledge.applications.spec import AppSpec, Input, answer_form
 from knowledge.applications.template import CONTEXT, QUERY, fill, places_of
 from knowledge.dify.console_api import GATEWAY_PROVIDER
 from knowledge.models import AppMode
+from knowledge.retrieval import MOST_QUERY_CHARS
 from portal.core.errors import Invalid
 
 DSL_VERSIONS: Final[Mapping[tuple[int, int], str]] = {(1, 16): "0.7.0"}
@@ -26,6 +27,8 @@ JOINT: Final = "\n\n"
 """Between instructions and a prompt where both are one message."""
 OUTPUT: Final = "answer"
 """The name of a workflow's output."""
+SEARCH: Final = "portal_search"
+"""The input of a run in which the portal hands in what its knowledge bases are asked."""
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)\.\d+")
 _DIFYS_OWN: Final = re.compile(r"\{\{\s*#")
 _SWITCH: Final = ("true", "false")
@@ -106,11 +109,12 @@ def render(
         Unrenderable: saying what Dify has no words for.
     """
     version = dsl_version(dify_version)
-    check_renderable(spec)
+    check_renderable(spec, mode)
     chat = mode == AppMode.CHAT
-    nodes = [Node("start", "start", "Start", _start(spec))]
+    nodes = [Node("start", "start", "Start", _start(spec, mode))]
     if retrieval is not None:
-        nodes.append(Node("kr", "knowledge-retrieval", "Knowledge", _search(spec, retrieval)))
+        search = _search(_asked_place(spec, mode), retrieval)
+        nodes.append(Node("kr", "knowledge-retrieval", "Knowledge", search))
     nodes.append(Node("llm", "llm", "LLM", _llm(spec, model, chat, retrieval is not None)))
     if chat:
         nodes.append(Node("answer", "answer", "Answer", CHAT_ANSWER))
@@ -140,23 +144,22 @@ def render(
     )
 
 
-def check_renderable(spec: AppSpec) -> None:
+def check_renderable(spec: AppSpec, mode: AppMode) -> None:
     """Refuses what Dify has no words for, whichever the workspace.
 
     Raises:
         Unrenderable: saying what, and what to do.
     """
-    if spec.schema is not None:
+    if mode == AppMode.CHAT and spec.knowledge and _search_place(spec) is None:
         raise Unrenderable(
-            "An app whose answer follows a schema runs in the portal: take the schema out, or let "
-            "it run there.",
-            param="schema",
-        )
-    if spec.knowledge and _search_place(spec) is None:
-        raise Unrenderable(
-            "In Dify knowledge bases are asked one value, such as {{query}}: let 'search' be one "
-            "place and nothing else.",
+            "In Dify the knowledge bases of a conversation are asked one value, such as {{query}}: "
+            "let 'search' be one place and nothing else.",
             param="search",
+        )
+    if any(one.name == SEARCH for one in spec.inputs):
+        raise Unrenderable(
+            f"In Dify '{SEARCH}' is an input of the portal's own: name yours otherwise.",
+            param="inputs",
         )
     for field in ("prompt", "instructions", "opening"):
         if _DIFYS_OWN.search(getattr(spec, field)):
@@ -188,8 +191,11 @@ _DRAWN: Final = frozenset({"selected", "desc", "title"})
 # -- nodes -------------------------------------------------------------------------------------
 
 
-def _start(spec: AppSpec) -> dict[str, Any]:
-    return {"variables": [_variable(one) for one in spec.inputs]}
+def _start(spec: AppSpec, mode: AppMode) -> dict[str, Any]:
+    inputs = list(spec.inputs)
+    if fills_search(spec, mode):
+        inputs.append(Input(SEARCH, label="What knowledge is asked", most_chars=MOST_QUERY_CHARS))
+    return {"variables": [_variable(one) for one in inputs]}
 
 
 def _variable(one: Input) -> dict[str, Any]:
@@ -205,7 +211,7 @@ def _variable(one: Input) -> dict[str, Any]:
     return made
 
 
-def _search(spec: AppSpec, retrieval: Retrieval) -> dict[str, Any]:
+def _search(place: str, retrieval: Retrieval) -> dict[str, Any]:
     config: dict[str, Any] = {
         "top_k": retrieval.top_k,
         "reranking_enable": False,
@@ -215,7 +221,7 @@ def _search(spec: AppSpec, retrieval: Retrieval) -> dict[str, Any]:
     if retrieval.score_threshold is not None:
         config["score_threshold"] = retrieval.score_threshold
     return {
-        "query_variable_selector": _selector(_search_place(spec) or QUERY),
+        "query_variable_selector": _selector(place),
         "dataset_ids": list(retrieval.dataset_ids),
         "retrieval_mode": "multiple",
         "multiple_retrieval_config": config,
@@ -229,7 +235,7 @@ def _llm(spec: AppSpec, model: str, chat: bool, knows: bool) -> dict[str, Any]:
             "provider": GATEWAY_PROVIDER,
             "name": model,
             "mode": "chat",
-            "completion_params": _sampling(spec),
+            "completion_params": {**_sampling(spec), **_form(spec)},
         },
         "prompt_template": [{"role": role, "text": _filled(text)} for role, text in messages],
         "context": {
@@ -275,6 +281,17 @@ def _sampling(spec: AppSpec) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
+def _form(spec: AppSpec) -> dict[str, str]:
+    """How the plugin of OpenAI-compatible models is told of the schema that an answer keeps to."""
+    held = answer_form(spec)
+    if held is None:
+        return {}
+    return {
+        "response_format": "json_schema",
+        "json_schema": json.dumps(held, ensure_ascii=False, separators=(",", ":")),
+    }
+
+
 def _end() -> dict[str, Any]:
     output = {"variable": OUTPUT, "value_selector": ["llm", "text"], "value_type": "string"}
     return {"outputs": [output]}
@@ -295,6 +312,22 @@ def _features(opening: str) -> dict[str, Any]:
 
 
 # -- places ------------------------------------------------------------------------------------
+
+
+def fills_search(spec: AppSpec, mode: AppMode) -> bool:
+    """Whether the portal hands in what a run's knowledge bases are asked, as ``SEARCH``.
+
+    Dify asks them the value of one variable, and fails where it is empty.
+    """
+    if mode == AppMode.CHAT or not spec.knowledge:
+        return False
+    place = _search_place(spec)
+    return not any(one.name == place and one.required for one in spec.inputs)
+
+
+def _asked_place(spec: AppSpec, mode: AppMode) -> str:
+    """The variable that knowledge bases are asked."""
+    return SEARCH if fills_search(spec, mode) else _search_place(spec) or QUERY
 
 
 def _search_place(spec: AppSpec) -> str | None:

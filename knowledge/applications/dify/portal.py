@@ -259,7 +259,7 @@ def _credentials(model: str, url: str, key: str, context_length: int) -> dict[st
         "function_calling_type": "no_call",
         "stream_function_calling": "not_supported",
         "vision_support": "no_support",
-        "structured_output_support": "not_supported",
+        "structured_output_support": "supported",
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from knowledge.applications import services
 from knowledge.applications.dify import portal
-from knowledge.applications.dify.dsl import Unrenderable
+from knowledge.applications.dify.dsl import SEARCH, Unrenderable
 from knowledge.applications.dify.secrets import open_key
 from knowledge.applications.dify.services import NoPlugin, deploy_app, undeploy_app
 from knowledge.applications.selectors import get_app, published_version
@@ -277,9 +277,9 @@ def test_app_whose_dify_is_too_new_stays_as_it_is_and_says_why(bench: AppBench) 
 def test_deploy_refuses_what_can_not_run_there(
     bench: AppBench, monkeypatch: pytest.MonkeyPatch, tenant_b: Organisation
 ) -> None:
-    app = bench.app(deployed=False, schema={"type": "object"})
+    app = bench.app(deployed=False, inputs=[{"name": SEARCH}])
     ids: dict[str, Any] = {"app_id": app.pk, "connection_id": bench.connection.pk}
-    with pytest.raises(Unrenderable, match="schema"):
+    with pytest.raises(Unrenderable, match="portal's own"):
         deploy_app(context=bench.context, **ids)
     with pytest.raises(NotFound):
         deploy_app(context=tenant_b.owner.context, **ids)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from knowledge.applications.dify.dsl import SEARCH
 from tests import factories
 from tests.factories import Organisation
 from tests.knowledge.apps.dify.bench import AppBench
@@ -39,10 +40,10 @@ def test_app_is_deployed_followed_and_taken_back(bench: AppBench) -> None:
 
 
 def test_app_that_dify_has_no_words_for_is_refused_by_its_field(bench: AppBench) -> None:
-    app = bench.app(deployed=False, schema={"type": "object"})
+    app = bench.app(deployed=False, inputs=[{"name": SEARCH}])
     refused = call(bench.tenant, "PUT", app, {"connection_id": str(bench.connection.pk)})
     assert (refused.status_code, refused.json()["code"], refused.json()["param"]) == (
-        400, "app_not_for_dify", "schema",
+        400, "app_not_for_dify", "inputs",
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Apps in Dify's DSL: word for word as it should be, and shaped like what Dify took in."""
 
+import json
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -8,14 +9,17 @@ import pytest
 import yaml
 
 from knowledge.applications.dify.dsl import (
+    SEARCH,
     Retrieval,
     Unrenderable,
     digest_of,
     dsl_version,
+    fills_search,
     render,
 )
 from knowledge.applications.spec import AppSpec, Input, Knowledge, Sampling
 from knowledge.models import AppMode, Method
+from knowledge.retrieval import MOST_QUERY_CHARS
 from tests.knowledge.dify.recorded import recorded
 from tests.knowledge.dify.shapes import differences
 
@@ -54,9 +58,12 @@ def rendered(
     return render(spec, mode, retrieval=retrieval, **{**words, **how})
 
 
+def nodes_of(spec: AppSpec, mode: AppMode = AppMode.CHAT) -> Any:
+    return rendered(spec, mode).document["workflow"]["graph"]["nodes"]
+
+
 def llm_of(spec: AppSpec, mode: AppMode = AppMode.CHAT) -> Any:
-    nodes = rendered(spec, mode).document["workflow"]["graph"]["nodes"]
-    return next(node["data"] for node in nodes if node["id"] == "llm")
+    return next(node["data"] for node in nodes_of(spec, mode) if node["id"] == "llm")
 
 
 def test_prompt_is_the_last_message_behind_earlier_turns() -> None:
@@ -152,10 +159,46 @@ def test_run_searches_for_what_its_template_names() -> None:
     assert node["multiple_retrieval_config"]["score_threshold"] == 0.4
 
 
+def test_run_that_searches_by_several_inputs_is_handed_what_it_searches_for() -> None:
+    spec = AppSpec(
+        model="m",
+        prompt="{{context}} {{fault}}",
+        search="{{fault}} {{device}}",
+        inputs=(Input("fault"), Input("device")),
+        knowledge=(Knowledge(BASE),),
+    )
+    nodes = {node["id"]: node["data"] for node in nodes_of(spec, AppMode.RUN)}
+    assert nodes["kr"]["query_variable_selector"] == ["start", SEARCH]
+    handed = nodes["start"]["variables"][-1]
+    assert (handed["variable"], handed["max_length"]) == (SEARCH, MOST_QUERY_CHARS)
+
+
+def test_run_that_searches_by_an_input_that_may_be_missing_is_handed_it_too() -> None:
+    """Dify fails a run whose search is empty."""
+    spec = AppSpec(
+        model="m",
+        prompt="{{context}} {{fault}}",
+        search="{{fault}}",
+        inputs=(Input("fault", required=False),),
+        knowledge=(Knowledge(BASE),),
+    )
+    assert fills_search(spec, AppMode.RUN)
+    assert not fills_search(spec, AppMode.CHAT)
+
+
+def test_schema_is_told_as_the_plugin_of_models_reads_it() -> None:
+    held = {"type": "object", "properties": {"风险": {"type": "string"}}}
+    spec = AppSpec(model="m", schema=held, sampling=SAMPLING)
+    params = llm_of(spec)["model"]["completion_params"]
+    assert (params["temperature"], params["response_format"]) == (0.2, "json_schema")
+    told = json.loads(params["json_schema"])
+    assert told == {"name": "answer", "schema": held, "strict": True}
+
+
 @pytest.mark.parametrize(
     ("spec", "param"),
     [
-        (AppSpec(model="m", schema={"type": "object"}), "schema"),
+        (AppSpec(model="m", inputs=(Input(SEARCH),)), "inputs"),
         (AppSpec(model="m", prompt="{{query}} {{#sys.user_id#}}"), "prompt"),
         (AppSpec(model="m", instructions="{{ #env.SECRET#}}"), "instructions"),
         (

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from inference.models import WebhookDelivery
 from inference.webhooks.services import make_webhook_secret
+from knowledge.applications.dify.waiting import Answered
 from knowledge.models import Trigger, TriggerRun, TriggerRunState
 from knowledge.triggers import remote
 from knowledge.triggers.running import run_step
@@ -116,7 +117,7 @@ def test_answer_that_comes_after_the_run_was_given_up_changes_nothing(
     hurry(run)
     assert run_step(run.tenant_id, run.pk)
     ((_asked, _target, then),) = calls
-    then(remote.Answered("Too late."))
+    then(Answered("Too late."))
     remote.give_back()
     assert (now(run).state, answer_of(run)) == (TriggerRunState.FAILED, "")
 

@@ -29,11 +29,13 @@ class Model:
     Attributes:
         says: the stand-in's answer; None asks the endpoint of the model's credentials.
         asked: the messages of each question, oldest first.
+        params: what each question was asked with.
     """
 
     def __init__(self) -> None:
         self.says: str | None = STAND_IN
         self.asked: list[list[dict[str, str]]] = []
+        self.params: list[dict[str, Any]] = []
 
     def answer(
         self, credentials: dict[str, str], name: str, params: dict[str, Any], prompt: list[Any]
@@ -43,7 +45,9 @@ class Model:
         Raises:
             Refusal: the endpoint did not answer.
         """
+        params = _as_the_plugin_sends(params, credentials)
         self.asked.append(prompt)
+        self.params.append(params)
         if self.says is not None:
             return self.says, sum(len(m["content"].split()) for m in prompt), 5
         body = {
@@ -60,6 +64,20 @@ class Model:
         usage = told["usage"]
         text = told["choices"][0]["message"]["content"]
         return text, usage["prompt_tokens"], usage["completion_tokens"]
+
+
+def _as_the_plugin_sends(params: dict[str, Any], credentials: dict[str, str]) -> dict[str, Any]:
+    """The plugin of OpenAI-compatible models knows of schemas where its credentials say so.
+
+    It tells the model of the schema in a system message as well, which is left out here.
+    """
+    form = {name: params[name] for name in ("response_format", "json_schema") if name in params}
+    sent = {name: value for name, value in params.items() if name not in form}
+    if credentials.get("structured_output_support") != "supported" or not form:
+        return sent
+    kind = form["response_format"]
+    schema = {"json_schema": json.loads(form["json_schema"])} if kind == "json_schema" else {}
+    return {**sent, "response_format": {"type": kind, **schema}}
 
 
 @dataclass
@@ -104,6 +122,9 @@ class Run:
         if retrieval is None:
             return
         ids, settings, query = retrieval
+        if not query and self.app.mode != "chat":
+            self.status, self.error = FAILED, "Query is required."
+            return
         weighted = settings.get("reranking_mode") == "weighted_score"
         if weighted and "weights" not in settings and self.app.mode != "chat":
             self.status, self.error = FAILED, "weights is required"
