@@ -348,11 +348,23 @@ def workflow_events(run: Run, words: Iterator[str]) -> Iterator[Any]:
         kind = event["event"]
         if kind == "text_chunk":
             continue
+        if kind == "node_started" and event["data"]["node_type"] == "llm":
+            yield from _retrieval_events(run)
         if kind == "node_finished" and event["data"]["node_type"] == "llm":
             for word in words:
                 yield _of(run, {**chunk, "data": {**chunk["data"], "text": word}})
             yield _of(run, {**chunk, "data": {**chunk["data"], "text": ""}})
         yield _finished(run, event) if kind == "workflow_finished" else _node(run, event)
+
+
+def _retrieval_events(run: Run) -> Iterator[Any]:
+    """As a chatflow tells of them, without what only a conversation has."""
+    if not run.app.node("knowledge-retrieval"):
+        return
+    for event in body_of("app_chatflow_streaming_200")[1:]:
+        if (event.get("data") or {}).get("node_type") == "knowledge-retrieval":
+            talk = ("conversation_id", "message_id")
+            yield _node(run, {k: v for k, v in event.items() if k not in talk})
 
 
 def _of(run: Run, event: dict[str, Any]) -> dict[str, Any]:
